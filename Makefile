@@ -1,0 +1,44 @@
+# edge-broker: `make run` starts the demo, `make test` runs the suite. Both set up .venv on their own.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: run test setup lint format types check bench clean help
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "edge-broker needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
+	@echo "setting up $(VENV) (once; a minute or two)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+setup: $(READY) ## make .venv with everything that the project needs
+
+run: $(READY) ## the demo: sensors, broker, bridge and upstream on this machine
+	@$(BIN)/edge-broker demo $(ARGS)
+
+test: $(READY) ## the whole test suite
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY) ## ruff, format and lint
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check .
+
+format: $(READY) ## write the format and the safe fixes
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+types: $(READY) ## mypy --strict
+	@$(BIN)/mypy --strict
+
+check: lint types test ## all of the above
+
+bench: $(READY) ## side by side with Debian's mosquitto; writes docs/benchmarks.md
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+clean: ## remove what was built
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

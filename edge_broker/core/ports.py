@@ -1,0 +1,49 @@
+"""What the core asks of others: who may come in, and what they may do. ``security`` implements it.
+
+Authentication may take its time (a slow hash, a key set to fetch), so it answers through a callback; permission is asked
+on the way of a message and answers at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(slots=True)
+class Credentials:
+    """What a CONNECT brought, and what its transport knows. `certificate_names`: of a verified client certificate."""
+
+    client_id: str
+    username: str | None
+    password: bytes | None
+    address: str
+    listener: str
+    certificate_names: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Admission:
+    """The answer: `reason_code` 0 admits as `identity`; any other refuses, with `detail` for the log."""
+
+    reason_code: int
+    identity: str = ""
+    detail: str = ""
+
+
+class Authenticator(Protocol):
+    """Decides who comes in."""
+
+    def authenticate(self, credentials: Credentials, answer: Callable[[Admission], None]) -> None:
+        """Call `answer` exactly once, now or later, on the event loop's thread."""
+
+
+class Authorizer(Protocol):
+    """Decides what an identity may do; asked once per connection and topic, then remembered by the connection."""
+
+    def may_publish(self, identity: str, client_id: str, topic: str) -> bool:
+        """Whether a PUBLISH to `topic` is allowed."""
+
+    def may_subscribe(self, identity: str, client_id: str, topic_filter: str) -> bool:
+        """Whether a SUBSCRIBE to `topic_filter` (without `$share`) is allowed."""

@@ -1,0 +1,473 @@
+"""Bytes to packets: `Decoder` takes whatever the socket gave and hands out whole, well-formed packets one by one.
+
+It keeps these promises: a packet comes out only when complete; a packet longer than allowed is refused as soon as its
+length is known, before its body is kept; whatever is malformed raises `MqttError` and nothing else, and after that the
+decoder is not used again. It knows the form of every packet of both directions, never whether one may come now.
+
+PUBLISH and the plain PUBACK are decoded in line, since they are nearly all of the traffic: see `next_packet`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from edge_broker.errors import MalformedPacket, MqttError, PacketTooLarge, ProtocolError
+from edge_broker.wire import const
+from edge_broker.wire.encoder import encode_publish
+from edge_broker.wire.packets import (
+    NO_PROPERTIES,
+    Ack,
+    Auth,
+    Connack,
+    Connect,
+    Disconnect,
+    Packet,
+    Ping,
+    Publish,
+    Suback,
+    Subscribe,
+    SubscriptionRequest,
+    Unsubscribe,
+    Will,
+)
+from edge_broker.wire.properties import (
+    WILL,
+    Properties,
+    decode_binary,
+    decode_properties,
+    decode_string,
+    encode_properties,
+)
+from edge_broker.wire.topics import TopicCache, check_topic_filter, check_topic_name
+
+_OWN_TO_THE_HOP: Final = (const.TOPIC_ALIAS, const.MESSAGE_EXPIRY_INTERVAL, const.SUBSCRIPTION_IDENTIFIER)
+"""Properties that a message does not carry on as they came: `Publish.frame` is built anew without them."""
+
+_FIXED_FLAGS: Final = {const.PUBREL: 2, const.SUBSCRIBE: 2, const.UNSUBSCRIBE: 2}
+_LEVELS: Final = {
+    "MQTT": (const.MQTT_3_1_1, const.MQTT_5),
+    "MQIsdp": (const.MQTT_3_1,),
+}
+
+
+class Decoder:
+    """One direction of one connection.
+
+    `version` is 0 until a CONNECT has been decoded; a client sets it. `topic_alias_maximum` is what we told the peer.
+    `publish_type` lets the receiver have its own subclass of `Publish` built directly.
+    """
+
+    __slots__ = (
+        "_aliases",
+        "_at",
+        "_buffer",
+        "_names",
+        "_needed",
+        "_puback",
+        "_publish_type",
+        "_tail",
+        "_tail_bytes",
+        "_topics",
+        "_valid_block",
+        "max_packet_bytes",
+        "topic_alias_maximum",
+        "version",
+    )
+
+    def __init__(
+        self,
+        topics: TopicCache,
+        max_packet_bytes: int,
+        version: int = 0,
+        topic_alias_maximum: int = 0,
+        publish_type: type[Publish] = Publish,
+    ) -> None:
+        self.version = version
+        self.max_packet_bytes = max_packet_bytes
+        self.topic_alias_maximum = topic_alias_maximum
+        self._publish_type = publish_type
+        self._topics = topics
+        self._names = topics.names
+        self._aliases: dict[int, str] | None = None
+        self._valid_block = b"\0"
+        self._puback = Ack(const.PUBACK, 0)
+        self._buffer = b""
+        self._at = 0
+        self._needed = 0  # bytes that the packet at `_at` is known to take, while it is incomplete
+        self._tail: list[bytes] = []  # chunks behind `_buffer`, joined once they complete that packet
+        self._tail_bytes = 0
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes of the stream."""
+        buffer = self._buffer
+        at = self._at
+        if at == len(buffer):
+            self._buffer = data
+            self._at = 0
+            return
+        if self._needed:  # a packet over many chunks is put together once, not once per chunk
+            self._tail.append(data)
+            self._tail_bytes += len(data)
+            if len(buffer) - at + self._tail_bytes < self._needed:
+                return
+            data = b"".join(self._tail)
+            self._tail.clear()
+            self._tail_bytes = self._needed = 0
+        self._buffer = buffer[at:] + data
+        self._at = 0
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes taken and not yet handed out as packets."""
+        return len(self._buffer) - self._at + self._tail_bytes
+
+    def next_packet(self) -> Packet | None:
+        """The next whole packet, or None until more is fed.
+
+        A plain PUBACK is the same `Ack` object each time: read it before asking again.
+        """
+        buffer = self._buffer
+        at = self._at
+        have = len(buffer)
+        if have - at < 2:
+            return None
+        first = buffer[at]
+        length = buffer[at + 1]
+        body = at + 2
+        if length >= 0x80:
+            length &= 0x7F
+            shift = 7
+            while True:
+                if body >= have:
+                    return None
+                byte = buffer[body]
+                body += 1
+                length |= (byte & 0x7F) << shift
+                if byte < 0x80:
+                    break
+                shift += 7
+                if shift > 21:
+                    raise MalformedPacket("a remaining length of more than four bytes")
+        end = body + length
+        if end - at > self.max_packet_bytes:
+            raise PacketTooLarge(end - at, self.max_packet_bytes)
+        if end > have:
+            self._needed = end - at
+            return None
+        self._at = end
+        if first & 0xF0 == 0x30:
+            return self._decode_publish(buffer, first, at, body, end)
+        if first == 0x40 and length == 2:
+            packet_id = buffer[body] << 8 | buffer[body + 1]
+            if not packet_id:
+                raise MalformedPacket("packet identifier 0")
+            ack = self._puback
+            ack.packet_id = packet_id
+            return ack
+        return self._decode_other(first, buffer[body:end])
+
+    def _decode_publish(self, buffer: bytes, first: int, at: int, body: int, end: int) -> Publish:
+        topic_at = body + 2
+        if topic_at > end:
+            raise MalformedPacket("PUBLISH is cut off")
+        topic_end = topic_at + (buffer[body] << 8 | buffer[body + 1])
+        qos = first >> 1 & 3
+        payload_at = topic_end
+        packet_id = 0
+        if qos:
+            payload_at += 2
+            if payload_at > end:
+                raise MalformedPacket("PUBLISH is cut off")
+            packet_id = buffer[topic_end] << 8 | buffer[topic_end + 1]
+            if not packet_id:
+                raise MalformedPacket("packet identifier 0")  # [MQTT-2.2.1-2]
+            if qos == 3:
+                raise MalformedPacket("QoS 3")  # [MQTT-3.3.1-4]
+        elif first & const.FLAG_DUP:
+            raise MalformedPacket("DUP at QoS 0")  # [MQTT-3.3.1-2]
+        if topic_end > end:
+            raise MalformedPacket("PUBLISH is cut off")
+        raw_topic = buffer[topic_at:topic_end]
+        if self.version >= const.MQTT_5:
+            if payload_at >= end:
+                raise MalformedPacket("PUBLISH without a property length")
+            if buffer[payload_at] or not raw_topic:
+                return self._decode_publish_with_properties(
+                    buffer[at:end], raw_topic, topic_end - at, payload_at - at
+                )
+            payload_at += 1
+        topic = self._names.get(raw_topic)
+        if topic is None:
+            topic = self._topics.name(raw_topic)
+        frame = buffer[at:end]
+        if first & const.FLAG_DUP:
+            frame = bytes((first & ~const.FLAG_DUP,)) + frame[1:]
+            return self._publish_type(
+                frame,
+                self.version,
+                topic,
+                topic_end - at,
+                payload_at - at,
+                qos,
+                first & 1 == 1,
+                packet_id,
+                True,
+            )
+        return self._publish_type(
+            frame, self.version, topic, topic_end - at, payload_at - at, qos, first & 1 == 1, packet_id, False
+        )
+
+    def _decode_publish_with_properties(
+        self, frame: bytes, raw_topic: bytes, packet_id_at: int, properties_at: int
+    ) -> Publish:
+        """MQTT 5 with properties: checked, and the frame built anew where some of them end here."""
+        first = frame[0]
+        qos = first >> 1 & 3
+        packet_id = int.from_bytes(frame[packet_id_at:properties_at], "big")
+        block = self._valid_block
+        if raw_topic and frame.startswith(block, properties_at) and len(block) > 1:
+            properties: Properties = NO_PROPERTIES  # the very block checked last: nothing in it ends here
+            payload_at = properties_at + len(block)
+        else:
+            properties, payload_at = decode_properties(frame, properties_at, len(frame), const.PUBLISH)
+            if const.RESPONSE_TOPIC in properties:
+                check_topic_name(properties[const.RESPONSE_TOPIC])  # [MQTT-3.3.2-14]
+        topic = self._resolve_topic(raw_topic, properties.get(const.TOPIC_ALIAS))
+        dup = first & const.FLAG_DUP != 0
+        retain = first & const.FLAG_RETAIN != 0
+        if not any(identifier in properties for identifier in _OWN_TO_THE_HOP):
+            self._valid_block = frame[properties_at:payload_at]
+            if dup:
+                frame = bytes((first & ~const.FLAG_DUP,)) + frame[1:]
+            return self._publish_type(
+                frame, self.version, topic, packet_id_at, payload_at, qos, retain, packet_id, dup
+            )
+        kept = {key: value for key, value in properties.items() if key not in _OWN_TO_THE_HOP}
+        block = encode_properties(kept)
+        payload = frame[payload_at:]
+        frame = encode_publish(self.version, topic, payload, qos, retain, False, packet_id, block)
+        payload_at = len(frame) - len(payload)
+        packet_id_at = payload_at - len(block) - (2 if qos else 0)
+        publish = self._publish_type(
+            frame, self.version, topic, packet_id_at, payload_at, qos, retain, packet_id, dup
+        )
+        if const.MESSAGE_EXPIRY_INTERVAL in properties:
+            publish.expiry_interval = properties[const.MESSAGE_EXPIRY_INTERVAL]
+        return publish
+
+    def _resolve_topic(self, raw_topic: bytes, alias: int | None) -> str:
+        if alias is None:
+            if not raw_topic:
+                raise ProtocolError("PUBLISH with neither topic nor alias")
+            return self._topics.name(raw_topic)
+        if not 0 < alias <= self.topic_alias_maximum:  # [MQTT-3.3.2-8, -9]
+            raise MqttError(const.TOPIC_ALIAS_INVALID, f"topic alias {alias}")
+        aliases = self._aliases
+        if aliases is None:
+            aliases = self._aliases = {}
+        if raw_topic:
+            topic = aliases[alias] = self._topics.name(raw_topic)
+            return topic
+        known = aliases.get(alias)
+        if known is None:
+            raise ProtocolError(f"topic alias {alias} was never set")
+        return known
+
+    def _decode_other(self, first: int, body: bytes) -> Packet:
+        packet_type = first >> 4
+        if first & 0x0F != _FIXED_FLAGS.get(packet_type, 0):
+            raise MalformedPacket(f"reserved flags in {const.PACKET_NAMES[packet_type]}")  # [MQTT-2.1.3-1]
+        if packet_type == const.CONNECT:
+            packet = decode_connect(body)
+            self.version = packet.version
+            return packet
+        decode = _DECODERS.get(packet_type)
+        if decode is None or (packet_type == const.AUTH and self.version < const.MQTT_5):
+            raise MalformedPacket(f"packet type {packet_type} does not exist")
+        return decode(packet_type, body, self.version)
+
+
+def decode_connect(body: bytes) -> Connect:
+    """CONNECT [3.1]: in it the protocol name and level come first, and tell how to read the rest."""
+    end = len(body)
+    name, at = decode_string(body, 0, end)
+    levels = _LEVELS.get(name)
+    if levels is None:
+        raise MqttError(const.UNSUPPORTED_PROTOCOL_VERSION, "an unknown protocol name")  # [MQTT-3.1.2-1]
+    if at + 4 > end:
+        raise MalformedPacket("CONNECT is cut off")
+    version, flags = body[at], body[at + 1]
+    if version not in levels:
+        raise MqttError(const.UNSUPPORTED_PROTOCOL_VERSION, f"protocol level {version}")  # [MQTT-3.1.2-2]
+    keep_alive = body[at + 2] << 8 | body[at + 3]
+    at += 4
+    if flags & 1:
+        raise MalformedPacket("the reserved CONNECT flag is set")  # [MQTT-3.1.2-3]
+    if version < const.MQTT_5 and flags & 0xC0 == 0x40:
+        raise MalformedPacket("a password without a user name")  # [MQTT-3.1.2-22] of 3.1.1
+    properties = NO_PROPERTIES
+    if version >= const.MQTT_5:
+        properties, at = decode_properties(body, at, end, const.CONNECT)
+        if const.AUTHENTICATION_DATA in properties and const.AUTHENTICATION_METHOD not in properties:
+            raise ProtocolError("authentication data without a method")
+    client_id, at = decode_string(body, at, end)
+    will, at = _decode_will(body, at, flags, version)
+    username: str | None = None
+    password: bytes | None = None
+    if flags & 0x80:
+        username, at = decode_string(body, at, end)
+    if flags & 0x40:
+        password, at = decode_binary(body, at, end)
+    if at != end:
+        raise MalformedPacket("CONNECT is longer than its parts")
+    return Connect(version, client_id, flags & 2 != 0, keep_alive, username, password, will, properties)
+
+
+def _decode_will(body: bytes, at: int, flags: int, version: int) -> tuple[Will | None, int]:
+    qos = flags >> 3 & 3
+    if not flags & 4:
+        if flags & 0x38:
+            raise MalformedPacket("will flags without a will")  # [MQTT-3.1.2-11, -13]
+        return None, at
+    if qos == 3:
+        raise MalformedPacket("a will of QoS 3")  # [MQTT-3.1.2-12]
+    end = len(body)
+    properties = NO_PROPERTIES
+    if version >= const.MQTT_5:
+        properties, at = decode_properties(body, at, end, WILL)
+        if const.RESPONSE_TOPIC in properties:
+            check_topic_name(properties[const.RESPONSE_TOPIC])
+    topic, at = decode_string(body, at, end)
+    check_topic_name(topic)
+    payload, at = decode_binary(body, at, end)
+    delay_interval = properties.pop(const.WILL_DELAY_INTERVAL, 0) if properties else 0
+    return Will(topic, payload, qos, flags & 0x20 != 0, delay_interval, properties), at
+
+
+def _decode_connack(_packet_type: int, body: bytes, version: int) -> Connack:
+    if len(body) < 2 or body[0] > 1:
+        raise MalformedPacket("CONNACK is cut off or has reserved flags")
+    properties, at = _decode_rest(body, 2, version, const.CONNACK)
+    if at != len(body):
+        raise MalformedPacket("CONNACK is longer than its parts")
+    return Connack(body[0] == 1, body[1], properties)
+
+
+def _decode_rest(body: bytes, at: int, version: int, packet_type: int) -> tuple[Properties, int]:
+    """The property block that MQTT 5 has at `at`."""
+    if version < const.MQTT_5:
+        return NO_PROPERTIES, at
+    return decode_properties(body, at, len(body), packet_type)
+
+
+def _decode_packet_id(body: bytes) -> int:
+    if len(body) < 2:
+        raise MalformedPacket("a packet identifier is cut off")
+    packet_id = body[0] << 8 | body[1]
+    if not packet_id:
+        raise MalformedPacket("packet identifier 0")
+    return packet_id
+
+
+def _decode_ack(packet_type: int, body: bytes, version: int) -> Ack:
+    packet_id = _decode_packet_id(body)
+    if len(body) == 2:
+        return Ack(packet_type, packet_id)
+    if version < const.MQTT_5:
+        raise MalformedPacket(f"{const.PACKET_NAMES[packet_type]} is longer than its parts")
+    properties = NO_PROPERTIES
+    if len(body) > 3:
+        properties, at = decode_properties(body, 3, len(body), packet_type)
+        if at != len(body):
+            raise MalformedPacket(f"{const.PACKET_NAMES[packet_type]} is longer than its parts")
+    return Ack(packet_type, packet_id, body[2], properties)
+
+
+def _decode_subscribe(_packet_type: int, body: bytes, version: int) -> Subscribe:
+    packet_id = _decode_packet_id(body)
+    properties, at = _decode_rest(body, 2, version, const.SUBSCRIBE)
+    requests = []
+    while at < len(body):
+        topic_filter, at = decode_string(body, at, len(body))
+        if at >= len(body):
+            raise MalformedPacket("a topic filter without options")
+        options = body[at]
+        at += 1
+        allowed = 0x3F if version >= const.MQTT_5 else 0x03
+        if options & ~allowed or options & 3 == 3 or options & 0x30 == 0x30:
+            raise MalformedPacket(f"subscription options 0x{options:02x}")  # [MQTT-3.8.3-5]
+        requests.append(
+            SubscriptionRequest(
+                topic_filter, options & 3, options & 4 != 0, options & 8 != 0, options >> 4 & 3
+            )
+        )
+    if not requests:
+        raise ProtocolError("SUBSCRIBE without a topic filter")  # [MQTT-3.8.3-2]
+    return Subscribe(packet_id, requests, properties)
+
+
+def _decode_suback(packet_type: int, body: bytes, version: int) -> Suback:
+    packet_id = _decode_packet_id(body)
+    properties, at = _decode_rest(body, 2, version, packet_type)
+    return Suback(packet_type, packet_id, list(body[at:]), properties)
+
+
+def _decode_unsubscribe(_packet_type: int, body: bytes, version: int) -> Unsubscribe:
+    packet_id = _decode_packet_id(body)
+    properties, at = _decode_rest(body, 2, version, const.UNSUBSCRIBE)
+    topic_filters = []
+    while at < len(body):
+        topic_filter, at = decode_string(body, at, len(body))
+        check_topic_filter(topic_filter)
+        topic_filters.append(topic_filter)
+    if not topic_filters:
+        raise ProtocolError("UNSUBSCRIBE without a topic filter")  # [MQTT-3.10.3-2]
+    return Unsubscribe(packet_id, topic_filters, properties)
+
+
+def _decode_ping(packet_type: int, body: bytes, _version: int) -> Ping:
+    if body:
+        raise MalformedPacket(f"{const.PACKET_NAMES[packet_type]} with a body")
+    return Ping(packet_type)
+
+
+def _decode_disconnect(packet_type: int, body: bytes, version: int) -> Disconnect:
+    reason_code, properties = _decode_reason(packet_type, body, version)
+    return Disconnect(reason_code, properties)
+
+
+def _decode_auth(packet_type: int, body: bytes, version: int) -> Auth:
+    reason_code, properties = _decode_reason(packet_type, body, version)
+    return Auth(reason_code, properties)
+
+
+def _decode_reason(packet_type: int, body: bytes, version: int) -> tuple[int, Properties]:
+    """The optional reason code and properties of DISCONNECT and AUTH [3.14.2.1, 3.15.2.1]."""
+    if not body:
+        return const.SUCCESS, NO_PROPERTIES
+    if version < const.MQTT_5:
+        raise MalformedPacket(f"{const.PACKET_NAMES[packet_type]} with a body")
+    if len(body) == 1:
+        return body[0], NO_PROPERTIES
+    properties, at = decode_properties(body, 1, len(body), packet_type)
+    if at != len(body):
+        raise MalformedPacket(f"{const.PACKET_NAMES[packet_type]} is longer than its parts")
+    return body[0], properties
+
+
+_DECODERS: Final[dict[int, Callable[[int, bytes, int], Packet]]] = {
+    const.CONNACK: _decode_connack,
+    const.PUBACK: _decode_ack,
+    const.PUBREC: _decode_ack,
+    const.PUBREL: _decode_ack,
+    const.PUBCOMP: _decode_ack,
+    const.SUBSCRIBE: _decode_subscribe,
+    const.SUBACK: _decode_suback,
+    const.UNSUBSCRIBE: _decode_unsubscribe,
+    const.UNSUBACK: _decode_suback,
+    const.PINGREQ: _decode_ping,
+    const.PINGRESP: _decode_ping,
+    const.DISCONNECT: _decode_disconnect,
+    const.AUTH: _decode_auth,
+}

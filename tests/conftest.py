@@ -1,0 +1,44 @@
+"""What every test may use: the `needs` marker, free ports."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+
+_SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin", "/usr/local/sbin"])
+
+
+def find_program(name: str) -> str | None:
+    """The path of a real program, also where only root's PATH has it."""
+    return shutil.which(name, path=_SEARCH_PATH)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("needs"):
+        missing = [name for name in marker.args if find_program(name) is None]
+        if not missing:
+            continue
+        reason = f"needs {', '.join(missing)}, which is not installed"
+        if os.environ.get("CI"):
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A TCP port on loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def state_dir(tmp_path: Path) -> Path:
+    """An empty directory for a broker's data."""
+    path = tmp_path / "state"
+    path.mkdir()
+    return path
