@@ -56,10 +56,11 @@ class Message(Publish):
             variants = self._variants = {}
         found = variants.get(key)
         if found is None:
-            found = variants[key] = self._make_variant(qos, retain, subscription_ids)
+            found = variants[key] = self.copy(qos, retain, subscription_ids)
         return found
 
-    def _make_variant(self, qos: int, retain: bool, subscription_ids: tuple[int, ...]) -> Message:
+    def copy(self, qos: int, retain: bool, subscription_ids: tuple[int, ...] = ()) -> Message:
+        """A variant that is not remembered: for messages that live long, as the retained ones do."""
         block = self.property_block
         version = self.version
         if subscription_ids:

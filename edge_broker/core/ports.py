@@ -1,4 +1,4 @@
-"""What the core asks of others: who may come in, and what they may do. ``security`` implements it.
+"""What the core asks of others: a transport to write to (``net``), who may come in and what they may do (``security``).
 
 Authentication may take its time (a slow hash, a key set to fetch), so it answers through a callback; permission is asked
 on the way of a message and answers at once.
@@ -30,6 +30,19 @@ class Admission:
     reason_code: int
     identity: str = ""
     detail: str = ""
+
+
+class Outlet(Protocol):
+    """The transport under a connection, as the core sees it."""
+
+    def write(self, data: bytes) -> None:
+        """Send `data`, whole and in order; never blocks."""
+
+    def close(self) -> None:
+        """Close once everything written is sent."""
+
+    def wake(self) -> None:
+        """The connection can go on with the input that it left unread."""
 
 
 class Authenticator(Protocol):

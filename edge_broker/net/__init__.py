@@ -1,0 +1,1 @@
+"""Sockets to the core: transports, TLS, listeners."""

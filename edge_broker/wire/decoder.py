@@ -41,14 +41,21 @@ from edge_broker.wire.properties import (
 )
 from edge_broker.wire.topics import TopicCache, check_topic_filter, check_topic_name
 
-_OWN_TO_THE_HOP: Final = (const.TOPIC_ALIAS, const.MESSAGE_EXPIRY_INTERVAL, const.SUBSCRIPTION_IDENTIFIER)
+_OWN_TO_THE_HOP: Final = frozenset(
+    (const.TOPIC_ALIAS, const.MESSAGE_EXPIRY_INTERVAL, const.SUBSCRIPTION_IDENTIFIER)
+)
 """Properties that a message does not carry on as they came: `Publish.frame` is built anew without them."""
+
+_LONGEST_KEPT_BYTES: Final = 512
+"""An idle connection keeps no more than this of a chunk already handed out, and of a property block to compare with."""
 
 _FIXED_FLAGS: Final = {const.PUBREL: 2, const.SUBSCRIBE: 2, const.UNSUBSCRIBE: 2}
 _LEVELS: Final = {
     "MQTT": (const.MQTT_3_1_1, const.MQTT_5),
     "MQIsdp": (const.MQTT_3_1,),
 }
+_REFUSED_BY_AN_OLDER_SERVER: Final = bytes((0, const.V3_UNACCEPTABLE_PROTOCOL_VERSION))
+"""The body of the CONNACK, in 3.1.1's form, by which a server without MQTT 5 answers a CONNECT of 5 [3.1.2.2]."""
 
 
 class Decoder:
@@ -60,16 +67,15 @@ class Decoder:
 
     __slots__ = (
         "_aliases",
-        "_at",
         "_buffer",
         "_names",
         "_needed",
         "_puback",
         "_publish_type",
         "_tail",
-        "_tail_bytes",
         "_topics",
         "_valid_block",
+        "at",
         "max_packet_bytes",
         "topic_alias_maximum",
         "version",
@@ -93,34 +99,34 @@ class Decoder:
         self._valid_block = b"\0"
         self._puback = Ack(const.PUBACK, 0)
         self._buffer = b""
-        self._at = 0
-        self._needed = 0  # bytes that the packet at `_at` is known to take, while it is incomplete
-        self._tail: list[bytes] = []  # chunks behind `_buffer`, joined once they complete that packet
-        self._tail_bytes = 0
+        self.at = 0  # how far `_buffer` is handled; read by whoever works within a budget
+        self._needed = 0  # bytes that the packet at `at` is known to take, while it is incomplete
+        self._tail = bytearray()  # what came behind `_buffer`, joined to it once that packet is complete
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the stream."""
         buffer = self._buffer
-        at = self._at
+        at = self.at
         if at == len(buffer):
             self._buffer = data
-            self._at = 0
+            self.at = 0
             return
         if self._needed:  # a packet over many chunks is put together once, not once per chunk
-            self._tail.append(data)
-            self._tail_bytes += len(data)
-            if len(buffer) - at + self._tail_bytes < self._needed:
+            tail = self._tail
+            tail += data
+            if len(buffer) - at + len(tail) < self._needed:
                 return
-            data = b"".join(self._tail)
-            self._tail.clear()
-            self._tail_bytes = self._needed = 0
-        self._buffer = buffer[at:] + data
-        self._at = 0
+            self._buffer = buffer[at:] + tail
+            self._needed = 0
+            tail.clear()
+        else:
+            self._buffer = buffer[at:] + data
+        self.at = 0
 
     @property
     def buffered_bytes(self) -> int:
         """Bytes taken and not yet handed out as packets."""
-        return len(self._buffer) - self._at + self._tail_bytes
+        return len(self._buffer) - self.at + len(self._tail)
 
     def next_packet(self) -> Packet | None:
         """The next whole packet, or None until more is fed.
@@ -128,9 +134,12 @@ class Decoder:
         A plain PUBACK is the same `Ack` object each time: read it before asking again.
         """
         buffer = self._buffer
-        at = self._at
+        at = self.at
         have = len(buffer)
         if have - at < 2:
+            if at > _LONGEST_KEPT_BYTES:
+                self._buffer = buffer[at:]
+                self.at = 0
             return None
         first = buffer[at]
         length = buffer[at + 1]
@@ -145,6 +154,8 @@ class Decoder:
                 body += 1
                 length |= (byte & 0x7F) << shift
                 if byte < 0x80:
+                    if not byte:  # [MQTT-1.5.5-1]: and the frame may leave again as it came
+                        raise MalformedPacket("a remaining length is longer than it needs to be")
                     break
                 shift += 7
                 if shift > 21:
@@ -154,8 +165,11 @@ class Decoder:
             raise PacketTooLarge(end - at, self.max_packet_bytes)
         if end > have:
             self._needed = end - at
+            if at:
+                self._buffer = buffer[at:]
+                self.at = 0
             return None
-        self._at = end
+        self.at = end
         if first & 0xF0 == 0x30:
             return self._decode_publish(buffer, first, at, body, end)
         if first == 0x40 and length == 2:
@@ -225,27 +239,41 @@ class Decoder:
         first = frame[0]
         qos = first >> 1 & 3
         packet_id = int.from_bytes(frame[packet_id_at:properties_at], "big")
+        dup = first & const.FLAG_DUP != 0
+        retain = first & const.FLAG_RETAIN != 0
         block = self._valid_block
-        if raw_topic and frame.startswith(block, properties_at) and len(block) > 1:
-            properties: Properties = NO_PROPERTIES  # the very block checked last: nothing in it ends here
+        if raw_topic and len(block) > 1 and frame.startswith(block, properties_at):
+            topic = self._topics.name(raw_topic)  # and the very block checked last: nothing in it ends here
             payload_at = properties_at + len(block)
         else:
             properties, payload_at = decode_properties(frame, properties_at, len(frame), const.PUBLISH)
             if const.RESPONSE_TOPIC in properties:
                 check_topic_name(properties[const.RESPONSE_TOPIC])  # [MQTT-3.3.2-14]
-        topic = self._resolve_topic(raw_topic, properties.get(const.TOPIC_ALIAS))
-        dup = first & const.FLAG_DUP != 0
-        retain = first & const.FLAG_RETAIN != 0
-        if not any(identifier in properties for identifier in _OWN_TO_THE_HOP):
-            self._valid_block = frame[properties_at:payload_at]
-            if dup:
-                frame = bytes((first & ~const.FLAG_DUP,)) + frame[1:]
-            return self._publish_type(
-                frame, self.version, topic, packet_id_at, payload_at, qos, retain, packet_id, dup
-            )
+            topic = self._resolve_topic(raw_topic, properties.get(const.TOPIC_ALIAS))
+            if not _OWN_TO_THE_HOP.isdisjoint(properties):
+                payload = frame[payload_at:]
+                return self._build_publish(topic, payload, qos, retain, packet_id, dup, properties)
+            if payload_at - properties_at <= _LONGEST_KEPT_BYTES:
+                self._valid_block = frame[properties_at:payload_at]
+        if dup:
+            frame = bytes((first & ~const.FLAG_DUP,)) + frame[1:]
+        return self._publish_type(
+            frame, self.version, topic, packet_id_at, payload_at, qos, retain, packet_id, dup
+        )
+
+    def _build_publish(
+        self,
+        topic: str,
+        payload: bytes,
+        qos: int,
+        retain: bool,
+        packet_id: int,
+        dup: bool,
+        properties: Properties,
+    ) -> Publish:
+        """A PUBLISH whose frame is new: with its topic written out, and without what is of this hop only."""
         kept = {key: value for key, value in properties.items() if key not in _OWN_TO_THE_HOP}
         block = encode_properties(kept)
-        payload = frame[payload_at:]
         frame = encode_publish(self.version, topic, payload, qos, retain, False, packet_id, block)
         payload_at = len(frame) - len(payload)
         packet_id_at = payload_at - len(block) - (2 if qos else 0)
@@ -254,6 +282,8 @@ class Decoder:
         )
         if const.MESSAGE_EXPIRY_INTERVAL in properties:
             publish.expiry_interval = properties[const.MESSAGE_EXPIRY_INTERVAL]
+        if const.SUBSCRIPTION_IDENTIFIER in properties:
+            publish.subscription_ids = tuple(properties[const.SUBSCRIPTION_IDENTIFIER])
         return publish
 
     def _resolve_topic(self, raw_topic: bytes, alias: int | None) -> str:
@@ -346,6 +376,8 @@ def _decode_will(body: bytes, at: int, flags: int, version: int) -> tuple[Will |
 
 
 def _decode_connack(_packet_type: int, body: bytes, version: int) -> Connack:
+    if version >= const.MQTT_5 and body == _REFUSED_BY_AN_OLDER_SERVER:
+        return Connack(False, const.UNSUPPORTED_PROTOCOL_VERSION)
     if len(body) < 2 or body[0] > 1:
         raise MalformedPacket("CONNACK is cut off or has reserved flags")
     properties, at = _decode_rest(body, 2, version, const.CONNACK)
@@ -394,9 +426,10 @@ def _decode_subscribe(_packet_type: int, body: bytes, version: int) -> Subscribe
             raise MalformedPacket("a topic filter without options")
         options = body[at]
         at += 1
-        allowed = 0x3F if version >= const.MQTT_5 else 0x03
-        if options & ~allowed or options & 3 == 3 or options & 0x30 == 0x30:
+        if options & ~(0x3F if version >= const.MQTT_5 else 0x03):
             raise MalformedPacket(f"subscription options 0x{options:02x}")  # [MQTT-3.8.3-5]
+        if options & 3 == 3 or options & 0x30 == 0x30:
+            raise ProtocolError(f"subscription options 0x{options:02x}")  # [3.8.3.1]
         requests.append(
             SubscriptionRequest(
                 topic_filter, options & 3, options & 4 != 0, options & 8 != 0, options >> 4 & 3
@@ -410,6 +443,9 @@ def _decode_subscribe(_packet_type: int, body: bytes, version: int) -> Subscribe
 def _decode_suback(packet_type: int, body: bytes, version: int) -> Suback:
     packet_id = _decode_packet_id(body)
     properties, at = _decode_rest(body, 2, version, packet_type)
+    has_codes = packet_type == const.SUBACK or version >= const.MQTT_5
+    if has_codes != (at < len(body)):  # one for each filter asked for [3.9.3, 3.11.3]
+        raise MalformedPacket(f"{const.PACKET_NAMES[packet_type]} has {len(body) - at} reason codes")
     return Suback(packet_type, packet_id, list(body[at:]), properties)
 
 

@@ -110,7 +110,8 @@ def encode_connack(
             const.CONNACK << 4, bytes((session_present, reason_code)), encode_properties(properties)
         )
     return_code = const.V3_CONNACK_CODES.get(reason_code, const.V3_SERVER_UNAVAILABLE)
-    return bytes((const.CONNACK << 4, 2, session_present, return_code))
+    acknowledge_flags = session_present and version >= const.MQTT_3_1_1  # in 3.1 that byte was reserved
+    return bytes((const.CONNACK << 4, 2, acknowledge_flags, return_code))
 
 
 def encode_subscribe(

@@ -17,13 +17,15 @@ NO_PROPERTIES: Final[Properties] = {}
 
 
 class Publish:
-    """PUBLISH [3.3]. `frame` is the whole packet, without alias and expiry; `dup` and `packet_id` are of this hop only.
+    """PUBLISH [3.3]. `frame`: the whole packet, without DUP, alias, expiry and subscription identifiers.
 
+    `dup`, `packet_id` and `subscription_ids` are of this hop only; a client may not send the last [MQTT-3.3.4-6].
     `version`: the protocol level of `frame`. `packet_id_at`: offset after the topic; `payload_at`: of the payload.
     `expiry_interval`: seconds to live as received, None for ever. Subclasses may add class-level defaults.
     """
 
     expiry_interval: int | None = None
+    subscription_ids: tuple[int, ...] = ()
 
     def __init__(
         self,

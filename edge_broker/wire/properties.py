@@ -163,9 +163,8 @@ def decode_properties(data: bytes, at: int, end: int, packet_type: int) -> tuple
 def _decode_value(data: bytes, at: int, end: int, identifier: int, packet_type: int) -> tuple[Any, int]:
     entry = _TABLE.get(identifier)
     if entry is None or packet_type not in entry[1]:
-        raise MalformedPacket(
-            f"property 0x{identifier:02x} has no place in {const.PACKET_NAMES[packet_type]}"
-        )
+        place = const.PACKET_NAMES[packet_type] if packet_type != WILL else "a will"
+        raise MalformedPacket(f"property 0x{identifier:02x} has no place in {place}")
     kind = entry[0]
     value: Any
     if kind == _STRING:

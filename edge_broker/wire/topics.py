@@ -82,8 +82,11 @@ def match(topic_filter: str, topic: str) -> bool:
 class TopicCache:
     """Topic names already checked, by their bytes: a gateway's sensors publish to the same topics again and again.
 
-    Holds at most `capacity` names; when full it starts over, which costs each name one more check.
+    Holds at most `capacity` names; when full it starts over, which costs each name one more check. A name of more than
+    `LONGEST_BYTES` is checked each time, so that no client fills the memory with names of 64 KB.
     """
+
+    LONGEST_BYTES: Final = 256
 
     __slots__ = ("_capacity", "names")
 
@@ -98,7 +101,8 @@ class TopicCache:
         if topic is None:
             topic = decode_utf8(raw)
             check_topic_name(topic)
-            if len(names) >= self._capacity:
-                names.clear()
-            names[raw] = topic
+            if len(raw) <= self.LONGEST_BYTES:
+                if len(names) >= self._capacity:
+                    names.clear()
+                names[raw] = topic
         return topic

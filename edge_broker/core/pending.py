@@ -1,0 +1,236 @@
+"""What waits for the next commit, gathered as it happens and sealed into one `Batch`.
+
+Everything here is in the order of events of one thread. `seal` hands over what there is and starts afresh; the sealed
+batch is settled once it is on disk: messages become safe, replies leave, deferred deliveries happen. If the commit
+fails the same sealed batch is tried again, so nothing is settled out of order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from edge_broker.core.message import Message
+from edge_broker.core.ops import Batch, SessionRecord, SubscriptionRecord
+
+if TYPE_CHECKING:
+    from edge_broker.core.queue import Queue
+
+
+class Pending:
+    """The storage operations since the last `seal`.
+
+    `waiting`: messages that publishers wait for; `bytes`: their size. `urgent`: somebody waits for more than a message's
+    acknowledgement (a CONNACK, a step of QoS 2), so the commit delay does not apply. `reads`: queues that want a page.
+    """
+
+    __slots__ = (
+        "batch",
+        "bytes",
+        "callbacks",
+        "dirty_queues",
+        "elided",
+        "epoch",
+        "inbound",
+        "reads",
+        "retained",
+        "safes",
+        "sequence",
+        "session_records",
+        "subscriptions",
+        "uncommitted_bytes",
+        "urgent",
+        "waiting",
+        "window_bytes",
+    )
+
+    def __init__(self, epoch: int, window_bytes: int) -> None:
+        self.epoch = epoch
+        self.sequence = 0
+        self.window_bytes = window_bytes
+        self.elided = 0
+        self.reads: list[Queue] = []
+        self.uncommitted_bytes = 0  # of messages that are not on disk yet, sealed batches included
+        self._clear()
+
+    def _clear(self) -> None:
+        self.batch = Batch()
+        self.dirty_queues: list[Queue] = []
+        self.session_records: dict[int, SessionRecord] = {}
+        self.subscriptions: dict[tuple[int, str], SubscriptionRecord | None] = {}
+        self.retained: dict[str, Message | None] = {}
+        self.inbound: dict[tuple[int, int], bool] = {}
+        self.safes: list[Message] = []
+        self.callbacks: list[Callable[[], None]] = []
+        self.waiting = 0
+        self.bytes = 0
+        self.urgent = False
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to commit and nobody to answer."""
+        return not (
+            self.dirty_queues
+            or self.callbacks
+            or self.session_records
+            or self.subscriptions
+            or self.retained
+            or self.inbound
+            or self.safes
+            or self.batch.removed_sessions
+            or self.batch.outboxes
+        )
+
+    # ---- queues
+
+    def append(self, queue: Queue, message: Message) -> None:
+        """A durable queue took `message`: it is unsafe until that is committed, or acknowledged by the recipient."""
+        origin = message.source or message
+        origin.unsafe += 1
+        if not origin.sequence:
+            self.sequence += 1
+            origin.sequence = self.sequence
+            origin.epoch = self.epoch
+        size = len(message.frame)
+        self.waiting += 1
+        self.bytes += size
+        self.uncommitted_bytes += size
+        if not queue.dirty:
+            queue.dirty = True
+            self.dirty_queues.append(queue)
+
+    def elide(self, message: Message) -> None:
+        """The recipient acknowledged `message` before it was written: it never will be."""
+        self.elided += 1
+        self.waiting -= 1
+        self.bytes -= len(message.frame)
+        self.uncommitted_bytes -= len(message.frame)
+        settle(message)
+
+    def touch(self, queue: Queue) -> None:
+        """Something of `queue` was acknowledged that is on disk, or on its way there."""
+        if not queue.dirty:
+            queue.dirty = True
+            self.dirty_queues.append(queue)
+
+    # ---- everything else
+
+    def retain(self, message: Message) -> None:
+        """`message` becomes its topic's retained message; an empty payload removes it."""
+        self.retained[message.topic] = message if message.payload_at < len(message.frame) else None
+        if message.qos:
+            self.hold(message)
+
+    def forget_retained(self, topic: str) -> None:
+        """The retained message of `topic` is gone (expired)."""
+        self.retained[topic] = None
+
+    def hold(self, message: Message) -> None:
+        """`message` is not safe before the coming commit."""
+        message.unsafe += 1
+        self.waiting += 1
+        self.safes.append(message)
+
+    def receive_id(self, session_id: int, packet_id: int) -> None:
+        """A QoS 2 PUBLISH with `packet_id` was received by a durable session."""
+        self.inbound[session_id, packet_id] = True
+        self.urgent = True
+
+    def release_id(self, session_id: int, packet_id: int) -> None:
+        """Its PUBREL has come."""
+        self.inbound[session_id, packet_id] = False
+        self.urgent = True
+
+    def save_session(self, record: SessionRecord) -> None:
+        """A durable session is new or changed."""
+        self.session_records[record.session_id] = record
+
+    def remove_session(self, session_id: int) -> None:
+        """A durable session ended, with its subscriptions, identifiers and queue."""
+        self.batch.removed_sessions.append(session_id)
+        self.session_records.pop(session_id, None)
+        for key in [key for key in self.subscriptions if key[0] == session_id]:
+            del self.subscriptions[key]
+        for pair in [pair for pair in self.inbound if pair[0] == session_id]:
+            del self.inbound[pair]
+
+    def save_subscription(self, record: SubscriptionRecord) -> None:
+        """A durable session subscribed."""
+        self.subscriptions[record.session_id, record.topic_filter] = record
+
+    def remove_subscription(self, session_id: int, topic_filter: str) -> None:
+        """A durable session unsubscribed."""
+        self.subscriptions[session_id, topic_filter] = None
+
+    def after_commit(self, callback: Callable[[], None]) -> None:
+        """Call `callback` when everything up to now is on disk, without waiting out the commit delay."""
+        self.callbacks.append(callback)
+        self.urgent = True
+
+    # ---- the journal's side
+
+    def seal(self) -> Sealed:
+        """Hand over everything since the last seal, as one batch."""
+        batch = self.batch
+        batch.sessions = list(self.session_records.values())
+        for (session_id, topic_filter), record in self.subscriptions.items():
+            if record is None:
+                batch.removed_subscriptions.append((session_id, topic_filter))
+            else:
+                batch.subscriptions.append(record)
+        batch.retained = self.retained
+        batch.inbound = self.inbound
+        queues = self.dirty_queues
+        removed = set(batch.removed_sessions)
+        batch.queues = [queue.seal() for queue in queues if queue.queue_id not in removed]
+        sealed = Sealed(self, batch, queues, self.safes, self.callbacks, self.bytes)
+        self._clear()
+        return sealed
+
+
+class Sealed:
+    """One batch on its way to the disk, and what happens when it is there."""
+
+    __slots__ = ("_bytes", "_callbacks", "_ends", "_pending", "_queues", "_safes", "batch")
+
+    def __init__(
+        self,
+        pending: Pending,
+        batch: Batch,
+        queues: list[Queue],
+        safes: list[Message],
+        callbacks: list[Callable[[], None]],
+        size_bytes: int,
+    ) -> None:
+        self.batch = batch
+        self._pending = pending
+        self._queues = queues
+        self._ends = [queue.next_number for queue in queues]
+        self._safes = safes
+        self._callbacks = callbacks
+        self._bytes = size_bytes
+
+    def settle(self) -> None:
+        """The batch is on disk: release everything that waited for it, in the order in which it came."""
+        window_bytes = self._pending.window_bytes
+        self._pending.uncommitted_bytes -= self._bytes
+        for message in self._safes:
+            settle(message)
+        for write in self.batch.queues:
+            for _, message in write.messages:
+                origin = message.source or message
+                origin.unsafe -= 1
+                if not origin.unsafe and origin.publisher is not None:
+                    origin.publisher.on_safe(origin)
+        for queue, end in zip(self._queues, self._ends, strict=True):
+            queue.on_committed(end, window_bytes)
+        for callback in self._callbacks:
+            callback()
+
+
+def settle(message: Message) -> None:
+    """One durable recipient less that does not have `message` safe; the last one releases its acknowledgement."""
+    origin = message.source or message
+    origin.unsafe -= 1
+    if not origin.unsafe and origin.publisher is not None:
+        origin.publisher.on_safe(origin)

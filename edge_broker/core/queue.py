@@ -1,0 +1,306 @@
+"""The ordered backlog of one recipient: every QoS > 0 message for it, numbered without gaps, until it is acknowledged.
+
+A session's deliveries and a bridge's outbox are both a `Queue`. What it keeps true:
+
+- The packet identifier of a message follows from its number, so that it is the same after a reconnect and after a
+  restart [MQTT-4.4.0-1] without being stored; numbers in flight never span more than there are identifiers.
+- Of a durable queue each number from `head` on is acknowledged, or uncommitted in memory, or on disk. What is on disk
+  only is the one stretch from `gap_from` to `gap_to`; it is read back in pages when the sender comes near.
+- A message acknowledged before its batch is sealed is never written, and is safe for its publisher at once.
+- What was received at QoS 2 is not sent before it is committed.
+
+It sends nothing itself: `next_to_send` tells what is due, the owner sends it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Protocol
+
+from edge_broker.core.message import Message
+from edge_broker.core.ops import Page, QueueState, QueueWrite
+from edge_broker.wire.const import MAX_PACKET_ID
+
+if TYPE_CHECKING:
+    from edge_broker.core.pending import Pending
+
+_MESSAGE_OVERHEAD_BYTES: Final = 500
+"""What a message object costs beside its frame, roughly; counted so that limits in bytes mean memory."""
+
+
+class Owner(Protocol):
+    """Whoever sends what is in a queue."""
+
+    def pump(self) -> None:
+        """More may be due now: a page has come, or a commit."""
+
+
+class Queue:
+    """One recipient's backlog. `pending` None makes it a queue in memory only, which ends with its owner.
+
+    `cursor` is the next number to send; `in_flight` counts those below it that are not acknowledged yet.
+    """
+
+    __slots__ = (
+        "acknowledged",
+        "bytes_in_memory",
+        "committed",
+        "cursor",
+        "dirty",
+        "dropped",
+        "expired",
+        "gap_from",
+        "gap_to",
+        "head",
+        "in_flight",
+        "in_flight_bytes",
+        "lost",
+        "messages",
+        "next_number",
+        "online",
+        "owner",
+        "pending",
+        "queue_id",
+        "reading",
+        "released",
+        "sent_before",
+        "unwritten",
+    )
+
+    def __init__(self, queue_id: int, pending: Pending | None) -> None:
+        self.queue_id = queue_id
+        self.pending = pending
+        self.head = self.cursor = self.next_number = self.committed = 1
+        self.gap_from = self.gap_to = 1
+        self.sent_before = 1  # numbers below it may have been sent already: they go with DUP
+        self.in_flight = self.in_flight_bytes = 0
+        self.messages: dict[int, Message] = {}
+        self.bytes_in_memory = 0
+        self.unwritten: dict[int, Message] = {}
+        self.acknowledged: set[int] | None = None  # above head; most queues never need the two sets
+        self.released: set[int] | None = None  # PUBREC has come, PUBCOMP has not
+        self.dirty = False
+        self.reading: tuple[int, int] | None = None  # the stretch that was asked for
+        self.online = False
+        self.owner: Owner | None = None
+        self.dropped = self.expired = self.lost = 0
+
+    @classmethod
+    def restore(cls, state: QueueState, pending: Pending, send_window: int) -> Queue:
+        """The queue as the store has it; everything in it is on disk. Up to a window of it may have been sent before."""
+        queue = cls(state.queue_id, pending)
+        queue.head = queue.cursor = queue.gap_from = state.head
+        queue.next_number = queue.committed = queue.gap_to = max(state.next_number, state.head)
+        queue.sent_before = min(queue.next_number, state.head + send_window)
+        queue.acknowledged = set(state.acknowledged) or None
+        queue.released = set(state.released) or None
+        return queue
+
+    @property
+    def depth(self) -> int:
+        """Messages not acknowledged yet."""
+        done = len(self.acknowledged) if self.acknowledged else 0
+        return self.next_number - self.head - done
+
+    # ---- appending
+
+    def append(self, message: Message) -> int:
+        """Take `message` as the last one; returns its number. A durable queue makes it unsafe until committed."""
+        number = self.next_number
+        self.next_number = number + 1
+        self.messages[number] = message
+        self.bytes_in_memory += len(message.frame) + _MESSAGE_OVERHEAD_BYTES
+        pending = self.pending
+        if pending is not None:
+            self.unwritten[number] = message
+            pending.append(self, message)
+        return number
+
+    # ---- sending
+
+    def next_to_send(self, now: float) -> tuple[int, Message | None] | None:
+        """What is to go out now: (number, message), (number, None) for PUBREL, or None when nothing can.
+
+        Moves `cursor` past it. Passes over what has expired; asks for a page where the message is on disk only.
+        """
+        while self.cursor < self.next_number:
+            number = self.cursor
+            if number - self.head >= MAX_PACKET_ID:
+                return None
+            if self.released and number in self.released:
+                self.cursor = number + 1
+                self.in_flight += 1
+                return number, None
+            if self.acknowledged and number in self.acknowledged:
+                self.cursor = number + 1
+                continue
+            message = self.messages.get(number)
+            if message is None:
+                self.want_page()
+                return None
+            if number >= self.committed and self.pending is not None and message.origin.qos == 2:
+                return None
+            self.cursor = number + 1
+            self.in_flight += 1
+            self.in_flight_bytes += len(message.frame)
+            if message.expires_at is not None and message.expires_at <= now:
+                self.expired += 1
+                self.complete(number)
+                continue
+            if self.gap_from < self.gap_to and self.gap_from - number < 200:
+                self.want_page()
+            return number, message
+        return None
+
+    def want_page(self) -> None:
+        """Ask for the stretch that is on disk only, unless that is under way."""
+        if self.pending is not None and self.reading is None and self.gap_from < self.gap_to:
+            self.reading = (self.gap_from, self.gap_to)
+            self.pending.reads.append(self)
+
+    def take_page(self, page: Page | None) -> None:
+        """The answer to `want_page`: fills the gap from its front; None where the read failed.
+
+        Numbers that should be there and are not are lost: counted, and passed over.
+        """
+        asked, self.reading = self.reading, None
+        if page is None or asked is None or not self.online or asked[0] != self.gap_from:
+            return  # the recipient has come or gone meanwhile: what it needs now is asked for anew
+        start, end = asked[0], min(page.end, asked[1])
+        if end <= start:  # the store has nothing of what it was given
+            end = asked[1]
+        for number, message in page.messages:
+            if start <= number < end and not self._is_done(number):
+                self.messages[number] = message
+                self.bytes_in_memory += len(message.frame) + _MESSAGE_OVERHEAD_BYTES
+        for number in range(start, end):
+            if number not in self.messages and not self._is_done(number):
+                self.lost += 1
+                self._finish(number)
+        self.gap_from = end
+        if self.owner is not None:
+            self.owner.pump()
+
+    def _is_done(self, number: int) -> bool:
+        """Whether the subscriber has `number` already, so that its message is not needed any more."""
+        return (
+            number < self.head
+            or (self.acknowledged is not None and number in self.acknowledged)
+            or (self.released is not None and number in self.released)
+        )
+
+    # ---- acknowledging
+
+    def number_of(self, packet_id: int) -> int:
+        """The number in flight that goes by `packet_id`, or 0."""
+        number = self.head + (packet_id - 1 - self.head) % MAX_PACKET_ID
+        return number if number < self.cursor else 0
+
+    def complete(self, number: int) -> bool:
+        """`number` is acknowledged for good (PUBACK, PUBCOMP, expired). False if it was not in flight."""
+        message = self.messages.pop(number, None)
+        if message is None:
+            if not self.released or number not in self.released:
+                return False
+            self.released.remove(number)
+        else:
+            size = len(message.frame)
+            self.bytes_in_memory -= size + _MESSAGE_OVERHEAD_BYTES
+            self.in_flight_bytes -= size
+        self.in_flight -= 1
+        self._finish(number)
+        if self.pending is not None:
+            if message is not None and self.unwritten.pop(number, None) is not None:
+                self.pending.elide(message)
+            else:
+                self.pending.touch(self)
+        return True
+
+    def release(self, number: int) -> bool:
+        """PUBREC came for `number`: its message is no longer needed, PUBREL is. False if it was not in flight."""
+        message = self.messages.pop(number, None)
+        if message is None:
+            return self.released is not None and number in self.released
+        self.bytes_in_memory -= len(message.frame) + _MESSAGE_OVERHEAD_BYTES
+        self.in_flight_bytes -= len(message.frame)
+        if self.released is None:
+            self.released = set()
+        self.released.add(number)
+        if self.pending is not None:
+            self.pending.touch(self)
+        return True
+
+    def _finish(self, number: int) -> None:
+        """Count `number` as acknowledged and move `head` over all that are."""
+        done = self.acknowledged
+        if number != self.head:
+            if done is None:
+                done = self.acknowledged = set()
+            done.add(number)
+            return
+        number += 1
+        if done:
+            while number in done:
+                done.remove(number)
+                number += 1
+        self.head = number
+
+    # ---- coming and going of the recipient
+
+    def rewind(self) -> None:
+        """The recipient is back: everything not acknowledged is sent again, from the oldest on."""
+        self.online = True
+        self.sent_before = max(self.sent_before, self.cursor)
+        self.cursor = self.head
+        self.in_flight = self.in_flight_bytes = 0
+
+    def suspend(self) -> None:
+        """The recipient is gone: of a durable queue only what is uncommitted stays in memory."""
+        self.online = False
+        self.sent_before = max(self.sent_before, self.cursor)
+        if self.pending is not None:
+            self._forget_from(self.head)
+
+    def _forget_from(self, first: int) -> None:
+        """Keep of the committed numbers from `first` on nothing in memory: they are on disk."""
+        messages = self.messages
+        if len(messages) > len(self.unwritten):
+            for number in [n for n in messages if first <= n < self.committed]:
+                self.bytes_in_memory -= len(messages.pop(number).frame) + _MESSAGE_OVERHEAD_BYTES
+        if first < self.committed:
+            self.gap_from = min(first, self.gap_from) if self.gap_from < self.gap_to else first
+            self.gap_to = self.committed
+
+    # ---- the store's side
+
+    def seal(self) -> QueueWrite:
+        """What the next commit writes of this queue. The numbers in it stay uncommitted until `on_committed`."""
+        self.dirty = False
+        write = QueueWrite(
+            self.queue_id,
+            list(self.unwritten.items()),
+            self.head,
+            sorted(self.acknowledged) if self.acknowledged else [],
+            sorted(self.released) if self.released else [],
+        )
+        self.unwritten.clear()
+        return write
+
+    def on_committed(self, numbers_below: int, window_bytes: int) -> None:
+        """Everything below `numbers_below` is on disk; what the recipient does not need soon leaves the memory."""
+        before, self.committed = self.committed, numbers_below
+        if not self.online:
+            self._forget_from(self.head)
+        elif self.gap_from < self.gap_to or self.bytes_in_memory > window_bytes:
+            self._forget_from(max(self.cursor, before))
+        if self.online and self.cursor < self.next_number and self.owner is not None:
+            self.owner.pump()
+
+    def discard(self) -> None:
+        """The queue ends here: nobody waits for what is in it any more."""
+        if self.pending is not None:
+            for message in self.unwritten.values():
+                self.pending.elide(message)
+            self.unwritten.clear()
+        self.messages.clear()
+        self.bytes_in_memory = 0
+        self.online = False

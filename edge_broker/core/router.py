@@ -1,0 +1,288 @@
+"""The middle of the broker: messages come in here and leave to sessions and outboxes; sessions begin and end here.
+
+Everything happens on one thread. `publish` delivers to live recipients at once and notes for durable ones what the store
+must keep; whoever publishes looks at the message's `unsafe` afterwards to know whether it may be acknowledged yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from edge_broker.core.counters import Counters
+from edge_broker.core.message import Message
+from edge_broker.core.ops import Snapshot
+from edge_broker.core.pending import Pending
+from edge_broker.core.ports import Authenticator, Authorizer
+from edge_broker.core.queue import Queue
+from edge_broker.core.routing import RoutingTable
+from edge_broker.core.session import Recipient, Session, Subscription
+from edge_broker.core.settings import Settings
+from edge_broker.core.trie import TopicTree
+from edge_broker.wire import const
+from edge_broker.wire.topics import TopicCache
+
+if TYPE_CHECKING:
+    from edge_broker.core.connection import Connection
+
+
+class Router:
+    """Sessions, subscriptions, retained messages, and the way between them.
+
+    `now` is the clock as of the last thing that happened; `dirty` lists the connections with output to flush;
+    `stalled` those that read no more until the store has caught up.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        pending: Pending,
+        authenticator: Authenticator,
+        new_client_id: Callable[[], str],
+        authorizer: Authorizer | None = None,
+        max_uncommitted_bytes: int = 32 << 20,
+        next_queue_id: int = 1,
+    ) -> None:
+        self.settings = settings
+        self.pending = pending
+        self.authenticator = authenticator
+        self.authorizer = authorizer
+        self.new_client_id = new_client_id
+        self.max_uncommitted_bytes = max_uncommitted_bytes
+        self.counters = Counters()
+        self.topics = TopicCache()
+        self.table = RoutingTable()
+        self.retained: TopicTree[Message] = TopicTree()
+        self.sessions: dict[str, Session] = {}
+        self.dirty: list[Connection] = []
+        self.stalled: list[Connection] = []
+        self.now = 0.0
+        self._routes = self.table.routes
+        self._next_queue_id = next_queue_id
+        self._delayed_wills: dict[str, tuple[float, Session]] = {}
+
+    # ---- messages
+
+    def publish(self, message: Message, publisher: Recipient | None) -> int:
+        """Deliver `message` to all who subscribed; returns to how many. Look at `message.unsafe` before acknowledging."""
+        message.received_at = self.now
+        if message.expiry_interval is not None:
+            message.expires_at = self.now + message.expiry_interval
+        if message.retain:
+            self._retain(message)
+        route = self._routes.get(message.topic)
+        if route is None:
+            route = self.table.find(message.topic)
+        if message.qos == 2 or route.groups:
+            return self._publish_with_care(message, publisher)
+        for subscription in route.subscriptions:
+            if subscription.simple and not message.retain:
+                qos = subscription.qos
+                subscription.recipient.deliver(message if qos >= message.qos else message.variant(qos, False))
+            elif not (subscription.no_local and subscription.recipient is publisher):
+                subscription.recipient.deliver(self._form(message, subscription))
+        return len(route.subscriptions)
+
+    def _form(self, message: Message, subscription: Subscription) -> Message:
+        """`message` as `subscription` gets it."""
+        return message.variant(
+            min(message.qos, subscription.qos),
+            message.retain and subscription.retain_as_published,
+            subscription.subscription_ids,
+        )
+
+    def _publish_with_care(self, message: Message, publisher: Recipient | None) -> int:
+        """The way with shared groups, and of QoS 2: only durable queues get it before its packet id is committed."""
+        route = self._routes[message.topic]
+        chosen = [s for s in route.subscriptions if not (s.no_local and s.recipient is publisher)]
+        chosen += [group.choose() for group in route.groups]
+        if message.qos < 2:
+            for subscription in chosen:
+                subscription.recipient.deliver(self._form(message, subscription))
+            return len(chosen)
+        later = []
+        for subscription in chosen:
+            if subscription.recipient.durable and subscription.qos:
+                subscription.recipient.deliver(self._form(message, subscription))
+            else:
+                later.append(subscription)
+        if later and message.unsafe:
+            self.pending.after_commit(partial(self._deliver_to, message, later))
+        else:
+            self._deliver_to(message, later)
+        return len(chosen)
+
+    def _deliver_to(self, message: Message, subscriptions: list[Subscription]) -> None:
+        for subscription in subscriptions:
+            subscription.recipient.deliver(self._form(message, subscription))
+
+    # ---- retained messages
+
+    def _retain(self, message: Message) -> None:
+        if message.payload_at < len(message.frame):
+            self.retained.set(message.topic, message)
+        elif self.retained.remove(message.topic) is None:
+            return
+        self.pending.retain(message)
+
+    def deliver_retained(self, subscription: Subscription) -> None:
+        """Give a new subscription the retained messages that it matches [3.3.1.3]."""
+        for message in self.retained.match(subscription.matched_filter):
+            if message.expires_at is not None and message.expires_at <= self.now:
+                self.retained.remove(message.topic)
+                self.pending.forget_retained(message.topic)
+                continue
+            qos = min(message.qos, subscription.qos)
+            subscription.recipient.deliver(message.copy(qos, True, subscription.subscription_ids))
+
+    # ---- subscriptions
+
+    def subscribe(self, session: Session, subscription: Subscription) -> bool:
+        """Add or replace a session's subscription; whether it is new."""
+        previous = session.subscriptions.get(subscription.topic_filter)
+        session.subscriptions[subscription.topic_filter] = subscription
+        self.table.add(subscription)
+        if session.durable:
+            self.pending.save_subscription(session.subscription_record(subscription))
+        return previous is None
+
+    def unsubscribe(self, session: Session, topic_filter: str) -> bool:
+        """Remove a session's subscription; whether there was one."""
+        subscription = session.subscriptions.pop(topic_filter, None)
+        if subscription is None:
+            return False
+        self.table.remove(subscription)
+        if session.durable:
+            self.pending.remove_subscription(session.session_id, topic_filter)
+        return True
+
+    # ---- sessions
+
+    def open_session(
+        self, connection: Connection, client_id: str, identity: str, clean_start: bool, expiry_interval: int
+    ) -> tuple[Session, bool] | None:
+        """The session that a CONNECT asks for, and whether it was there before; None if it is somebody else's."""
+        session = self.sessions.get(client_id)
+        if session is not None and session.identity != identity:
+            return None
+        if session is not None and session.claimed_by is not None:
+            session.claimed_by.take_over()
+            session = self.sessions.get(client_id)  # a session that was not durable has ended with that
+        if session is not None and (clean_start or not session.durable):
+            self.end_session(session)
+            session = None
+        present = session is not None
+        if session is None:
+            session = self._new_session(client_id, identity, expiry_interval)
+        session.claimed_by = connection
+        session.expiry_interval = expiry_interval
+        self._delayed_wills.pop(client_id, None)
+        return session, present
+
+    def _new_session(self, client_id: str, identity: str, expiry_interval: int) -> Session:
+        durable = expiry_interval > 0
+        queue = Queue(self.new_queue_id() if durable else 0, self.pending if durable else None)
+        session = self.sessions[client_id] = Session(self, client_id, identity, expiry_interval, queue)
+        return session
+
+    def new_queue_id(self) -> int:
+        """An identifier that no queue in the store has had."""
+        self._next_queue_id += 1
+        return self._next_queue_id - 1
+
+    def leave(self, session: Session, will: Message | None) -> None:
+        """The session's connection is gone; `will` is what it leaves to be published, at once or after its delay."""
+        session.detach(self.now)
+        ends = session.expiry_interval == 0
+        if will is not None:
+            if session.will_delay and not ends:
+                delay = min(session.will_delay, session.expiry_interval)
+                self._delayed_wills[session.client_id] = (self.now + delay, session)
+            else:
+                session.will = None
+                self.publish_will(will)
+        if ends:
+            self.end_session(session)
+        elif session.durable:
+            self.pending.save_session(session.record())
+
+    def publish_will(self, will: Message) -> None:
+        """Publish a will message; it comes from nobody's connection, so nobody is answered."""
+        self.publish(will, None)
+
+    def end_session(self, session: Session) -> None:
+        """The session is over: its subscriptions go, and what it was still owed is nobody's."""
+        if self.sessions.get(session.client_id) is session:
+            del self.sessions[session.client_id]
+        for subscription in session.subscriptions.values():
+            self.table.remove(subscription)
+        session.subscriptions.clear()
+        session.queue.discard()
+        delayed = self._delayed_wills.pop(session.client_id, None)
+        if delayed is not None and session.will is not None:
+            self.publish_will(session.will)  # the will does not outlive its session [MQTT-3.1.3-9]
+        if session.durable:
+            self.pending.remove_session(session.session_id)
+
+    def sweep(self, now: float) -> None:
+        """About once a second: publish wills whose delay is over, end sessions that have expired."""
+        self.now = now
+        for client_id, (due_at, session) in list(self._delayed_wills.items()):
+            if due_at <= now:
+                del self._delayed_wills[client_id]
+                will, session.will = session.will, None
+                if will is not None:
+                    self.publish_will(will)
+                    self.pending.save_session(session.record())
+        for session in list(self.sessions.values()):
+            if (
+                session.disconnected_at is not None
+                and session.expiry_interval != const.NEVER_EXPIRES
+                and session.disconnected_at + session.expiry_interval <= now
+            ):
+                self.end_session(session)
+
+    # ---- the store's side
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Take over what the store kept. Sessions that were connected count as disconnected from now on."""
+        by_id: dict[int, Session] = {}
+        for record in snapshot.sessions:
+            queue = self.restore_queue(snapshot, record.session_id)
+            session = Session(self, record.client_id, record.identity, record.expiry_interval, queue)
+            session.disconnected_at = self.now if record.disconnected_at is None else record.disconnected_at
+            session.will, session.will_delay = record.will, record.will_delay
+            self.sessions[record.client_id] = by_id[record.session_id] = session
+            if session.will is not None:
+                self._delayed_wills[session.client_id] = (
+                    session.disconnected_at + session.will_delay,
+                    session,
+                )
+        for saved in snapshot.subscriptions:
+            ids = (saved.subscription_id,) if saved.subscription_id else ()
+            session = by_id[saved.session_id]
+            subscription = Subscription(
+                session, saved.topic_filter, saved.qos, saved.no_local, saved.retain_as_published, ids
+            )
+            session.subscriptions[saved.topic_filter] = subscription
+            self.table.add(subscription)
+        for session_id, packet_id in snapshot.inbound:
+            session = by_id[session_id]
+            session.inbound = (session.inbound or set()) | {packet_id}
+        for message in snapshot.retained:
+            self.retained.set(message.topic, message)
+
+    def restore_queue(self, snapshot: Snapshot, queue_id: int) -> Queue:
+        """The queue as the store has it, or an empty one where nothing of it was ever written."""
+        state = snapshot.queues.get(queue_id)
+        if state is None:
+            return Queue(queue_id, self.pending)
+        return Queue.restore(state, self.pending, self.settings.send_window)
+
+    def on_settled(self) -> None:
+        """A batch is on disk: whoever was stalled by too much uncommitted goes on."""
+        if self.stalled and self.pending.uncommitted_bytes < self.max_uncommitted_bytes // 2:
+            stalled, self.stalled = self.stalled, []
+            for connection in stalled:
+                connection.go_on()

@@ -1,0 +1,133 @@
+"""Who gets a topic's messages: the subscriptions in a trie, and each topic's answer remembered.
+
+A route is forgotten when a subscription that could change it comes or goes, and the memory of routes is bounded.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from edge_broker.core.session import Subscription
+from edge_broker.core.trie import FilterTrie
+
+_MAX_ROUTES: Final = 10_000
+
+
+class ShareGroup:
+    """The members of one shared subscription: each message goes to one of them [4.8.2]."""
+
+    __slots__ = ("_turn", "members")
+
+    def __init__(self) -> None:
+        self.members: list[Subscription] = []
+        self._turn = 0
+
+    def choose(self) -> Subscription:
+        """The next in turn that can take a message at once; else one that is connected; else one that keeps it."""
+        members = self.members
+        count = len(members)
+        connected = keeping = -1
+        for step in range(count):
+            at = (self._turn + step) % count
+            recipient = members[at].recipient
+            if recipient.ready:
+                self._turn = at + 1
+                return members[at]
+            if connected < 0 and recipient.online:
+                connected = at
+            elif keeping < 0 and recipient.durable:
+                keeping = at
+        at = max(connected, keeping if connected < 0 else -1, 0)
+        self._turn = at + 1
+        return members[at]
+
+
+class Route:
+    """The recipients of one topic: at most one subscription each, and one group per share."""
+
+    __slots__ = ("groups", "subscriptions")
+
+    def __init__(self, subscriptions: list[Subscription], groups: list[ShareGroup]) -> None:
+        self.subscriptions = subscriptions
+        self.groups = groups
+
+
+class RoutingTable:
+    """All subscriptions, and the routes that follow from them. `routes` is read by the router directly."""
+
+    __slots__ = ("_groups", "_trie", "routes")
+
+    def __init__(self) -> None:
+        self._trie: FilterTrie[Subscription | ShareGroup] = FilterTrie()
+        self._groups: dict[str, ShareGroup] = {}
+        self.routes: dict[str, Route] = {}
+
+    def __len__(self) -> int:
+        return len(self._trie)
+
+    def add(self, subscription: Subscription) -> None:
+        """Add `subscription`; the same recipient's earlier one of the same filter is replaced."""
+        if subscription.share_name:
+            self._add_to_group(subscription)
+        else:
+            self._trie.add(subscription.matched_filter, id(subscription.recipient), subscription)
+        self._forget_routes(subscription.matched_filter)
+
+    def remove(self, subscription: Subscription) -> None:
+        """Take `subscription` out."""
+        if subscription.share_name:
+            self._remove_from_group(subscription)
+        else:
+            self._trie.remove(subscription.matched_filter, id(subscription.recipient))
+        self._forget_routes(subscription.matched_filter)
+
+    def _add_to_group(self, subscription: Subscription) -> None:
+        group = self._groups.get(subscription.topic_filter)
+        if group is None:
+            group = self._groups[subscription.topic_filter] = ShareGroup()
+            self._trie.add(subscription.matched_filter, subscription.topic_filter, group)
+        group.members = [m for m in group.members if m.recipient is not subscription.recipient]
+        group.members.append(subscription)
+
+    def _remove_from_group(self, subscription: Subscription) -> None:
+        group = self._groups.get(subscription.topic_filter)
+        if group is None:
+            return
+        group.members = [m for m in group.members if m.recipient is not subscription.recipient]
+        if not group.members:
+            del self._groups[subscription.topic_filter]
+            self._trie.remove(subscription.matched_filter, subscription.topic_filter)
+
+    def _forget_routes(self, topic_filter: str) -> None:
+        if "+" in topic_filter or "#" in topic_filter:
+            self.routes.clear()
+        else:
+            self.routes.pop(topic_filter, None)
+
+    def find(self, topic: str) -> Route:
+        """The route of `topic`, worked out anew and remembered."""
+        by_recipient: dict[int, Subscription] = {}
+        groups = []
+        for value in self._trie.match(topic):
+            if isinstance(value, ShareGroup):
+                groups.append(value)
+                continue
+            key = id(value.recipient)
+            other = by_recipient.get(key)
+            by_recipient[key] = value if other is None else _merge(other, value)
+        if len(self.routes) >= _MAX_ROUTES:
+            self.routes.clear()
+        route = self.routes[topic] = Route(list(by_recipient.values()), groups)
+        return route
+
+
+def _merge(one: Subscription, other: Subscription) -> Subscription:
+    """Overlapping subscriptions of one recipient as a single delivery [3.3.4]: the higher QoS, all identifiers."""
+    return Subscription(
+        one.recipient,
+        one.topic_filter,
+        max(one.qos, other.qos),
+        one.no_local and other.no_local,
+        one.retain_as_published or other.retain_as_published,
+        one.subscription_ids + other.subscription_ids,
+    )

@@ -1,0 +1,230 @@
+"""A client's session: its subscriptions, its queue of deliveries, and the QoS 2 identifiers it has sent us.
+
+A session is *durable* when it outlives its connection: what it is owed then goes through the store. It is written to as
+a recipient by the router (`deliver`), and read from by whatever connection it has at the moment (`pump`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from edge_broker.core.message import Message
+from edge_broker.core.ops import SessionRecord, SubscriptionRecord
+from edge_broker.core.queue import Queue
+from edge_broker.wire.topics import split_share
+
+if TYPE_CHECKING:
+    from edge_broker.core.connection import Connection
+    from edge_broker.core.router import Router
+
+
+class Recipient(Protocol):
+    """Whoever the router delivers to: a session, or a bridge's outbox."""
+
+    @property
+    def durable(self) -> bool:
+        """Whether what it takes at QoS > 0 must be on disk before the publisher is answered."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether it can take a message now without queueing it."""
+
+    @property
+    def online(self) -> bool:
+        """Whether somebody is there."""
+
+    def deliver(self, message: Message) -> None:
+        """Take `message`, already in the form that this recipient gets."""
+
+
+class Subscription:
+    """One recipient's interest in one topic filter. `topic_filter` is as subscribed; `matched_filter` without `$share`.
+
+    `simple`: the recipient gets the message as it came, but for its QoS: no options that the router must look at.
+    """
+
+    __slots__ = (
+        "matched_filter",
+        "no_local",
+        "qos",
+        "recipient",
+        "retain_as_published",
+        "share_name",
+        "simple",
+        "subscription_ids",
+        "topic_filter",
+    )
+
+    def __init__(
+        self,
+        recipient: Recipient,
+        topic_filter: str,
+        qos: int,
+        no_local: bool = False,
+        retain_as_published: bool = False,
+        subscription_ids: tuple[int, ...] = (),
+    ) -> None:
+        self.recipient = recipient
+        self.topic_filter = topic_filter
+        self.share_name, self.matched_filter = split_share(topic_filter)
+        self.qos = qos
+        self.no_local = no_local
+        self.retain_as_published = retain_as_published
+        self.subscription_ids = subscription_ids
+        self.simple = not (no_local or retain_as_published or subscription_ids)
+
+
+class Session:
+    """One client identifier's session. `session_id` is its queue's id, 0 where nothing of it is stored.
+
+    `connection` is set while deliveries can be sent; `claimed_by` already while a CONNECT is being worked on.
+    """
+
+    __slots__ = (
+        "claimed_by",
+        "client_id",
+        "connection",
+        "disconnected_at",
+        "expiry_interval",
+        "identity",
+        "inbound",
+        "queue",
+        "router",
+        "session_id",
+        "subscriptions",
+        "will",
+        "will_delay",
+    )
+
+    def __init__(
+        self, router: Router, client_id: str, identity: str, expiry_interval: int, queue: Queue
+    ) -> None:
+        self.router = router
+        self.client_id = client_id
+        self.identity = identity
+        self.expiry_interval = expiry_interval
+        self.queue = queue
+        queue.owner = self
+        self.session_id = queue.queue_id if queue.pending is not None else 0
+        self.subscriptions: dict[str, Subscription] = {}
+        self.connection: Connection | None = None
+        self.claimed_by: Connection | None = None
+        self.inbound: set[int] | None = None  # packet ids of QoS 2 PUBLISH whose PUBREL has not come
+        self.disconnected_at: float | None = None
+        self.will: Message | None = None
+        self.will_delay = 0
+
+    @property
+    def durable(self) -> bool:
+        """Whether it outlives its connection, and so a restart."""
+        return self.session_id != 0
+
+    @property
+    def online(self) -> bool:
+        """Whether its client is connected."""
+        return self.connection is not None
+
+    @property
+    def ready(self) -> bool:
+        """Whether a message would leave at once."""
+        connection = self.connection
+        return (
+            connection is not None
+            and connection.writable
+            and self.queue.cursor == self.queue.next_number
+            and self.queue.in_flight < connection.send_window
+        )
+
+    # ---- deliveries
+
+    def deliver(self, message: Message) -> None:
+        """Send `message` now if it can go, else queue it; at QoS 0 it goes now or is dropped and counted."""
+        connection = self.connection
+        if not message.qos:
+            if connection is not None:
+                connection.send_qos_0(message)
+            else:
+                self.router.counters.drop("offline")
+            return
+        queue = self.queue
+        if queue.pending is None and queue.bytes_in_memory >= self.router.settings.max_queue_bytes_in_memory:
+            queue.dropped += 1
+            self.router.counters.drop("queue_full")
+            return
+        number = queue.append(message)
+        if connection is None:
+            return
+        if (
+            number == queue.cursor
+            and connection.writable
+            and queue.in_flight < connection.send_window
+            and message.expires_at is None
+            and message.qos == 1
+            and (message.source is None or message.source.qos == 1)
+            and queue.in_flight_bytes < self.router.settings.send_window_bytes
+        ):
+            queue.cursor = number + 1
+            queue.in_flight += 1
+            queue.in_flight_bytes += len(message.frame)
+            connection.send_publish(message, number)
+        else:
+            self.pump()
+
+    def pump(self) -> None:
+        """Send what is due and what the client's window and its socket have room for."""
+        connection = self.connection
+        if connection is None:
+            return
+        queue = self.queue
+        window = connection.send_window
+        window_bytes = self.router.settings.send_window_bytes
+        while connection.writable and queue.in_flight < window and queue.in_flight_bytes < window_bytes:
+            due = queue.next_to_send(self.router.now)
+            if due is None:
+                return
+            number, message = due
+            if message is None:
+                connection.send_pubrel(number)
+            else:
+                connection.send_publish(message, number, dup=number < queue.sent_before)
+
+    # ---- coming and going
+
+    def attach(self, connection: Connection) -> None:
+        """`connection` is established: what is owed goes out on it, the oldest first."""
+        self.connection = connection
+        self.disconnected_at = None
+        self.queue.rewind()
+
+    def detach(self, now: float) -> None:
+        """The connection is gone; a durable session goes on without."""
+        self.connection = self.claimed_by = None
+        self.disconnected_at = now
+        self.queue.suspend()
+        if not self.durable:
+            self.inbound = None
+
+    # ---- what the store keeps
+
+    def record(self) -> SessionRecord:
+        """The session as the store keeps it."""
+        return SessionRecord(
+            self.session_id,
+            self.client_id,
+            self.identity,
+            self.expiry_interval,
+            self.disconnected_at,
+            self.will,
+            self.will_delay,
+        )
+
+    def subscription_record(self, subscription: Subscription) -> SubscriptionRecord:
+        """One of its subscriptions as the store keeps it."""
+        return SubscriptionRecord(
+            self.session_id,
+            subscription.topic_filter,
+            subscription.qos,
+            subscription.no_local,
+            subscription.retain_as_published,
+            subscription.subscription_ids[0] if subscription.subscription_ids else 0,
+        )

@@ -1,0 +1,35 @@
+"""What of the configuration the core needs, as plain numbers; the broker fills it in, tests make their own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edge_broker.wire import const
+
+
+@dataclass(slots=True)
+class Settings:
+    """Limits and windows. Bytes, seconds or counts as the names say; 0 = no limit where the comment says so."""
+
+    max_packet_bytes: int = 1 << 20
+    receive_maximum: int = 1024
+    """QoS > 0 publishes that we accept unacknowledged from one client."""
+    send_window: int = 1024
+    """Deliveries unacknowledged by one client at most, beside what the client itself asks for."""
+    send_window_bytes: int = 4 << 20
+    """Their bytes: one subscriber that never acknowledges holds no more than this."""
+    window_bytes: int = 256 << 10
+    """Of a durable queue, kept in memory ahead of what is sent; the rest is on disk only."""
+    max_queue_bytes_in_memory: int = 4 << 20
+    """Of a queue that is not durable; what comes on top is dropped and counted."""
+    max_output_bytes: int = 1 << 20
+    max_session_expiry_seconds: int = const.NEVER_EXPIRES
+    max_keep_alive_seconds: int = 0
+    """0 = whatever the client asks for."""
+    max_topic_levels: int = 128
+    max_subscriptions_per_client: int = 1000
+    topic_alias_maximum: int = 32
+    connect_timeout_seconds: float = 10.0
+    work_budget_bytes: int = 16 << 10
+    """Input handled in one go for one connection; the rest waits for its next turn."""
+    work_budget_deliveries: int = 1000

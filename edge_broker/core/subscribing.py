@@ -1,0 +1,96 @@
+"""SUBSCRIBE and UNSUBSCRIBE [3.8 to 3.11].
+
+A subscription takes effect at once; the SUBACK of a durable session waits until it is on disk. Retained messages follow
+the SUBACK.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from edge_broker.core.session import Session, Subscription
+from edge_broker.errors import MqttError, ProtocolError
+from edge_broker.wire import const
+from edge_broker.wire.encoder import encode_suback, encode_unsuback
+from edge_broker.wire.packets import Subscribe, SubscriptionRequest, Unsubscribe
+from edge_broker.wire.topics import check_topic_filter
+
+if TYPE_CHECKING:
+    from edge_broker.core.connection import Connection
+
+
+def handle_subscribe(connection: Connection, session: Session, packet: Subscribe) -> None:
+    """Add each subscription or refuse it, with a reason code of its own [MQTT-3.8.4-5]."""
+    reason_codes = []
+    wanted: list[Subscription] = []  # those that get retained messages
+    ids = tuple(packet.properties.get(const.SUBSCRIPTION_IDENTIFIER, ()))
+    for request in packet.requests:
+        reason_code = _refusal(connection, session, request)
+        if not reason_code:
+            reason_code = request.qos
+            subscription = Subscription(
+                session, request.topic_filter, request.qos, request.no_local, request.retain_as_published, ids
+            )
+            is_new = connection.router.subscribe(session, subscription)
+            handling = request.retain_handling
+            if not subscription.share_name and (handling == 0 or (handling == 1 and is_new)):
+                wanted.append(subscription)
+        reason_codes.append(reason_code)
+
+    def answer() -> None:
+        connection.send(encode_suback(connection.version, packet.packet_id, reason_codes))
+        for subscription in wanted:
+            if session.subscriptions.get(subscription.topic_filter) is subscription:
+                connection.router.deliver_retained(subscription)
+
+    _answer_when_kept(connection, session, answer)
+
+
+def _refusal(connection: Connection, session: Session, request: SubscriptionRequest) -> int:
+    """Why a subscription cannot be, as a reason code; 0 if it can."""
+    settings = connection.router.settings
+    topic_filter = request.topic_filter
+    try:
+        check_topic_filter(topic_filter)
+    except MqttError as error:
+        return error.reason_code
+    if topic_filter.count("/") >= settings.max_topic_levels:
+        return const.TOPIC_FILTER_INVALID
+    if (
+        len(session.subscriptions) >= settings.max_subscriptions_per_client
+        and topic_filter not in session.subscriptions
+    ):
+        return const.QUOTA_EXCEEDED
+    if request.no_local and topic_filter.startswith("$share/"):
+        raise ProtocolError("no local on a shared subscription")  # [MQTT-3.8.3-4]
+    authorizer = connection.router.authorizer
+    if authorizer is not None and not authorizer.may_subscribe(
+        session.identity, session.client_id, Subscription(session, topic_filter, 0).matched_filter
+    ):
+        connection.router.counters.denied += 1
+        return const.NOT_AUTHORIZED
+    return const.SUCCESS
+
+
+def handle_unsubscribe(connection: Connection, session: Session, packet: Unsubscribe) -> None:
+    """Remove each subscription; one that was not there is no error [MQTT-3.11.3-2]."""
+    reason_codes = [
+        const.SUCCESS
+        if connection.router.unsubscribe(session, topic_filter)
+        else const.NO_SUBSCRIPTION_EXISTED
+        for topic_filter in packet.topic_filters
+    ]
+
+    def answer() -> None:
+        connection.send(encode_unsuback(connection.version, packet.packet_id, reason_codes))
+
+    _answer_when_kept(connection, session, answer)
+
+
+def _answer_when_kept(connection: Connection, session: Session, answer: Callable[[], None]) -> None:
+    """Call `answer` at once, or for a durable session when what happened is on disk."""
+    if session.durable:
+        connection.router.pending.after_commit(answer)
+    else:
+        answer()
