@@ -14,9 +14,9 @@ clock.
 from __future__ import annotations
 
 import struct
-from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from edge_broker.core.acknowledging import HeldAcknowledgements
 from edge_broker.core.handshake import handle_connect
 from edge_broker.core.message import Message
 from edge_broker.core.ports import Outlet
@@ -110,7 +110,7 @@ class Connection:
             topic_alias_maximum=settings.topic_alias_maximum,
             publish_type=Message,
         )
-        self._held: deque[Message] | None = None  # received at QoS > 0, not acknowledged yet, in order
+        self._held: HeldAcknowledgements | None = None
         self._permitted: dict[str, bool] | None = None
 
     # ---- input
@@ -219,9 +219,8 @@ class Connection:
         if inbound is None:
             inbound = session.inbound = set()
         if packet_id in inbound:  # sent again: it was routed already [MQTT-4.3.3-10]
-            if self._held and any(m.qos == 2 and m.packet_id == packet_id for m in self._held):
-                return 1
-            self.send(_pack_ack(_PUBREC_HEAD, packet_id))
+            if self._held is None or packet_id not in self._held:
+                self.send(_pack_ack(_PUBREC_HEAD, packet_id))
             return 1
         if len(inbound) >= self.router.settings.receive_maximum:
             raise MqttError(const.RECEIVE_MAXIMUM_EXCEEDED, "more unreleased QoS 2 publishes than we allowed")
@@ -241,27 +240,19 @@ class Connection:
     def _hold(self, message: Message) -> None:
         """`message` is acknowledged later, after what came before it."""
         if self._held is None:
-            self._held = deque()
-        self._held.append(message)
-        message.publisher = self
+            self._held = HeldAcknowledgements(self._acknowledge)
+        self._held.hold(message)
 
-    def on_safe(self, message: Message) -> None:
-        """Acknowledge what is safe now, up to the first message that is not."""
-        held = self._held
-        if not held:
-            return
+    def _acknowledge(self, message: Message) -> None:
+        """`message` is safe at last."""
         router = self.router
-        counters = router.counters
-        while held and not held[0].unsafe:
-            first = held.popleft()
-            first.publisher = None
-            counters.acknowledge(router.now - first.received_at)
-            if self.end is None:
-                if not self.output:
-                    router.dirty.append(self)
-                self.output.append(
-                    _pack_ack(_PUBACK_HEAD if first.qos == 1 else _PUBREC_HEAD, first.packet_id)
-                )
+        router.counters.acknowledge_seconds.observe(router.now - message.received_at)
+        if self.end is None:
+            if not self.output:
+                router.dirty.append(self)
+            self.output.append(
+                _pack_ack(_PUBACK_HEAD if message.qos == 1 else _PUBREC_HEAD, message.packet_id)
+            )
 
     def _may_publish(self, topic: str) -> bool:
         permitted = self._permitted

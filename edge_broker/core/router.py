@@ -40,6 +40,7 @@ class Router:
         pending: Pending,
         authenticator: Authenticator,
         new_client_id: Callable[[], str],
+        topics: TopicCache,
         authorizer: Authorizer | None = None,
         max_uncommitted_bytes: int = 32 << 20,
         next_queue_id: int = 1,
@@ -51,7 +52,7 @@ class Router:
         self.new_client_id = new_client_id
         self.max_uncommitted_bytes = max_uncommitted_bytes
         self.counters = Counters()
-        self.topics = TopicCache()
+        self.topics = topics
         self.table = RoutingTable()
         self.retained: TopicTree[Message] = TopicTree()
         self.sessions: dict[str, Session] = {}
@@ -268,10 +269,20 @@ class Router:
             session.subscriptions[saved.topic_filter] = subscription
             self.table.add(subscription)
         for session_id, packet_id in snapshot.inbound:
-            session = by_id[session_id]
-            session.inbound = (session.inbound or set()) | {packet_id}
+            if session_id in by_id:  # else it is a bridge's
+                session = by_id[session_id]
+                session.inbound = (session.inbound or set()) | {packet_id}
         for message in snapshot.retained:
             self.retained.set(message.topic, message)
+
+    def outbox_queue(self, snapshot: Snapshot, name: str) -> Queue:
+        """The durable queue of the bridge `name`: the one in the store, or a new one."""
+        queue_id = snapshot.outboxes.get(name)
+        if queue_id is not None:
+            return self.restore_queue(snapshot, queue_id)
+        queue = Queue(self.new_queue_id(), self.pending)
+        self.pending.batch.outboxes.append((queue.queue_id, name))
+        return queue
 
     def restore_queue(self, snapshot: Snapshot, queue_id: int) -> Queue:
         """The queue as the store has it, or an empty one where nothing of it was ever written."""

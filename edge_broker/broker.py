@@ -1,0 +1,308 @@
+"""The broker: composes store, core, listeners and whoever rides along, and runs them from start to stop.
+
+Once per turn of the event loop in which something happened, `_tick` tells the journal what is pending, asks the store
+for the pages that queues want, and flushes every connection that has output: one write each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, Protocol
+
+from edge_broker.config.model import Config, ListenerConfig
+from edge_broker.core.connection import Connection
+from edge_broker.core.histogram import Histogram
+from edge_broker.core.ops import Snapshot
+from edge_broker.core.pending import Pending
+from edge_broker.core.queue import Queue
+from edge_broker.core.router import Router
+from edge_broker.core.settings import Settings
+from edge_broker.errors import StoreError
+from edge_broker.net.listeners import Listener
+from edge_broker.security.admission import ListenerAdmission
+from edge_broker.store import Journal, Store
+from edge_broker.wire import const
+from edge_broker.wire.topics import TopicCache
+
+if TYPE_CHECKING:
+    from edge_broker.ops.http import HttpServer
+
+log: Final = logging.getLogger("edge_broker.broker")
+
+_SWEEP_SECONDS: Final = 1.0
+_PAGE_MESSAGES: Final = 1000
+_READ_RETRY_SECONDS: Final = 1.0
+_CLOSING_SECONDS: Final = 2.0
+
+
+class Companion(Protocol):
+    """What runs inside the broker and takes part in its traffic: a bridge."""
+
+    @property
+    def name(self) -> str:
+        """How configuration, log and metrics call it."""
+
+    def start(self, broker: Broker, snapshot: Snapshot) -> None:
+        """Subscribe to what it wants and begin its work; the store is open, clients are not yet admitted."""
+
+    async def stop(self) -> None:
+        """End its work; what it did not finish stays in the store."""
+
+
+class Broker:
+    """One broker. `start`, then `stop` once; `listening` says where it can be reached in between."""
+
+    def __init__(self, config: Config, bridges: Sequence[Companion] = ()) -> None:
+        self.config = config
+        self.bridges = bridges
+        self.connections: set[Connection] = set()
+        self.max_connections = config.limits.max_connections
+        self.started_at = time.time()
+        self.loop_lag_seconds = Histogram()
+        self.router: Router
+        self.journal: Journal
+        self.store: Store
+        self._listeners: list[Listener] = []
+        self._http: HttpServer | None = None
+        self._tick_requested = False
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._reads: set[asyncio.Task[None]] = set()
+        self._loop: asyncio.AbstractEventLoop
+
+    # ---- from start to stop
+
+    async def start(self) -> None:
+        """Open the store, take over what it holds, and let clients in. `StoreError` or `OSError` where that fails."""
+        self._loop = asyncio.get_running_loop()
+        topics = TopicCache()
+        self.store, snapshot = await Store.open(self.config.data_dir, topics=topics, wall_offset=_wall_offset)
+        try:
+            self.router = self._make_router(snapshot, topics)
+            self.router.now = time.monotonic()
+            self.router.restore(snapshot)
+            self.journal = self._make_journal()
+            for bridge in self.bridges:
+                bridge.start(self, snapshot)
+            await self._start_listeners()
+            await self._start_http()
+        except BaseException:
+            await self._stop_serving()
+            await self.store.close()
+            raise
+        self._sweeper = self._loop.call_later(_SWEEP_SECONDS, self._sweep, self._loop.time() + _SWEEP_SECONDS)
+        log.info(
+            "started: epoch %d, %d sessions, %d retained messages, data in %s",
+            snapshot.epoch,
+            len(snapshot.sessions),
+            len(snapshot.retained),
+            self.config.data_dir,
+        )
+
+    async def stop(self) -> None:
+        """Say goodbye to everybody, commit what is pending, close the store."""
+        await self._stop_serving()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for connection in list(self.connections):
+            connection.fail(const.SERVER_SHUTTING_DOWN, "the broker is stopping")
+        self._tick()
+        await self._wait_until_closed()
+        try:
+            await self.journal.flush()
+        except StoreError as error:
+            log.error("what was pending could not be stored and was acknowledged to nobody: %s", error)
+        await self.journal.close()
+        for read in self._reads:
+            read.cancel()
+        await self.store.close()
+        log.info("stopped")
+
+    async def reload(self, config: Config) -> None:
+        """Take over what can change while running: the certificates of listeners."""
+        for listener in self._listeners:
+            try:
+                listener.load_certificates()
+            except OSError as error:  # ssl.SSLError is one
+                log.error("%s keeps its certificates, the new ones cannot be read: %s", listener.name, error)
+        self.config = config
+        log.info("reloaded: certificates; other changes take effect at the next start")
+
+    @property
+    def listening(self) -> list[str]:
+        """Where clients can connect, as URLs."""
+        return [listener.url for listener in self._listeners]
+
+    def _make_router(self, snapshot: Snapshot, topics: TopicCache) -> Router:
+        config = self.config
+        pending = Pending(snapshot.epoch, config.sessions.window_bytes)
+        self._anonymous: dict[str, bool] = {}
+        return Router(
+            _settings(config),
+            pending,
+            ListenerAdmission(self._anonymous),
+            new_client_id=lambda: f"auto-{secrets.token_hex(10)}",
+            topics=topics,
+            max_uncommitted_bytes=config.limits.max_uncommitted_bytes,
+            next_queue_id=snapshot.next_queue_id,
+        )
+
+    def _make_journal(self) -> Journal:
+        store = self.config.store
+        return Journal(
+            self.store,
+            self.router.pending,
+            commit_delay_seconds=store.commit_delay_ms / 1000,
+            early_messages=store.early_commit_messages,
+            early_bytes=store.early_commit_bytes,
+            after_settle=self._on_settled,
+        )
+
+    async def _start_listeners(self) -> None:
+        for config in self.config.listeners:
+            listener = self._make_listener(config)
+            await listener.start()
+            self._listeners.append(listener)
+            self._anonymous[listener.name] = config.anonymous
+            log.info("listening on %s", listener.url)
+
+    def _make_listener(self, config: ListenerConfig) -> Listener:
+        address = config.address
+        if config.transport == "tcp":
+            return Listener(self, address.host, address.port)
+        return Listener(
+            self,
+            address.host,
+            address.port,
+            certificate=str(config.certificate),
+            key=str(config.key),
+            client_ca=None if config.client_ca is None else str(config.client_ca),
+            require_client_certificate=config.require_client_certificate,
+            identity_from=config.identity_from,
+        )
+
+    async def _start_http(self) -> None:
+        address = self.config.http.address
+        if address is None:
+            return
+        from edge_broker.ops.http import HttpServer  # aiohttp costs memory that a broker without it keeps
+
+        self._http = HttpServer(self)
+        await self._http.start(address.host, address.port)
+        log.info("health and metrics on %s", self._http.url)
+
+    async def _stop_serving(self) -> None:
+        for listener in self._listeners:
+            listener.stop_accepting()
+        for bridge in self.bridges:
+            await bridge.stop()
+        if self._http is not None:
+            await self._http.stop()
+
+    async def _wait_until_closed(self) -> None:
+        deadline = self._loop.time() + _CLOSING_SECONDS
+        while self.connections and self._loop.time() < deadline:  # noqa: ASYNC110 - it ends with the broker
+            await asyncio.sleep(0.01)
+
+    # ---- every turn of the event loop
+
+    def request_tick(self) -> None:
+        """Have `_tick` run at the end of this turn."""
+        if not self._tick_requested:
+            self._tick_requested = True
+            self._loop.call_soon(self._tick)
+
+    def _tick(self) -> None:
+        self._tick_requested = False
+        router = self.router
+        pending = router.pending
+        if not pending.empty:
+            self.journal.poke()
+        if pending.reads:
+            self._start_reads()
+        dirty = router.dirty
+        if dirty:
+            router.dirty = []
+            for connection in dirty:
+                connection.flush()
+                if connection.end is not None and connection.closing:
+                    self._log_end(connection)
+
+    def _on_settled(self) -> None:
+        self.router.now = time.monotonic()
+        self.router.on_settled()
+        self.request_tick()
+
+    def _log_end(self, connection: Connection) -> None:
+        assert connection.end is not None
+        connection.closing = False
+        reason_code, detail = connection.end
+        level = logging.DEBUG if reason_code < 0x80 else logging.INFO
+        log.log(level, "%s from %s: %s", connection.client_id or "a client", connection.address, detail)
+
+    # ---- pages of queues
+
+    def _start_reads(self) -> None:
+        pending = self.router.pending
+        queues, pending.reads = pending.reads, []
+        for queue in queues:
+            task = self._loop.create_task(self._read(queue))
+            self._reads.add(task)
+            task.add_done_callback(self._reads.discard)
+
+    async def _read(self, queue: Queue) -> None:
+        """Answer one `want_page`; where the store cannot, the queue asks again a little later."""
+        if queue.reading is None:
+            return
+        try:
+            page = await self.store.read_page(
+                queue.queue_id, queue.reading[0], _PAGE_MESSAGES, self.router.pending.window_bytes
+            )
+        except StoreError as error:
+            log.error("a queue could not be read, it is tried again: %s", error)
+            queue.take_page(None)
+            await asyncio.sleep(_READ_RETRY_SECONDS)
+            page = None
+            if queue.owner is not None:
+                queue.owner.pump()
+        else:
+            self.router.now = time.monotonic()
+            queue.take_page(page)
+        self.request_tick()
+
+    # ---- every second
+
+    def _sweep(self, due_at: float) -> None:
+        self.loop_lag_seconds.observe(max(0.0, self._loop.time() - due_at))
+        now = time.monotonic()
+        for connection in list(self.connections):
+            connection.check_idle(now)
+        self.router.sweep(now)
+        self.request_tick()
+        self._sweeper = self._loop.call_later(_SWEEP_SECONDS, self._sweep, self._loop.time() + _SWEEP_SECONDS)
+
+
+def _wall_offset() -> float:
+    """Wall clock minus monotonic clock, in seconds."""
+    return time.time() - time.monotonic()
+
+
+def _settings(config: Config) -> Settings:
+    """The configuration as the core wants it."""
+    return Settings(
+        max_packet_bytes=config.limits.max_packet_bytes,
+        receive_maximum=config.sessions.receive_maximum,
+        send_window=config.sessions.send_window,
+        window_bytes=config.sessions.window_bytes,
+        max_queue_bytes_in_memory=config.limits.max_queue_bytes_in_memory,
+        max_output_bytes=config.limits.max_output_bytes,
+        max_session_expiry_seconds=config.sessions.max_expiry_seconds,
+        max_keep_alive_seconds=config.sessions.max_keep_alive_seconds,
+        max_topic_levels=config.limits.max_topic_levels,
+        max_subscriptions_per_client=config.limits.max_subscriptions_per_client,
+        topic_alias_maximum=config.limits.topic_alias_maximum,
+        connect_timeout_seconds=config.limits.connect_timeout_seconds,
+    )
