@@ -124,12 +124,13 @@ class Connection:
     def work(self) -> bool:
         """Handle buffered input up to the budget; True if some is left that could be handled now."""
         decoder = self._decoder
+        next_packet = decoder.next_packet
         settings = self.router.settings
         stop_at = decoder.at + settings.work_budget_bytes
         deliveries = settings.work_budget_deliveries
         try:
             while not self.paused and self.end is None:
-                packet = decoder.next_packet()
+                packet = next_packet()
                 if packet is None:
                     return False
                 if packet.__class__ is Message:
@@ -191,25 +192,19 @@ class Connection:
             self._deny(message)
             return 1
         qos = message.qos
-        router.counters.received[qos] += 1
+        router.received[qos] += 1
         if not qos:
             return router.publish(message, session) + 1
-        if router.pending.uncommitted_bytes > router.max_uncommitted_bytes:
-            self.pause()
-            router.stalled.append(self)
-        held = self._held
-        if held is not None and len(held) >= router.settings.receive_maximum and self.version >= const.MQTT_5:
-            raise MqttError(const.RECEIVE_MAXIMUM_EXCEEDED, "more unacknowledged publishes than we allowed")
         if qos == 2:
             return self._handle_publish_2(message, session)
         recipients = router.publish(message, session)
-        if message.unsafe or held:
+        if message.unsafe or self._held:
             self._hold(message)
         else:
-            router.counters.acknowledged_at_once += 1
-            if not self.output:
+            output = self.output
+            if not output:
                 router.dirty.append(self)
-            self.output.append(_pack_ack(_PUBACK_HEAD, message.packet_id))
+            output.append(_pack_ack(_PUBACK_HEAD, message.packet_id))
         return recipients + 1
 
     def _handle_publish_2(self, message: Message, session: Session) -> int:
@@ -233,15 +228,21 @@ class Connection:
         if message.unsafe or self._held:
             self._hold(message)
         else:
-            self.router.counters.acknowledged_at_once += 1
             self.send(_pack_ack(_PUBREC_HEAD, packet_id))
         return recipients + 1
 
     def _hold(self, message: Message) -> None:
         """`message` is acknowledged later, after what came before it."""
-        if self._held is None:
-            self._held = HeldAcknowledgements(self._acknowledge)
-        self._held.hold(message)
+        held = self._held
+        if held is None:
+            held = self._held = HeldAcknowledgements(self._acknowledge)
+        router = self.router
+        if len(held) >= router.settings.receive_maximum and self.version >= const.MQTT_5:
+            raise MqttError(const.RECEIVE_MAXIMUM_EXCEEDED, "more unacknowledged publishes than we allowed")
+        held.hold(message)
+        if router.pending.uncommitted_bytes > router.max_uncommitted_bytes:
+            self.pause()
+            router.stalled.append(self)
 
     def _acknowledge(self, message: Message) -> None:
         """`message` is safe at last."""
@@ -283,20 +284,15 @@ class Connection:
         session = self.session
         if session is None:
             raise ProtocolError("the first packet is not a CONNECT")
-        packet_id = ack.packet_id
+        queue = session.queue
         kind = ack.packet_type
         if kind == const.PUBREL:
-            self._handle_pubrel(session, packet_id)
-            return
-        queue = session.queue
-        number = queue.number_of(packet_id)
-        if kind == const.PUBREC and ack.reason_code < 0x80:
-            self._handle_pubrec(session, number, packet_id)
-            return
-        if not queue.complete(number):
-            return  # an acknowledgement of nothing in flight: late, or the client's mistake; no harm either way
-        if queue.cursor < queue.next_number:
+            self._handle_pubrel(session, ack.packet_id)
+        elif kind == const.PUBREC and ack.reason_code < 0x80:
+            self._handle_pubrec(session, queue.number_of(ack.packet_id), ack.packet_id)
+        elif queue.complete(queue.number_of(ack.packet_id)) and queue.cursor < queue.next_number:
             session.pump()
+        # An acknowledgement of nothing in flight is late, or the client's mistake: no harm either way.
 
     def _handle_pubrec(self, session: Session, number: int, packet_id: int) -> None:
         """The client has our QoS 2 message: PUBREL follows once that is on disk [4.3.3]."""
@@ -345,7 +341,7 @@ class Connection:
         if self.max_packet_bytes and len(frame) > self.max_packet_bytes:
             router.counters.drop("packet_too_large")  # [MQTT-3.1.2-25]
             return
-        router.counters.sent[0] += 1
+        router.sent[0] += 1
         output = self.output
         if not output:
             router.dirty.append(self)
@@ -354,7 +350,8 @@ class Connection:
     def send_publish(self, message: Message, number: int, dup: bool = False) -> None:
         """A delivery at QoS 1 or 2, number `number` of the session's queue."""
         router = self.router
-        head, tail = message.parts_for(self.version, router.now)
+        parts = message.parts_3 if self.version < const.MQTT_5 else message.parts_5
+        head, tail = parts or message.parts_for(self.version, router.now)
         if self.max_packet_bytes and len(head) + len(tail) + 2 > self.max_packet_bytes:
             router.counters.drop("packet_too_large")
             assert self.session is not None
@@ -362,7 +359,7 @@ class Connection:
             return
         if dup:
             head = bytes((head[0] | const.FLAG_DUP,)) + head[1:]
-        router.counters.sent[message.qos] += 1
+        router.sent[message.qos] += 1
         output = self.output
         if not output:
             router.dirty.append(self)

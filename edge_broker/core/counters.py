@@ -8,13 +8,13 @@ from edge_broker.core.histogram import Histogram
 class Counters:
     """What went through the router since the start. `received` and `sent` are by QoS; `dropped` by reason.
 
-    `acknowledged_at_once`: QoS > 0 publishes that no durable recipient wanted; the others' waits, in seconds, are in
-    `acknowledge_seconds`. `refused`: connections not let in or ended for what the peer did, by reason.
+    `acknowledge_seconds`: how long QoS > 0 publishes waited for their durable recipients; those that no durable recipient
+    wanted were acknowledged at once and are not in it. `refused`: connections not let in or ended for what the peer did,
+    by reason.
     """
 
     __slots__ = (
         "acknowledge_seconds",
-        "acknowledged_at_once",
         "connections",
         "denied",
         "dropped",
@@ -30,7 +30,6 @@ class Counters:
         self.refused: dict[str, int] = {}
         self.connections = 0
         self.denied = 0
-        self.acknowledged_at_once = 0
         self.acknowledge_seconds = Histogram()
 
     def drop(self, reason: str) -> None:

@@ -38,8 +38,9 @@ class Message(Publish):
     publisher: Publisher | None = None
     source: Message | None = None
     _variants: dict[tuple[int, bool, tuple[int, ...]], Message] | None = None
-    _parts: tuple[bytes, bytes] | None = None
-    _parts_other: tuple[bytes, bytes] | None = None
+    parts_3: tuple[bytes, bytes] | None = None
+    parts_5: tuple[bytes, bytes] | None = None
+    """What `parts_for` gave last, by the form of the version; the way of a message looks here before it asks."""
 
     @property
     def origin(self) -> Message:
@@ -86,17 +87,22 @@ class Message(Publish):
 
     def parts_for(self, version: int, now: float) -> tuple[bytes, bytes]:
         """The packet at QoS > 0 for a connection of `version`: what stands before its packet identifier, and after."""
-        if self.expires_at is not None and version >= const.MQTT_5:
-            return _split(*self._encode(version, now))
-        if (version >= const.MQTT_5) == (self.version >= const.MQTT_5):
-            parts = self._parts
+        if version < const.MQTT_5:
+            parts = self.parts_3
             if parts is None:
-                parts = self._parts = _split(self.frame, self.packet_id_at)
+                same = self.version < const.MQTT_5
+                parts = self.parts_3 = _split(*(self._as_it_came() if same else self._encode(version, now)))
             return parts
-        parts = self._parts_other
+        if self.expires_at is not None:  # never the same twice
+            return _split(*self._encode(version, now))
+        parts = self.parts_5
         if parts is None:
-            parts = self._parts_other = _split(*self._encode(version, now))
+            same = self.version >= const.MQTT_5
+            parts = self.parts_5 = _split(*(self._as_it_came() if same else self._encode(version, now)))
         return parts
+
+    def _as_it_came(self) -> tuple[bytes, int]:
+        return self.frame, self.packet_id_at
 
     def _encode(self, version: int, now: float) -> tuple[bytes, int]:
         """The packet in another version's form or with its expiry: (whole packet, offset of the packet identifier)."""
@@ -130,4 +136,4 @@ def build_message(
     packet_id_at = payload_at - (2 if qos else 0)
     if version >= const.MQTT_5:
         packet_id_at -= len(property_block)
-    return Message(frame, version, topic, packet_id_at, payload_at, qos, retain, 0, False)
+    return Message(frame, version, topic, packet_id_at, payload_at, qos, retain, 0)

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 _MESSAGE_OVERHEAD_BYTES: Final = 500
 """What a message object costs beside its frame, roughly; counted so that limits in bytes mean memory."""
 
+LARGE_FRAME_BYTES: Final = 4096
+"""Frames up to this are bounded well enough by the window's count; the bytes of larger ones in flight are counted."""
+
 
 class Owner(Protocol):
     """Whoever sends what is in a queue."""
@@ -38,6 +41,8 @@ class Queue:
     """One recipient's backlog. `pending` None makes it a queue in memory only, which ends with its owner.
 
     `cursor` is the next number to send; `in_flight` counts those below it that are not acknowledged yet.
+    `bytes_in_memory` is what limits look at: of a durable queue everything held, of another what waits to be sent.
+    `large_in_flight_bytes` counts the frames in flight that are longer than `LARGE_FRAME_BYTES`.
     """
 
     __slots__ = (
@@ -52,7 +57,7 @@ class Queue:
         "gap_to",
         "head",
         "in_flight",
-        "in_flight_bytes",
+        "large_in_flight_bytes",
         "lost",
         "messages",
         "next_number",
@@ -72,7 +77,7 @@ class Queue:
         self.head = self.cursor = self.next_number = self.committed = 1
         self.gap_from = self.gap_to = 1
         self.sent_before = 1  # numbers below it may have been sent already: they go with DUP
-        self.in_flight = self.in_flight_bytes = 0
+        self.in_flight = self.large_in_flight_bytes = 0
         self.messages: dict[int, Message] = {}
         self.bytes_in_memory = 0
         self.unwritten: dict[int, Message] = {}
@@ -141,7 +146,11 @@ class Queue:
                 return None
             self.cursor = number + 1
             self.in_flight += 1
-            self.in_flight_bytes += len(message.frame)
+            size = len(message.frame)
+            if size > LARGE_FRAME_BYTES:
+                self.large_in_flight_bytes += size
+            if self.pending is None:
+                self.bytes_in_memory -= size + _MESSAGE_OVERHEAD_BYTES
             if message.expires_at is not None and message.expires_at <= now:
                 self.expired += 1
                 self.complete(number)
@@ -203,16 +212,18 @@ class Queue:
                 return False
             self.released.remove(number)
         else:
-            size = len(message.frame)
-            self.bytes_in_memory -= size + _MESSAGE_OVERHEAD_BYTES
-            self.in_flight_bytes -= size
+            self._let_go(message)
         self.in_flight -= 1
-        self._finish(number)
-        if self.pending is not None:
+        if number == self.head and not self.acknowledged:
+            self.head = number + 1
+        else:
+            self._finish(number)
+        pending = self.pending
+        if pending is not None:
             if message is not None and self.unwritten.pop(number, None) is not None:
-                self.pending.elide(message)
+                pending.elide(message)
             else:
-                self.pending.touch(self)
+                pending.touch(self)
         return True
 
     def release(self, number: int) -> bool:
@@ -220,14 +231,21 @@ class Queue:
         message = self.messages.pop(number, None)
         if message is None:
             return self.released is not None and number in self.released
-        self.bytes_in_memory -= len(message.frame) + _MESSAGE_OVERHEAD_BYTES
-        self.in_flight_bytes -= len(message.frame)
+        self._let_go(message)
         if self.released is None:
             self.released = set()
         self.released.add(number)
         if self.pending is not None:
             self.pending.touch(self)
         return True
+
+    def _let_go(self, message: Message) -> None:
+        """A message in flight is not needed any more."""
+        size = len(message.frame)
+        if size > LARGE_FRAME_BYTES:
+            self.large_in_flight_bytes -= size
+        if self.pending is not None:
+            self.bytes_in_memory -= size + _MESSAGE_OVERHEAD_BYTES
 
     def _finish(self, number: int) -> None:
         """Count `number` as acknowledged and move `head` over all that are."""
@@ -251,7 +269,7 @@ class Queue:
         self.online = True
         self.sent_before = max(self.sent_before, self.cursor)
         self.cursor = self.head
-        self.in_flight = self.in_flight_bytes = 0
+        self.in_flight = self.large_in_flight_bytes = 0
 
     def suspend(self) -> None:
         """The recipient is gone: of a durable queue only what is uncommitted stays in memory."""

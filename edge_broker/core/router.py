@@ -16,7 +16,7 @@ from edge_broker.core.ops import Snapshot
 from edge_broker.core.pending import Pending
 from edge_broker.core.ports import Authenticator, Authorizer
 from edge_broker.core.queue import Queue
-from edge_broker.core.routing import RoutingTable
+from edge_broker.core.routing import Route, RoutingTable
 from edge_broker.core.session import Recipient, Session, Subscription
 from edge_broker.core.settings import Settings
 from edge_broker.core.trie import TopicTree
@@ -52,6 +52,8 @@ class Router:
         self.new_client_id = new_client_id
         self.max_uncommitted_bytes = max_uncommitted_bytes
         self.counters = Counters()
+        self.received = self.counters.received
+        self.sent = self.counters.sent
         self.topics = topics
         self.table = RoutingTable()
         self.retained: TopicTree[Message] = TopicTree()
@@ -67,23 +69,17 @@ class Router:
 
     def publish(self, message: Message, publisher: Recipient | None) -> int:
         """Deliver `message` to all who subscribed; returns to how many. Look at `message.unsafe` before acknowledging."""
-        message.received_at = self.now
-        if message.expiry_interval is not None:
-            message.expires_at = self.now + message.expiry_interval
-        if message.retain:
-            self._retain(message)
         route = self._routes.get(message.topic)
         if route is None:
             route = self.table.find(message.topic)
-        if message.qos == 2 or route.groups:
-            return self._publish_with_care(message, publisher)
-        for subscription in route.subscriptions:
-            if subscription.simple and not message.retain:
-                qos = subscription.qos
-                subscription.recipient.deliver(message if qos >= message.qos else message.variant(qos, False))
-            elif not (subscription.no_local and subscription.recipient is publisher):
-                subscription.recipient.deliver(self._form(message, subscription))
-        return len(route.subscriptions)
+        plain = route.plain
+        qos = message.qos
+        if plain is None or message.retain or qos == 2 or message.expiry_interval is not None:
+            return self._publish_with_care(message, route, publisher)
+        message.received_at = self.now
+        for deliver, granted in plain:
+            deliver(message if granted >= qos else message.variant(granted, False))
+        return len(plain)
 
     def _form(self, message: Message, subscription: Subscription) -> Message:
         """`message` as `subscription` gets it."""
@@ -93,21 +89,25 @@ class Router:
             subscription.subscription_ids,
         )
 
-    def _publish_with_care(self, message: Message, publisher: Recipient | None) -> int:
-        """The way with shared groups, and of QoS 2: only durable queues get it before its packet id is committed."""
-        route = self._routes[message.topic]
+    def _publish_with_care(self, message: Message, route: Route, publisher: Recipient | None) -> int:
+        """The way of what is retained, expires, is shared, or goes to subscriptions with options; and of QoS 2.
+
+        A message received at QoS 2 goes into durable queues at once, which wait for the commit themselves, and to all
+        others only when its packet id is committed.
+        """
+        message.received_at = self.now
+        if message.expiry_interval is not None:
+            message.expires_at = self.now + message.expiry_interval
+        if message.retain:
+            self._retain(message)
         chosen = [s for s in route.subscriptions if not (s.no_local and s.recipient is publisher)]
         chosen += [group.choose() for group in route.groups]
         if message.qos < 2:
-            for subscription in chosen:
-                subscription.recipient.deliver(self._form(message, subscription))
+            self._deliver_to(message, chosen)
             return len(chosen)
-        later = []
-        for subscription in chosen:
-            if subscription.recipient.durable and subscription.qos:
-                subscription.recipient.deliver(self._form(message, subscription))
-            else:
-                later.append(subscription)
+        at_once = [s for s in chosen if s.recipient.durable and s.qos]
+        later = [s for s in chosen if not (s.recipient.durable and s.qos)]
+        self._deliver_to(message, at_once)
         if later and message.unsafe:
             self.pending.after_commit(partial(self._deliver_to, message, later))
         else:

@@ -5,8 +5,10 @@ A route is forgotten when a subscription that could change it comes or goes, and
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
+from edge_broker.core.message import Message
 from edge_broker.core.session import Subscription
 from edge_broker.core.trie import FilterTrie
 
@@ -43,13 +45,21 @@ class ShareGroup:
 
 
 class Route:
-    """The recipients of one topic: at most one subscription each, and one group per share."""
+    """The recipients of one topic: at most one subscription each, and one group per share.
 
-    __slots__ = ("groups", "subscriptions")
+    `plain`: where no option of any of them needs a look, (deliver, qos) for each; None otherwise.
+    """
+
+    __slots__ = ("groups", "plain", "subscriptions")
 
     def __init__(self, subscriptions: list[Subscription], groups: list[ShareGroup]) -> None:
         self.subscriptions = subscriptions
         self.groups = groups
+        self.plain: list[tuple[Callable[[Message], None], int]] | None = None
+        if not groups and all(subscription.simple for subscription in subscriptions):
+            self.plain = [
+                (subscription.recipient.deliver, subscription.qos) for subscription in subscriptions
+            ]
 
 
 class RoutingTable:

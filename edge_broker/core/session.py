@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from edge_broker.core.message import Message
 from edge_broker.core.ops import SessionRecord, SubscriptionRecord
-from edge_broker.core.queue import Queue
+from edge_broker.core.queue import LARGE_FRAME_BYTES, Queue
+from edge_broker.wire.const import MAX_PACKET_ID
 from edge_broker.wire.topics import split_share
 
 if TYPE_CHECKING:
@@ -147,27 +148,33 @@ class Session:
                 self.router.counters.drop("offline")
             return
         queue = self.queue
-        if queue.pending is None and queue.bytes_in_memory >= self.router.settings.max_queue_bytes_in_memory:
+        number = queue.next_number
+        if queue.pending is not None or connection is None:
+            self._deliver_with_care(message)
+        elif (
+            number == queue.cursor
+            and queue.in_flight < connection.send_window
+            and connection.writable
+            and len(message.frame) <= LARGE_FRAME_BYTES
+            and number - queue.head < MAX_PACKET_ID
+        ):  # nothing of it outlives the connection and nothing is in its way: what most deliveries are
+            queue.next_number = queue.cursor = number + 1
+            queue.in_flight += 1
+            queue.messages[number] = message
+            connection.send_publish(message, number)
+        else:
+            self._deliver_with_care(message)
+
+    def _deliver_with_care(self, message: Message) -> None:
+        """Queue `message` in its place, then send what is due."""
+        queue = self.queue
+        limit = self.router.settings.max_queue_bytes_in_memory
+        if queue.pending is None and queue.bytes_in_memory >= limit:
             queue.dropped += 1
             self.router.counters.drop("queue_full")
             return
         number = queue.append(message)
-        if connection is None:
-            return
-        if (
-            number == queue.cursor
-            and connection.writable
-            and queue.in_flight < connection.send_window
-            and message.expires_at is None
-            and message.qos == 1
-            and (message.source is None or message.source.qos == 1)
-            and queue.in_flight_bytes < self.router.settings.send_window_bytes
-        ):
-            queue.cursor = number + 1
-            queue.in_flight += 1
-            queue.in_flight_bytes += len(message.frame)
-            connection.send_publish(message, number)
-        else:
+        if number == queue.cursor:
             self.pump()
 
     def pump(self) -> None:
@@ -178,7 +185,7 @@ class Session:
         queue = self.queue
         window = connection.send_window
         window_bytes = self.router.settings.send_window_bytes
-        while connection.writable and queue.in_flight < window and queue.in_flight_bytes < window_bytes:
+        while connection.writable and queue.in_flight < window and queue.large_in_flight_bytes < window_bytes:
             due = queue.next_to_send(self.router.now)
             if due is None:
                 return

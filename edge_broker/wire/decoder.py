@@ -214,23 +214,19 @@ class Decoder:
         topic = self._names.get(raw_topic)
         if topic is None:
             topic = self._topics.name(raw_topic)
-        frame = buffer[at:end]
-        if first & const.FLAG_DUP:
-            frame = bytes((first & ~const.FLAG_DUP,)) + frame[1:]
-            return self._publish_type(
-                frame,
-                self.version,
-                topic,
-                topic_end - at,
-                payload_at - at,
-                qos,
-                first & 1 == 1,
-                packet_id,
-                True,
-            )
-        return self._publish_type(
-            frame, self.version, topic, topic_end - at, payload_at - at, qos, first & 1 == 1, packet_id, False
+        publish = self._publish_type(
+            buffer[at:end],
+            self.version,
+            topic,
+            topic_end - at,
+            payload_at - at,
+            qos,
+            first & 1 == 1,
+            packet_id,
         )
+        if first & const.FLAG_DUP:
+            _clear_dup(publish)
+        return publish
 
     def _decode_publish_with_properties(
         self, frame: bytes, raw_topic: bytes, packet_id_at: int, properties_at: int
@@ -255,11 +251,12 @@ class Decoder:
                 return self._build_publish(topic, payload, qos, retain, packet_id, dup, properties)
             if payload_at - properties_at <= _LONGEST_KEPT_BYTES:
                 self._valid_block = frame[properties_at:payload_at]
-        if dup:
-            frame = bytes((first & ~const.FLAG_DUP,)) + frame[1:]
-        return self._publish_type(
-            frame, self.version, topic, packet_id_at, payload_at, qos, retain, packet_id, dup
+        publish = self._publish_type(
+            frame, self.version, topic, packet_id_at, payload_at, qos, retain, packet_id
         )
+        if dup:
+            _clear_dup(publish)
+        return publish
 
     def _build_publish(
         self,
@@ -278,8 +275,9 @@ class Decoder:
         payload_at = len(frame) - len(payload)
         packet_id_at = payload_at - len(block) - (2 if qos else 0)
         publish = self._publish_type(
-            frame, self.version, topic, packet_id_at, payload_at, qos, retain, packet_id, dup
+            frame, self.version, topic, packet_id_at, payload_at, qos, retain, packet_id
         )
+        publish.dup = dup
         if const.MESSAGE_EXPIRY_INTERVAL in properties:
             publish.expiry_interval = properties[const.MESSAGE_EXPIRY_INTERVAL]
         if const.SUBSCRIPTION_IDENTIFIER in properties:
@@ -316,6 +314,12 @@ class Decoder:
         if decode is None or (packet_type == const.AUTH and self.version < const.MQTT_5):
             raise MalformedPacket(f"packet type {packet_type} does not exist")
         return decode(packet_type, body, self.version)
+
+
+def _clear_dup(publish: Publish) -> None:
+    """DUP tells of this hop only: the flag moves from the frame to `publish.dup`."""
+    publish.dup = True
+    publish.frame = bytes((publish.frame[0] & ~const.FLAG_DUP,)) + publish.frame[1:]
 
 
 def decode_connect(body: bytes) -> Connect:

@@ -25,6 +25,7 @@ class Publish:
     """
 
     expiry_interval: int | None = None
+    dup: bool = False
     subscription_ids: tuple[int, ...] = ()
 
     def __init__(
@@ -37,7 +38,6 @@ class Publish:
         qos: int,
         retain: bool,
         packet_id: int,
-        dup: bool,
     ) -> None:
         self.frame = frame
         self.version = version
@@ -47,7 +47,6 @@ class Publish:
         self.qos = qos
         self.retain = retain
         self.packet_id = packet_id
-        self.dup = dup
 
     @property
     def payload(self) -> bytes:
