@@ -37,6 +37,7 @@ _SWEEP_SECONDS: Final = 1.0
 _PAGE_MESSAGES: Final = 1000
 _READ_RETRY_SECONDS: Final = 1.0
 _CLOSING_SECONDS: Final = 2.0
+_FLUSHING_SECONDS: Final = 10.0
 
 
 class Companion(Protocol):
@@ -112,9 +113,9 @@ class Broker:
         self._tick()
         await self._wait_until_closed()
         try:
-            await self.journal.flush()
-        except StoreError as error:
-            log.error("what was pending could not be stored and was acknowledged to nobody: %s", error)
+            await asyncio.wait_for(self.journal.flush(), _FLUSHING_SECONDS)
+        except TimeoutError:
+            log.error("what was pending is not on disk, and acknowledged to nobody: %s", self.journal.problem)
         await self.journal.close()
         for read in self._reads:
             read.cancel()

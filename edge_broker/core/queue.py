@@ -7,7 +7,7 @@ A session's deliveries and a bridge's outbox are both a `Queue`. What it keeps t
 - Of a durable queue each number from `head` on is acknowledged, or uncommitted in memory, or on disk. What is on disk
   only is the one stretch from `gap_from` to `gap_to`; it is read back in pages when the sender comes near.
 - A message acknowledged before its batch is sealed is never written, and is safe for its publisher at once.
-- What was received at QoS 2 is not sent before it is committed.
+- What was received at QoS 2, or goes out at it, is not sent before it is committed.
 
 It sends nothing itself: `next_to_send` tells what is due, the owner sends it.
 """
@@ -90,12 +90,16 @@ class Queue:
         self.dropped = self.expired = self.lost = 0
 
     @classmethod
-    def restore(cls, state: QueueState, pending: Pending, send_window: int) -> Queue:
-        """The queue as the store has it; everything in it is on disk. Up to a window of it may have been sent before."""
+    def restore(cls, state: QueueState, pending: Pending) -> Queue:
+        """The queue as the store has it; everything in it is on disk, and all of it may have been sent before.
+
+        Acknowledgements that were not committed moved the window on, so nothing tells how far it had come.
+        """
         queue = cls(state.queue_id, pending)
         queue.head = queue.cursor = queue.gap_from = state.head
-        queue.next_number = queue.committed = queue.gap_to = max(state.next_number, state.head)
-        queue.sent_before = min(queue.next_number, state.head + send_window)
+        marked = max([0, *state.acknowledged, *state.released])  # a number marked is taken, written or not
+        queue.next_number = max(state.next_number, state.head, marked + 1)
+        queue.committed = queue.gap_to = queue.sent_before = queue.next_number
         queue.acknowledged = set(state.acknowledged) or None
         queue.released = set(state.released) or None
         return queue
@@ -142,7 +146,11 @@ class Queue:
             if message is None:
                 self.want_page()
                 return None
-            if number >= self.committed and self.pending is not None and message.origin.qos == 2:
+            if (
+                number >= self.committed
+                and self.pending is not None
+                and 2 in (message.qos, message.origin.qos)
+            ):
                 return None
             self.cursor = number + 1
             self.in_flight += 1
@@ -172,8 +180,12 @@ class Queue:
         Numbers that should be there and are not are lost: counted, and passed over.
         """
         asked, self.reading = self.reading, None
-        if page is None or asked is None or not self.online or asked[0] != self.gap_from:
-            return  # the recipient has come or gone meanwhile: what it needs now is asked for anew
+        if page is None or asked is None or not self.online:
+            return  # whoever is to have it asks again
+        if asked[0] != self.gap_from:  # the recipient has gone and come back meanwhile: it needs another stretch
+            if self.owner is not None:
+                self.owner.pump()
+            return
         start, end = asked[0], min(page.end, asked[1])
         if end <= start:  # the store has nothing of what it was given
             end = asked[1]
@@ -201,7 +213,7 @@ class Queue:
 
     def number_of(self, packet_id: int) -> int:
         """The number in flight that goes by `packet_id`, or 0."""
-        number = self.head + (packet_id - 1 - self.head) % MAX_PACKET_ID
+        number = self.head + (packet_id - self.head) % MAX_PACKET_ID
         return number if number < self.cursor else 0
 
     def complete(self, number: int) -> bool:
@@ -261,6 +273,8 @@ class Queue:
                 done.remove(number)
                 number += 1
         self.head = number
+        if self.cursor < number:  # lost before it was sent
+            self.cursor = number
 
     # ---- coming and going of the recipient
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from edge_broker.core.counters import Counters
 from edge_broker.core.message import Message
@@ -25,6 +25,13 @@ from edge_broker.wire.topics import TopicCache
 
 if TYPE_CHECKING:
     from edge_broker.core.connection import Connection
+
+
+class Stalled(Protocol):
+    """Whoever stopped reading because the store is behind: a client's connection, a bridge's."""
+
+    def go_on(self) -> None:
+        """Read again."""
 
 
 class Router:
@@ -59,7 +66,7 @@ class Router:
         self.retained: TopicTree[Message] = TopicTree()
         self.sessions: dict[str, Session] = {}
         self.dirty: list[Connection] = []
-        self.stalled: list[Connection] = []
+        self.stalled: list[Stalled] = []
         self.now = 0.0
         self._routes = self.table.routes
         self._next_queue_id = next_queue_id
@@ -289,7 +296,7 @@ class Router:
         state = snapshot.queues.get(queue_id)
         if state is None:
             return Queue(queue_id, self.pending)
-        return Queue.restore(state, self.pending, self.settings.send_window)
+        return Queue.restore(state, self.pending)
 
     def on_settled(self) -> None:
         """A batch is on disk: whoever was stalled by too much uncommitted goes on."""

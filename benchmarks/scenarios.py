@@ -1,0 +1,139 @@
+"""What can be measured, by name, and how many rounds of it are worth their time.
+
+Every run gets a fresh broker process: a peak of memory, a fragmented heap or a warm cache of one run must not show in
+the next, and a start costs half a second. Within a round the brokers take turns, and each round begins with another
+one, so that a slow minute of the machine hits all of them.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks import brokers, flood, idle, live, offline
+from benchmarks.brokers import Certificate, Kind, RunningBroker
+from benchmarks.figures import Figures
+from benchmarks.machine import Cores
+
+
+@dataclass(frozen=True)
+class Options:
+    """How long and how much; the defaults are those of a full run."""
+
+    version: int = 4
+    seconds: float = 3.0
+    backlog: int = 200_000
+    flood_seconds: float = 10.0
+    idle_seconds: float = 20.0
+    connections: int = 5_000
+    tls_connections: int = 1_000
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One run's place: which broker, in which empty directory, on which core."""
+
+    kind: Kind
+    directory: Path
+    cores: Cores
+    options: Options
+
+    def start(
+        self, name: str = "broker", tls: Certificate | None = None
+    ) -> AbstractContextManager[RunningBroker]:
+        core = self.cores.broker if self.cores.are_apart else None
+        return brokers.running(self.kind, self.directory / name, core, tls)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """`name` is unique; `family` is what the command line calls it and its siblings."""
+
+    name: str
+    family: str
+    title: str
+    run: Callable[[Bench], Figures]
+    headline: tuple[str, ...]  # the figures for the progress line
+    qos: int | None = None
+    most_rounds: int | None = None
+
+
+def _live(pattern: live.Pattern, qos: int) -> Scenario:
+    def run(bench: Bench) -> Figures:
+        with bench.start() as broker:
+            return live.measure(broker, pattern, qos, bench.options.version, bench.options.seconds)
+
+    return Scenario(
+        name=f"{pattern.name}-qos{qos}",
+        family=pattern.name,
+        title=pattern.title,
+        run=run,
+        headline=("messages_per_second", "cpu_us_per_message", "p50_ms", "p99_ms"),
+        qos=qos,
+    )
+
+
+def _run_offline(bench: Bench) -> Figures:
+    with bench.start() as broker:
+        return offline.measure(broker, bench.options.version, bench.options.backlog)
+
+
+def _run_flood(bench: Bench) -> Figures:
+    with bench.start() as broker:
+        return flood.measure(broker, bench.options.version, bench.options.flood_seconds)
+
+
+def _run_idle(bench: Bench) -> Figures:
+    options = bench.options
+    bench.directory.mkdir(parents=True, exist_ok=True)
+    certificate = idle.make_certificate(bench.directory)
+    with bench.start("plain") as broker:
+        figures = idle.measure_plain(broker, options.version, options.idle_seconds, options.connections)
+    with bench.start("tls", certificate) as broker:
+        return {**figures, **idle.measure_tls(broker, options.version, options.tls_connections, certificate)}
+
+
+SCENARIOS: tuple[Scenario, ...] = (
+    *(_live(pattern, qos) for qos in (0, 1) for pattern in live.PATTERNS),
+    Scenario(
+        name="offline",
+        family="offline",
+        title="QoS 1 into an offline persistent session, and its drain",
+        run=_run_offline,
+        headline=(
+            "enqueue_messages_per_second",
+            "enqueue_cpu_us_per_message",
+            "drain_messages_per_second",
+            "peak_mb",
+        ),
+        qos=1,
+        most_rounds=3,
+    ),
+    Scenario(
+        name="flood",
+        family="flood",
+        title="QoS 1 into an offline session beside a QoS 0 flood",
+        run=_run_flood,
+        headline=("puback_p50_ms", "puback_p99_ms", "puback_max_ms", "flood_messages_per_second"),
+        most_rounds=3,
+    ),
+    Scenario(
+        name="idle",
+        family="idle",
+        title="nothing to do, and idle connections",
+        run=_run_idle,
+        headline=("idle_resident_mb", "idle_cpu_percent", "connections_added_mb", "tls_connections_added_mb"),
+        most_rounds=1,  # memory does not vary as speed does
+    ),
+)
+
+FAMILIES = tuple(dict.fromkeys(scenario.family for scenario in SCENARIOS))
+
+
+def chosen(families: tuple[str, ...], qos: int | None) -> list[Scenario]:
+    """All scenarios of the families (none given: all), at one QoS if one is given."""
+    return [
+        scenario
+        for scenario in SCENARIOS
+        if (not families or scenario.family in families) and (qos is None or scenario.qos in (None, qos))
+    ]

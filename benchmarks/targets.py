@@ -1,0 +1,70 @@
+"""What edge-broker has to reach beside mosquitto, and whether the measured medians do.
+
+Pure. A target whose scenario did not run is left out; one that ran without giving the figure is missed.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from benchmarks.figures import Figures
+
+SUBJECT = "edge-broker"
+YARDSTICK = "mosquitto"
+
+CPU = "cpu_us_per_message"
+
+Medians = Mapping[tuple[str, str], Figures]  # by scenario and broker
+
+_CPU_RATIOS = {"1to1": 4.0, "1to100": 4.0, "200to1": 2.0, "200pairs": 1.0}
+
+# scenario, figure, what it is, comparison, limit, unit
+_LIMITS: tuple[tuple[str, str, str, Literal["≥", "<"], float, str], ...] = (
+    ("offline", "enqueue_messages_per_second", "offline session: enqueue", "≥", 60_000, "messages/s"),
+    ("offline", "peak_mb", "offline session: peak resident memory", "<", 150, "MB"),
+    ("offline", "drain_messages_per_second", "offline session: drain", "≥", 60_000, "messages/s"),
+    ("flood", "puback_p99_ms", "flood: p99 to PUBACK", "<", 100, "ms"),
+    ("idle", "idle_resident_mb", "idle: resident memory", "<", 60, "MB"),
+    ("idle", "idle_cpu_percent", "idle: CPU", "<", 0.5, "% of a core"),
+    ("idle", "connections_added_mb", "idle: added by the plain connections", "<", 40, "MB"),
+    ("idle", "tls_connections_added_mb", "idle: added by the TLS connections", "<", 60, "MB"),
+)
+
+
+@dataclass(frozen=True)
+class Target:
+    what: str
+    comparison: Literal["≥", "<"]
+    limit: float
+    measured: float  # nan: there is no figure
+    unit: str
+
+    @property
+    def met(self) -> bool:
+        return self.measured >= self.limit if self.comparison == "≥" else self.measured < self.limit
+
+
+def cpu_ratio(medians: Medians, scenario: str, broker: str, figure: str = CPU) -> float:
+    """How many times the broker's CPU per message mosquitto takes; nan without both figures."""
+    own = medians.get((scenario, broker), {}).get(figure, math.nan)
+    yardstick = medians.get((scenario, YARDSTICK), {}).get(figure, math.nan)
+    return yardstick / own if own else math.nan
+
+
+def evaluate(medians: Medians, scenarios: list[str], brokers: list[str]) -> list[Target]:
+    """The targets of the scenarios that ran, with what was measured. None unless edge-broker was among them."""
+    if SUBJECT not in brokers:
+        return []
+    targets = []
+    for scenario in scenarios:
+        ratio = _CPU_RATIOS.get(scenario.partition("-")[0])
+        if ratio is not None and YARDSTICK in brokers:
+            measured = cpu_ratio(medians, scenario, SUBJECT)
+            what = f"{scenario}: CPU per message, {YARDSTICK} / {SUBJECT}"
+            targets.append(Target(what, "≥", ratio, measured, "times"))
+    for scenario, figure, what, comparison, limit, unit in _LIMITS:
+        if scenario in scenarios:
+            measured = medians.get((scenario, SUBJECT), {}).get(figure, math.nan)
+            targets.append(Target(what, comparison, limit, measured, unit))
+    return targets

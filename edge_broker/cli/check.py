@@ -1,0 +1,66 @@
+"""`edge-broker check FILE`: every mistake in a configuration file, or in a few lines what the broker would do with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edge_broker.cli.configuration import load_or_exit
+from edge_broker.config.model import Config, ListenerConfig
+
+if TYPE_CHECKING:
+    from bridge.config import BridgeConfig, RuleConfig
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+def check(file: Path) -> None:
+    """Say what is wrong with the configuration FILE, or what the broker would do with it.
+
+    Certificates and other files that it names are opened, so run it as the user that runs the broker. Nothing is started.
+    Exits with 0 if the file is right, with 2 if not.
+    """
+    config = load_or_exit(file, "")
+    click.echo(f"{file}: OK")
+    for line in describe(config):
+        click.echo(f"  {line}")
+
+
+def describe(config: Config) -> Iterator[str]:
+    """What the broker would do, a line for each thing that listens, keeps or leaves."""
+    yield f"data    {config.data_dir}"
+    for listener in config.listeners:
+        yield f"listen  {listener.url}  {_who(listener)}"
+    yield f"http    {config.http.bind or 'off'}"
+    for bridge in config.bridges:
+        yield from _describe_bridge(bridge)
+    yield f"log     {config.log.level} and worse, as {config.log.format}"
+
+
+def _who(listener: ListenerConfig) -> str:
+    """Who may connect, in words."""
+    if listener.require_client_certificate:
+        return f"clients with a certificate of {listener.client_ca}"
+    if not listener.anonymous:
+        return f"clients with a certificate of {listener.client_ca}; others get as far as their CONNECT"
+    if listener.address.is_loopback:
+        return "anyone on this machine"
+    return f"ANYONE who reaches it{'' if listener.transport == 'tls' else ', unencrypted'}"
+
+
+def _describe_bridge(bridge: BridgeConfig) -> Iterator[str]:
+    upstreams = ", ".join(str(upstream) for upstream in bridge.upstreams)
+    yield f"bridge  {bridge.name}: {upstreams} as {bridge.client_id}"
+    for rule in bridge.out:
+        yield f"          up    {rule.local_filter} -> {rule.remote_filter}{_qos(rule)}"
+    for rule in bridge.in_:
+        yield f"          down  {rule.remote_filter} -> {rule.local_filter}{_qos(rule)}"
+    if bridge.exposes_password:
+        yield "          WARNING: its password crosses the network unencrypted; use mqtts://"
+
+
+def _qos(rule: RuleConfig) -> str:
+    return f", QoS {rule.qos} at most"

@@ -1,0 +1,210 @@
+"""What is wrong with keys that are each right by themselves: listeners nobody could use, files that will not do.
+
+Files are opened and certificates loaded, because "it will not start" is better said before than at the start. A check adds
+to the reading's mistakes, and does not ask about keys that have one already.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from edge_broker.config.model import HttpConfig, ListenerConfig, RuntimeConfig
+from edge_broker.config.reading import Reading
+from edge_broker.errors import ConfigError
+
+_TLS_KEYS: Final = ("certificate", "key", "client_ca")
+_NO_PASSPHRASE: Final = "write a copy without one: openssl pkey -in KEY -out NEW-KEY"
+
+
+def check_listeners(listeners: Sequence[ListenerConfig | None], reading: Reading) -> None:
+    """Each listener by itself, then all of them together."""
+    if not listeners and not reading.is_wrong("listeners"):
+        reading.mistake("listeners", "is empty, so nobody could connect", "leave it out for 127.0.0.1:1883")
+    for position, listener in enumerate(listeners):
+        if listener is None:
+            continue
+        key = f"listeners[{position}]"
+        if not reading.is_wrong(f"{key}.transport"):
+            _check_transport(listener, key, reading)
+        _check_who(listener, key, reading)
+    _check_overlaps(listeners, reading)
+
+
+def _check_overlaps(listeners: Sequence[ListenerConfig | None], reading: Reading) -> None:
+    binds = [
+        (f"listeners[{position}].bind", listener)
+        for position, listener in enumerate(listeners)
+        if listener is not None and not reading.is_wrong(f"listeners[{position}].bind")
+    ]
+    for (_, earlier), (key, listener) in itertools.combinations(binds, 2):
+        if listener.address.overlaps(earlier.address):
+            reading.mistake(
+                key,
+                f"{listener.bind} is taken by the listener on {earlier.bind}",
+                "give each listener a port or an address of its own",
+            )
+
+
+def _check_transport(listener: ListenerConfig, key: str, reading: Reading) -> None:
+    if listener.transport == "tls":
+        _check_tls(listener, key, reading)
+        return
+    for name in _TLS_KEYS:
+        if getattr(listener, name) is not None:
+            reading.mistake(
+                f"{key}.{name}", "has no meaning for tcp", 'write transport = "tls", or leave it out'
+            )
+
+
+def _check_who(listener: ListenerConfig, key: str, reading: Reading) -> None:
+    """That somebody could connect."""
+    if reading.is_wrong(f"{key}.bind") or reading.is_wrong(f"{key}.client_ca"):
+        return
+    if listener.require_client_certificate and listener.client_ca is None:
+        reading.mistake(
+            f"{key}.require_client_certificate",
+            "needs client_ca",
+            'write client_ca = "/path/to/ca.pem": whose certificates are let in',
+        )
+    elif not listener.anonymous and listener.client_ca is None:
+        reading.mistake(f"{key}.anonymous", "is false, so nobody could connect", _who_hint(listener))
+
+
+def _who_hint(listener: ListenerConfig) -> str:
+    """How somebody could connect."""
+    everybody = "anonymous = true lets everybody in"
+    if listener.transport == "tls":
+        return (
+            f"client_ca lets those with a certificate of that CA in; {everybody} that reaches {listener.bind}"
+        )
+    if listener.address.is_loopback:
+        return f"{everybody} on this machine, and nobody else"
+    return f'transport = "tls" with client_ca lets known clients in; {everybody} that reaches {listener.bind}'
+
+
+def _check_tls(listener: ListenerConfig, key: str, reading: Reading) -> None:
+    missing = [name for name in ("certificate", "key") if getattr(listener, name) is None]
+    for name in missing:
+        reading.mistake(
+            f"{key}.{name}", "is missing, and tls needs it", f'write {name} = "/path/to/{name}.pem"'
+        )
+    if listener.certificate is not None and listener.key is not None:
+        check_certificate(listener.certificate, listener.key, key, reading)
+    if listener.client_ca is not None:
+        check_ca(listener.client_ca, f"{key}.client_ca", reading)
+
+
+def check_certificate(certificate: Path, private_key: Path, key: str, reading: Reading) -> None:
+    """That both files can be read and belong together; `key` is the table that has `certificate` and `key`."""
+    import ssl
+
+    readable = [
+        check_file(path, f"{key}.{name}", reading)
+        for name, path in (("certificate", certificate), ("key", private_key))
+    ]
+    if not all(readable):
+        return
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_verify_locations(certificate)
+    except ssl.SSLError:
+        reading.mistake(
+            f"{key}.certificate", f"{certificate} has no certificate in it", "a PEM file is wanted"
+        )
+        return
+    try:
+        context.load_cert_chain(certificate, private_key, password=_refuse_passphrase)
+    except _PassphraseWanted:
+        reading.mistake(f"{key}.key", f"{private_key} is protected by a passphrase", _NO_PASSPHRASE)
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            reading.mistake(
+                f"{key}.key",
+                f"{private_key} is not the key of {certificate}",
+                "give the two that were made together",
+            )
+        else:
+            why = f" ({error.reason.lower().replace('_', ' ')})" if error.reason else ""
+            reading.mistake(
+                f"{key}.key", f"{private_key} cannot be used as a private key{why}", "a PEM file is wanted"
+            )
+
+
+def check_ca(path: Path, key: str, reading: Reading) -> None:
+    """That the file has at least one certificate."""
+    import ssl
+
+    if not check_file(path, key, reading):
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(path)
+    except ssl.SSLError:
+        reading.mistake(key, f"{path} has no certificate in it", "a PEM file is wanted")
+
+
+def check_file(path: Path, key: str, reading: Reading) -> bool:
+    """Whether the file is there and readable; the mistake if not."""
+    try:
+        with path.open("rb") as file:
+            file.read(1)
+    except OSError as error:
+        hint = ""
+        if isinstance(error, PermissionError):
+            hint = "let the user that runs the broker read it"
+        elif isinstance(error, FileNotFoundError):
+            hint = f"relative paths start at {reading.folder}"
+        reading.mistake(key, f"{path} cannot be read: {error.strerror}", hint)
+        return False
+    return True
+
+
+class _PassphraseWanted(Exception):
+    """The key is encrypted, and nobody is there to type."""
+
+
+def _refuse_passphrase() -> str:
+    raise _PassphraseWanted
+
+
+def check_http(http: HttpConfig, reading: Reading) -> None:
+    """That HTTP, which asks nobody for a password, is off or on loopback."""
+    try:
+        address = http.address
+    except ConfigError as error:
+        reading.adopt(error, "http")
+        return
+    if address is not None and not address.is_loopback:
+        reading.mistake(
+            "http.bind",
+            f"{http.bind} can be reached from elsewhere, and HTTP has no passwords and no encryption yet",
+            f'write bind = "127.0.0.1:{address.port}" and put a reverse proxy or an ssh tunnel before it',
+        )
+
+
+def check_data_dir(data_dir: Path, reading: Reading) -> None:
+    """That it is not something else than a folder. One that is not there yet is made at the start."""
+    if os.path.exists(data_dir) and not os.path.isdir(data_dir):
+        reading.mistake(
+            "data_dir", f"{data_dir} is not a folder", "give the path of a folder, or of one to be made"
+        )
+
+
+def check_runtime(runtime: RuntimeConfig, reading: Reading) -> None:
+    """That the event loop asked for is there."""
+    if runtime.loop == "uvloop" and importlib.util.find_spec("uvloop") is None:
+        reading.mistake(
+            "runtime.loop", "uvloop is not installed", 'write loop = "auto", or: pip install uvloop'
+        )
+
+
+CHECKS: Final[dict[str, Callable[[Any, Reading], None]]] = {
+    "data_dir": check_data_dir,
+    "http": check_http,
+    "runtime": check_runtime,
+}
+"""Who checks what was read at a top-level key, beside the listeners."""

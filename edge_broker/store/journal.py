@@ -1,0 +1,234 @@
+"""The group commit: when what waits is written, one batch after another, and what happens when the disk says no.
+
+A batch gathers until the commit delay has passed since its first operation, or until there is enough of it, or somebody
+waits for more than a message's acknowledgement. One commit is in progress at a time; the next batch gathers meanwhile
+and follows at once if it is due by then, so a slow disk makes batches larger, not a queue of commits.
+
+When a commit fails nothing is settled, so nothing is acknowledged; the same batch is tried again until it is on the
+disk, and `healthy` and `problem` say so meanwhile. Batches are never reordered, merged or given up while the journal is
+open. It runs on the event loop's thread, and creates one task for a run of commits, none per message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from bisect import bisect_left
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from edge_broker.core.ops import Batch
+from edge_broker.errors import StoreError
+
+_log: Final = logging.getLogger(__name__)
+
+COMMIT_SECONDS_BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+"""Upper bounds of `Journal.commit_seconds_buckets`, which has one more for what took longer."""
+
+_FIRST_RETRY_SECONDS: Final = 0.1
+_LAST_RETRY_SECONDS: Final = 5.0
+
+
+class SealedBatch(Protocol):
+    """One batch on its way to the disk."""
+
+    @property
+    def batch(self) -> Batch:
+        """What to write."""
+
+    def settle(self) -> None:
+        """It is on the disk: release what waited for it."""
+
+
+class PendingOperations(Protocol):
+    """What waits for the next commit: `core.pending.Pending`."""
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to commit and nobody to answer."""
+
+    @property
+    def urgent(self) -> bool:
+        """Whether somebody waits for a commit without delay."""
+
+    @property
+    def waiting(self) -> int:
+        """Messages whose acknowledgement waits."""
+
+    @property
+    def bytes(self) -> int:
+        """Their size."""
+
+    def seal(self) -> SealedBatch:
+        """Hand over everything up to now, and start afresh."""
+
+
+class CommitsBatches(Protocol):
+    """Where batches are written: `Store`."""
+
+    async def commit(self, batch: Batch) -> None:
+        """Return when `batch` is on the disk, or raise `StoreError`."""
+
+
+class Journal:
+    """Decides when `pending` is committed to `store`. `after_settle` is called after each batch that was settled.
+
+    Counters: `commit_seconds_buckets` (not cumulative; bounds in `COMMIT_SECONDS_BOUNDS`), `commit_seconds_sum`,
+    `batches`, `retries`. `healthy` is False, and `problem` says why, from a failed commit to the next that succeeds.
+    """
+
+    def __init__(
+        self,
+        store: CommitsBatches,
+        pending: PendingOperations,
+        *,
+        commit_delay_seconds: float,
+        early_messages: int,
+        early_bytes: int,
+        after_settle: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._store = store
+        self._pending = pending
+        self._delay_seconds = commit_delay_seconds
+        self._early_messages = early_messages
+        self._early_bytes = early_bytes
+        self._after_settle = after_settle
+        self._clock = clock
+        self._jitter = jitter
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._first_at: float | None = (
+            None  # when the batch that gathers during a commit got its first operation
+        )
+        self._flushing = False
+        self._closing = asyncio.Event()
+        self.healthy = True
+        self.problem = ""
+        self.batches = 0
+        self.retries = 0
+        self.commit_seconds_buckets = [0] * (len(COMMIT_SECONDS_BOUNDS) + 1)
+        self.commit_seconds_sum = 0.0
+
+    def poke(self) -> None:
+        """Something is pending: see whether it is to be committed now or when. Called once per tick of the loop."""
+        if self._task is not None:
+            if self._first_at is None:
+                self._first_at = self._clock()
+            return
+        pending = self._pending
+        if pending.urgent or pending.waiting >= self._early_messages or pending.bytes >= self._early_bytes:
+            self._start()
+        elif self._timer is None:
+            self._timer = self._loop.call_later(self._delay_seconds, self._start)
+
+    async def flush(self) -> None:
+        """Commit everything that is pending, without delay. Waits as long as the disk refuses: bound it from outside."""
+        self._flushing = True
+        try:
+            while not self._closing.is_set() and (self._task is not None or not self._pending.empty):
+                self._start()
+                if self._task is not None:
+                    await asyncio.wait([self._task])
+        finally:
+            self._flushing = False
+
+    async def close(self) -> None:
+        """Stop after the commit in progress. What was not committed is not settled; `flush` before to have it kept."""
+        self._closing.set()
+        self._stop_timer()
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    def _start(self) -> None:
+        """Commit now, unless a commit is in progress already."""
+        self._stop_timer()
+        if self._task is None and not self._closing.is_set() and not self._pending.empty:
+            self._task = self._loop.create_task(self._run(), name="journal")
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    async def _run(self) -> None:
+        """Commit batches as long as one is due when the one before it is done."""
+        try:
+            while not self._closing.is_set():
+                self._first_at = None
+                sealed = self._pending.seal()
+                if not await self._commit(sealed.batch):
+                    return
+                self._settle(sealed)
+                if self._pending.empty or self._seconds_to_wait() > 0:
+                    break
+        finally:
+            self._task = None
+        if not self._pending.empty and not self._closing.is_set():
+            self._timer = self._loop.call_later(self._seconds_to_wait(), self._start)
+
+    def _seconds_to_wait(self) -> float:
+        """How long the batch that gathered during a commit may still wait."""
+        pending = self._pending
+        if (
+            self._flushing
+            or pending.urgent
+            or pending.waiting >= self._early_messages
+            or pending.bytes >= self._early_bytes
+        ):
+            return 0.0
+        if self._first_at is None:
+            return self._delay_seconds
+        return max(0.0, self._first_at + self._delay_seconds - self._clock())
+
+    async def _commit(self, batch: Batch) -> bool:
+        """Try until `batch` is on the disk; False if the journal was closed before."""
+        retry_seconds = _FIRST_RETRY_SECONDS
+        while True:
+            started = self._clock()
+            try:
+                await self._store.commit(batch)
+            except StoreError as error:
+                self._note_failure(error)
+            else:
+                self._note_success(self._clock() - started)
+                return True
+            if await self._closed_within(retry_seconds * (0.5 + self._jitter() / 2)):
+                return False
+            self.retries += 1
+            retry_seconds = min(retry_seconds * 2, _LAST_RETRY_SECONDS)
+
+    async def _closed_within(self, seconds: float) -> bool:
+        try:
+            await asyncio.wait_for(self._closing.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
+
+    def _settle(self, sealed: SealedBatch) -> None:
+        try:
+            sealed.settle()
+            self._after_settle()
+        except Exception:  # noqa: BLE001  a fault of one recipient, not of the store
+            _log.exception(
+                "what waited for a commit could not be released; the next batches are not held up by it"
+            )
+
+    def _note_failure(self, error: StoreError) -> None:
+        if self.healthy:
+            _log.error("nothing is acknowledged until the store accepts data again: %s", error)
+        self.healthy = False
+        self.problem = str(error)
+
+    def _note_success(self, seconds: float) -> None:
+        if not self.healthy:
+            _log.warning("the store accepts data again; what waited is written")
+        self.healthy = True
+        self.problem = ""
+        self.batches += 1
+        self.commit_seconds_sum += seconds
+        self.commit_seconds_buckets[bisect_left(COMMIT_SECONDS_BOUNDS, seconds)] += 1

@@ -1,0 +1,47 @@
+"""One broker per data directory: a lock on a file beside the database, held as long as the store is open.
+
+The kernel drops the lock when its holder ends, however it ends; the process id in the file is for people only.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from typing import Final
+
+from edge_broker.errors import StoreError
+
+LOCK_NAME: Final = "edge-broker.lock"
+
+
+class DirectoryLock:
+    """The lock on `directory`, taken at once; `StoreError` with the holder's process id if somebody has it."""
+
+    def __init__(self, directory: Path) -> None:
+        path = directory / LOCK_NAME
+        try:
+            self._descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+        except OSError as error:
+            raise StoreError(
+                "open",
+                f"cannot write {path}: {error.strerror}",
+                "data_dir must be writable for the broker's user",
+            ) from error
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(self._descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            os.close(self._descriptor)
+            raise StoreError(
+                "open",
+                f"another broker uses {directory} (process {holder})",
+                "stop it first, or choose another data_dir",
+            ) from None
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, b"%d\n" % os.getpid(), 0)
+
+    def release(self) -> None:
+        """Let the next one have it. The file stays: removing it would race with whoever opens it just now."""
+        os.ftruncate(self._descriptor, 0)
+        os.close(self._descriptor)

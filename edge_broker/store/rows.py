@@ -1,0 +1,115 @@
+"""The small tables: each kind of row to and from its record, with the checksum that every row carries as its last column.
+
+SQLite finds damage in the structure of its pages, not in what stands in a row; a session that came back with another
+expiry, or a queue with another head, would break promises quietly. A row whose checksum is wrong is `Damaged`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+from zlib import crc32
+
+from edge_broker.core.message import Message
+from edge_broker.core.ops import SessionRecord, SubscriptionRecord
+from edge_broker.store.faults import Damaged
+from edge_broker.store.marks import decode_marks
+from edge_broker.store.segment import TopicNames, decode_record, encode_record
+
+Row = tuple[Any, ...]
+RowT = TypeVar("RowT", bound=Row)
+
+
+def checksum(*values: int | str | bytes | None) -> int:
+    """CRC-32 of the values of a row, in the order of its columns, each told apart from its neighbours."""
+    crc = 0
+    for value in values:
+        if isinstance(value, str):
+            raw, kind = value.encode("utf-8", "surrogatepass"), b"s"
+        elif isinstance(value, int):
+            raw, kind = b"%d" % value, b"i"
+        else:
+            raw, kind = value or b"", b"n" if value is None else b"b"
+        crc = crc32(raw, crc32(b"%s%d:" % (kind, len(raw)), crc))
+    return crc
+
+
+def sealed(*values: int | str | bytes | None) -> Row:
+    """The row of `values`, its checksum behind them."""
+    return (*values, checksum(*values))
+
+
+def opened(row: RowT) -> RowT:
+    """`row`, if its last column is the checksum of the others; else `Damaged`."""
+    try:
+        intact = checksum(*row[:-1]) == row[-1]
+    except TypeError:  # a column of another type than it was written with
+        intact = False
+    if not intact:
+        raise Damaged("the checksum of a row is wrong")
+    return row
+
+
+def session_row(record: SessionRecord, wall_offset: float) -> Row:
+    """For `session`: session_id, client_id, identity, expiry_interval, disconnected_ms, will_delay, will, crc."""
+    return sealed(
+        record.session_id,
+        record.client_id,
+        record.identity,
+        record.expiry_interval,
+        None if record.disconnected_at is None else int((record.disconnected_at + wall_offset) * 1000),
+        record.will_delay,
+        None if record.will is None else encode_record(record.will, wall_offset),
+    )
+
+
+def session_record(row: Row, topics: TopicNames, wall_offset: float) -> SessionRecord:
+    """What `session_row` was made of."""
+    session_id, client_id, identity, expiry_interval, disconnected_ms, will_delay, will, _ = opened(row)
+    return SessionRecord(
+        session_id,
+        client_id,
+        identity,
+        expiry_interval,
+        None if disconnected_ms is None else disconnected_ms / 1000 - wall_offset,
+        None if will is None else decode_record(will, topics, wall_offset),
+        will_delay,
+    )
+
+
+def subscription_row(record: SubscriptionRecord) -> Row:
+    """For `subscription`: session_id, topic_filter, qos, no_local, retain_as_published, subscription_id, crc."""
+    return sealed(
+        record.session_id,
+        record.topic_filter,
+        record.qos,
+        int(record.no_local),
+        int(record.retain_as_published),
+        record.subscription_id,
+    )
+
+
+def subscription_record(row: Row) -> SubscriptionRecord:
+    """What `subscription_row` was made of."""
+    session_id, topic_filter, qos, no_local, retain_as_published, subscription_id, _ = opened(row)
+    return SubscriptionRecord(
+        session_id, topic_filter, qos, bool(no_local), bool(retain_as_published), subscription_id
+    )
+
+
+def retained_row(topic: str, message: Message, wall_offset: float) -> Row:
+    """For `retained`: topic, crc, body."""
+    body = encode_record(message, wall_offset)
+    return topic, checksum(topic, body), body
+
+
+def retained_message(row: Row, topics: TopicNames, wall_offset: float) -> Message:
+    """The message of a `retained_row`."""
+    topic, crc, body = row
+    opened((topic, body, crc))
+    return decode_record(body, topics, wall_offset)
+
+
+def queue_marks(row: Row) -> tuple[int, int, list[int], list[int]]:
+    """(queue_id, head, acknowledged, released) of a row of `queue`: queue_id, head, marks, crc."""
+    queue_id, head, marks, _ = opened(row)
+    return (queue_id, head, *decode_marks(head, marks))

@@ -1,0 +1,143 @@
+"""What the store holds, loaded at start: everything but the messages in queues, which are read later, in pages.
+
+It reads the small tables whole, and of the segments only the last entry of each queue in their index, so a backlog of
+millions does not delay the start. Rows whose checksum is wrong are left out and named; what belongs to a session that
+is not there is left out too. A queue whose own row is unreadable starts at its oldest segment: its
+recipient may see messages again, and misses none.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from edge_broker.core.message import Message
+from edge_broker.core.ops import QueueState, SessionRecord, Snapshot
+from edge_broker.store import rows
+from edge_broker.store.faults import Damaged
+from edge_broker.store.segment import TopicNames
+
+_QUEUE_IDS: Final = """
+WITH RECURSIVE owner(queue_id) AS (
+    SELECT min(queue_id) FROM segment
+    UNION ALL
+    SELECT (SELECT min(queue_id) FROM segment WHERE queue_id > owner.queue_id) FROM owner WHERE queue_id IS NOT NULL
+)
+SELECT queue_id FROM owner WHERE queue_id IS NOT NULL
+"""
+_FIRST: Final = "SELECT first_number FROM segment WHERE queue_id = ? ORDER BY first_number LIMIT 1"
+_LAST: Final = "SELECT last_number FROM segment WHERE queue_id = ? ORDER BY first_number DESC LIMIT 1"
+
+
+class SnapshotLoader:
+    """Reads a `Snapshot` out of one connection.
+
+    `damaged`: (table, first column) of each row left out. `ownerless`: queues with messages, but without a recipient.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, topics: TopicNames, wall_offset: float) -> None:
+        self._connection = connection
+        self._topics = topics
+        self._wall_offset = wall_offset
+        self.damaged: list[tuple[str, object]] = []
+        self.ownerless: list[int] = []
+
+    def load(self, epoch: int, next_queue_id: int) -> Snapshot:
+        """The snapshot; `next_queue_id` is raised above every identifier that the tables show."""
+        sessions = self._sessions()
+        known = {record.session_id for record in sessions}
+        outboxes = self._outboxes()
+        queues = self._queues(known | set(outboxes.values()))
+        snapshot = Snapshot(
+            epoch=epoch,
+            sessions=sessions,
+            subscriptions=[],
+            queues=queues,
+            outboxes=outboxes,
+            retained=self._retained(),
+            inbound=[],
+            next_queue_id=max([next_queue_id - 1, *known, *outboxes.values(), *self._ids_in_use()]) + 1,
+        )
+        self._add_subscriptions(snapshot, known)
+        self._add_inbound(snapshot, known)
+        return snapshot
+
+    @contextmanager
+    def _checking(self, table: str, row: rows.Row) -> Iterator[None]:
+        """Leaves out `row`, which is worked on in the block, if it is damaged."""
+        try:
+            yield
+        except Damaged:
+            self.damaged.append((table, row[0]))
+
+    def _sessions(self) -> list[SessionRecord]:
+        records = []
+        for row in self._connection.execute("SELECT * FROM session"):
+            with self._checking("session", row):
+                records.append(rows.session_record(row, self._topics, self._wall_offset))
+        return records
+
+    def _outboxes(self) -> dict[str, int]:
+        outboxes = {}
+        for row in self._connection.execute("SELECT queue_id, name, crc FROM outbox"):
+            with self._checking("outbox", row):
+                queue_id, name, _ = rows.opened(row)
+                outboxes[name] = queue_id
+        return outboxes
+
+    def _queues(self, known: set[int]) -> dict[int, QueueState]:
+        states = {}
+        for row in self._connection.execute("SELECT queue_id, head, marks, crc FROM queue"):
+            with self._checking("queue", row):
+                queue_id, head, acknowledged, released = rows.queue_marks(row)
+                states[queue_id] = self._state(queue_id, head, acknowledged, released)
+        for (queue_id,) in self._connection.execute(_QUEUE_IDS).fetchall():
+            if queue_id not in states:
+                head = self._connection.execute(_FIRST, (queue_id,)).fetchone()[0]
+                states[queue_id] = self._state(queue_id, head, [], [])
+            if queue_id not in known:
+                self.ownerless.append(queue_id)
+        return {queue_id: state for queue_id, state in states.items() if queue_id in known}
+
+    def _state(self, queue_id: int, head: int, acknowledged: list[int], released: list[int]) -> QueueState:
+        last = self._connection.execute(_LAST, (queue_id,)).fetchone()
+        next_number = max(
+            head,
+            *(numbers[-1] + 1 for numbers in (acknowledged, released) if numbers),
+            last[0] + 1 if last else 1,
+        )
+        return QueueState(
+            queue_id, head, next_number, acknowledged, released, next_number - head - len(acknowledged)
+        )
+
+    def _retained(self) -> list[Message]:
+        messages = []
+        for row in self._connection.execute("SELECT topic, crc, body FROM retained"):
+            with self._checking("retained", row):
+                messages.append(rows.retained_message(row, self._topics, self._wall_offset))
+        return messages
+
+    def _add_subscriptions(self, snapshot: Snapshot, known: set[int]) -> None:
+        for row in self._connection.execute("SELECT * FROM subscription"):
+            with self._checking("subscription", row):
+                record = rows.subscription_record(row)
+                if record.session_id in known:
+                    snapshot.subscriptions.append(record)
+
+    def _add_inbound(self, snapshot: Snapshot, known: set[int]) -> None:
+        for row in self._connection.execute("SELECT session_id, packet_id, crc FROM inbound"):
+            with self._checking("inbound", row):
+                session_id, packet_id, _ = rows.opened(row)
+                if session_id in known:
+                    snapshot.inbound.append((session_id, packet_id))
+
+    def _ids_in_use(self) -> list[int]:
+        """Every identifier that occurs anywhere, also where its owner is gone."""
+        last = self._connection.execute(
+            "SELECT max(queue_id) FROM segment UNION ALL SELECT max(queue_id) FROM queue"
+            " UNION ALL SELECT max(session_id) FROM session UNION ALL SELECT max(queue_id) FROM outbox"
+            " UNION ALL SELECT max(session_id) FROM subscription UNION ALL SELECT max(session_id) FROM inbound"
+        )
+        return [value for (value,) in last if value is not None]

@@ -1,0 +1,343 @@
+"""The broker's durable state in one SQLite database: opened, written in batches, read in pages, closed.
+
+Two connections, each in a thread of its own: one writes, one reads. A reader sees committed rows only, and in WAL mode
+neither waits for the other. What the store promises:
+
+- `commit` returns when the whole batch is on the disk and synced; if it raises, nothing of the batch counts.
+- A connection that saw an error of the disk is not trusted again: it is made anew, and everything that the log shows
+  is brought into the database and synced before the next commit builds on it.
+- Damage in the database's structure, whenever it is found, leads to recovery and not to a broker that stands still.
+
+It decides nothing about when to commit (`journal`) and keeps no messages in memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from edge_broker.core.ops import Batch, Page, Snapshot
+from edge_broker.errors import StoreError
+from edge_broker.store import rows
+from edge_broker.store.connection import ThreadedConnection
+from edge_broker.store.faults import Damaged, calls_for_recovery, explain, is_damage
+from edge_broker.store.lock import DirectoryLock
+from edge_broker.store.pages import PageReader
+from edge_broker.store.recovery import RecoveryReport, finish_interrupted, recover
+from edge_broker.store.schema import DATABASE_NAME, DamagedStore, check, connect, create, side_files, sync
+from edge_broker.store.segment import TopicNames
+from edge_broker.store.snapshot import SnapshotLoader
+from edge_broker.store.space import give_back
+from edge_broker.store.writer import Writer
+
+_log: Final = logging.getLogger(__name__)
+
+_TIDY_SECONDS: Final = 1.0
+_REBUILD_SECONDS: Final = 600.0
+"""Recovery while running happens at most this often: on a disk that damages everything it would not help."""
+_MAX_EPOCH: Final = 0xFFFFFFFF
+
+
+class Store:
+    """An open store. Make it with `Store.open`; use it from one event loop; `close` it.
+
+    Counters, plain ints unless seconds: `commits`, `commit_errors`, `last_commit_seconds`, `total_commit_seconds`,
+    `messages_written`, `segments_written`, `segment_bytes_written`, `pages_read`, `corrupt_segments`. `recovery` is the
+    report of the last recovery in this run, None if there was none.
+    """
+
+    def __init__(
+        self, directory: Path, lock: DirectoryLock, topics: TopicNames, wall_offset: Callable[[], float]
+    ) -> None:
+        self._path = directory / DATABASE_NAME
+        self._lock = lock
+        self._topics = topics
+        self._wall_offset = wall_offset
+        self._writer = Writer()
+        self._pages = PageReader(topics)
+        self._snapshot: Snapshot | None = None
+        self._writing = ThreadedConnection("store-writer", self._open_database, self._reopen_to_write)
+        self._reading = ThreadedConnection("store-reader", self._open_to_read, self._open_to_read)
+        self._no_reads = asyncio.Lock()
+        self._tidy_timer: asyncio.TimerHandle | None = None
+        self._tidy_task: asyncio.Task[None] | None = None
+        self._rebuilt_at = -_REBUILD_SECONDS
+        self._closed = False
+        self.recovery: RecoveryReport | None = None
+        self.commits = self.commit_errors = 0
+        self.last_commit_seconds = self.total_commit_seconds = 0.0
+
+    @classmethod
+    async def open(
+        cls, directory: Path, *, topics: TopicNames, wall_offset: Callable[[], float]
+    ) -> tuple[Store, Snapshot]:
+        """The store in `directory`, which is made if need be, and what it holds. This run's epoch is on the disk.
+
+        `wall_offset` gives wall time minus monotonic time in seconds. Raises `StoreError` if another broker has the
+        directory, if it cannot be used, or if its database is not ours or newer than we are; damage is no reason.
+        """
+        lock = _take_directory(directory)
+        store = cls(directory, lock, topics, wall_offset)
+        try:
+            await store._writing
+            await store._reading
+        except (sqlite3.Error, OSError, StoreError) as error:
+            await store.close()
+            raise explain("open", error) from error
+        except BaseException:
+            await store.close()
+            raise
+        store._log_recovery()
+        assert store._snapshot is not None
+        snapshot, store._snapshot = store._snapshot, None
+        return store, snapshot
+
+    # ---- counters of the parts
+
+    @property
+    def messages_written(self) -> int:
+        """Messages in segments that were committed."""
+        return self._writer.messages_written
+
+    @property
+    def segments_written(self) -> int:
+        """Segments that were committed."""
+        return self._writer.segments_written
+
+    @property
+    def segment_bytes_written(self) -> int:
+        """Bytes in their bodies."""
+        return self._writer.segment_bytes_written
+
+    @property
+    def pages_read(self) -> int:
+        """Answers to `read_page`."""
+        return self._pages.pages_read
+
+    @property
+    def corrupt_segments(self) -> int:
+        """Segments whose checksum was wrong when they were read."""
+        return self._pages.corrupt_segments
+
+    @property
+    def file_bytes(self) -> int:
+        """The size of the database and its write-ahead log, as they are on the disk now."""
+        files = (self._path, side_files(self._path)[0])
+        return sum(file.stat().st_size for file in files if file.exists())
+
+    # ---- work
+
+    async def commit(self, batch: Batch) -> None:
+        """Have `batch` on the disk. `StoreError` if it is not; the same batch may be given again then."""
+        started = time.perf_counter()
+        try:
+            await self._writing.run(
+                lambda connection: self._writer.apply(connection, batch, self._wall_offset())
+            )
+        except Exception as error:
+            self.commit_errors += 1
+            if is_damage(error):
+                await self._rebuild(error)
+            raise explain("commit", error) from error
+        self.last_commit_seconds = time.perf_counter() - started
+        self.total_commit_seconds += self.last_commit_seconds
+        self.commits += 1
+        self._tidy_later()
+
+    async def read_page(self, queue_id: int, from_number: int, max_messages: int, max_bytes: int) -> Page:
+        """The committed messages of a queue from `from_number` on: one whole segment, and more within the limits.
+
+        Empty, with `end` = `from_number`, where nothing is stored from there on. Raises `StoreError`.
+        """
+        read = partial(
+            self._pages.read,
+            queue_id=queue_id,
+            from_number=from_number,
+            max_messages=max_messages,
+            max_bytes=max_bytes,
+            wall_offset=self._wall_offset(),
+        )
+        try:
+            page = await self._read(read)
+        except Exception as error:
+            if not is_damage(error) or not await self._rebuild(error):
+                raise explain("read", error) from error
+            try:
+                page = await self._read(read)
+            except Exception as again:
+                raise explain("read", again) from again
+        self._hand_over_damage()
+        return page
+
+    async def close(self) -> None:
+        """End what runs, close both connections and let the directory go. Uncommitted batches are the caller's."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._tidy_timer is not None:
+            self._tidy_timer.cancel()
+        if self._tidy_task is not None:
+            await asyncio.wait([self._tidy_task])
+        try:
+            await self._reading.close()
+            await self._writing.close()  # the last one brings the write-ahead log into the database
+        finally:
+            self._lock.release()
+
+    async def _read(self, read: Callable[[sqlite3.Connection], Page]) -> Page:
+        async with self._no_reads:
+            return await self._reading.run(read)
+
+    def _hand_over_damage(self) -> None:
+        """Tell the log and the writer of segments that the reader had to pass over."""
+        while self._pages.damaged:
+            place = self._pages.damaged.pop()
+            _log.error(
+                "queue %d: messages %d to %d are damaged and lost",
+                place.queue_id,
+                place.first_number,
+                place.last_number,
+            )
+            self._writer.damaged.append(place)
+
+    # ---- in the threads
+
+    def _open_database(self) -> sqlite3.Connection:
+        """The writing connection to a database that is ours and whole, and this run's snapshot."""
+        stamp = _stamp()
+        finish_interrupted(self._path, stamp)
+        log_left_behind = side_files(self._path)[0].exists()
+        if not self._path.exists() and not log_left_behind:
+            create(self._path)
+        try:
+            if not self._path.exists() or self._path.stat().st_size == 0:
+                raise DamagedStore("the database file is missing or empty")
+            return self._open_and_load()
+        except sqlite3.Error as error:
+            if not calls_for_recovery(error):
+                raise
+            self.recovery = recover(self._path, str(error), stamp, or_empty=True)
+        return self._open_and_load()
+
+    def _open_and_load(self) -> sqlite3.Connection:
+        connection = connect(self._path)
+        try:
+            check(connection, self._path)
+            self._begin_run(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _begin_run(self, connection: sqlite3.Connection) -> None:
+        """Load the snapshot and commit the number of this run.
+
+        The first run of a database is numbered by the wall clock's seconds: should all be lost, the messages of the
+        next life are not taken for those of this one.
+        """
+        meta: dict[str, int] = {}
+        for row in connection.execute("SELECT name, value, crc FROM meta").fetchall():
+            try:
+                name, value, _ = rows.opened(row)
+                meta[name] = value
+            except Damaged:
+                _log.error("the store's record of its runs is damaged; numbering starts anew from the clock")
+        wall_offset = self._wall_offset()
+        epoch = min(
+            _MAX_EPOCH, meta["epoch"] + 1 if "epoch" in meta else max(1, int(time.monotonic() + wall_offset))
+        )
+        loader = SnapshotLoader(connection, self._topics, wall_offset)
+        snapshot = loader.load(epoch, meta.get("next_queue_id", 1))
+        connection.execute("BEGIN IMMEDIATE")
+        for name, value in (("epoch", epoch), ("next_queue_id", snapshot.next_queue_id)):
+            connection.execute("REPLACE INTO meta VALUES (?, ?, ?)", rows.sealed(name, value))
+        connection.execute("COMMIT")
+        for table, key in loader.damaged:
+            _log.error("the store's row %s of table %s is damaged and left out", key, table)
+        for queue_id in loader.ownerless:
+            _log.error("queue %d holds messages, but whose it was is lost", queue_id)
+        self._snapshot = snapshot
+
+    def _reopen_to_write(self) -> sqlite3.Connection:
+        """A new connection after an error: what the log shows may not be on the disk, so it is brought there first."""
+        connection = connect(self._path)
+        try:
+            busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            if busy:
+                raise sqlite3.OperationalError("the write-ahead log is in use")
+        except BaseException:
+            connection.close()
+            raise
+        self._writer.forget()
+        return connection
+
+    def _open_to_read(self) -> sqlite3.Connection:
+        return connect(self._path, read_only=True)
+
+    # ---- damage and space
+
+    async def _rebuild(self, error: BaseException) -> bool:
+        """Recover the database while running; whether that was done. `StoreError` if it could not be."""
+        now = time.monotonic()
+        if now - self._rebuilt_at < _REBUILD_SECONDS:
+            return False
+        self._rebuilt_at = now
+        _log.error("the store is damaged and is being recovered: %s", error)
+        try:
+            async with self._no_reads:
+                await self._reading.release(lambda: None)
+                self.recovery = await self._writing.release(
+                    lambda: recover(self._path, str(error), _stamp(), or_empty=False)
+                )
+        except Exception as failure:
+            raise explain("recover", failure) from failure
+        self._log_recovery()
+        return True
+
+    def _log_recovery(self) -> None:
+        if self.recovery is not None:
+            for line in self.recovery.lines():
+                _log.error("%s", line)
+
+    def _tidy_later(self) -> None:
+        if self._tidy_timer is None and not self._closed:
+            self._tidy_timer = asyncio.get_running_loop().call_later(_TIDY_SECONDS, self._start_to_tidy)
+
+    def _start_to_tidy(self) -> None:
+        self._tidy_task = asyncio.get_running_loop().create_task(self._tidy())
+
+    async def _tidy(self) -> None:
+        """Give space back to the disk; once a second while there is some."""
+        more = False
+        try:
+            more = await self._writing.run(give_back)
+        except sqlite3.Error as error:
+            _log.warning("%s", explain("give space back", error))
+        self._tidy_timer = None
+        if more:
+            self._tidy_later()
+
+
+def _take_directory(directory: Path) -> DirectoryLock:
+    """The directory, made if need be and readable for nobody else, and the lock on it."""
+    try:
+        if not directory.exists():
+            directory.mkdir(parents=True, mode=0o700)
+            sync(directory.parent)
+        return DirectoryLock(directory)
+    except OSError as error:
+        raise StoreError(
+            "open",
+            f"cannot use {directory}: {error.strerror or error}",
+            "data_dir must be a directory that the broker's user may write",
+        ) from error
+
+
+def _stamp() -> str:
+    return time.strftime("%Y%m%d-%H%M%S", time.gmtime())

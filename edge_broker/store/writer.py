@@ -1,0 +1,190 @@
+"""One `Batch` into the database: a transaction, whole or not at all.
+
+The same batch may be written twice: after an error it can be unknown whether its commit reached the disk, and it is
+tried again. Every statement is therefore one that changes nothing the second time. Rows go in by statements of many
+rows each, because each step of SQLite hands the interpreter's lock over and has to win it back from the event loop.
+
+A queue's row is written only when its head or marks changed, and segments are looked for below the head only when it
+moved: appending costs the pages of the segment and of its index, and no more.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from functools import cache
+from typing import Final
+
+from edge_broker.core.ops import Batch, QueueWrite
+from edge_broker.store import rows
+from edge_broker.store.marks import encode_marks
+from edge_broker.store.pages import DamagedPlace
+from edge_broker.store.segment import SegmentRow, encode_segments, tombstone
+
+_CHUNK_SIZES: Final = (64, 8, 1)
+"""Rows per statement. Few sizes, so that SQLite's prepared statements are found again."""
+
+_MAX_DAMAGED_KEPT: Final = 64
+"""Damaged segments kept for inspection; of later ones only the place is kept."""
+
+_SEGMENTS: Final = "REPLACE INTO segment (queue_id, first_number, last_number, count, crc, body) VALUES {}"
+_QUEUES: Final = """
+INSERT INTO queue (queue_id, head, marks, crc) VALUES {}
+ON CONFLICT DO UPDATE SET head = excluded.head, marks = excluded.marks, crc = excluded.crc
+"""
+_BELOW_HEADS: Final = """
+WITH done(queue_id, head) AS (VALUES {})
+DELETE FROM segment WHERE id IN (
+    SELECT id FROM done CROSS JOIN segment USING (queue_id) WHERE first_number < head AND last_number < head)
+"""
+_SESSIONS: Final = "REPLACE INTO session VALUES {}"
+_SUBSCRIPTIONS: Final = "REPLACE INTO subscription VALUES {}"
+_NO_SUBSCRIPTIONS: Final = "DELETE FROM subscription WHERE (session_id, topic_filter) IN (VALUES {})"
+_OUTBOXES: Final = "REPLACE INTO outbox VALUES {}"
+_RETAINED: Final = "REPLACE INTO retained VALUES {}"
+_NOT_RETAINED: Final = "DELETE FROM retained WHERE topic IN (VALUES {})"
+_INBOUND: Final = "REPLACE INTO inbound VALUES {}"
+_NO_INBOUND: Final = "DELETE FROM inbound WHERE (session_id, packet_id) IN (VALUES {})"
+_OF_SESSION: Final = (
+    "DELETE FROM session WHERE session_id IN (VALUES {})",
+    "DELETE FROM subscription WHERE session_id IN (VALUES {})",
+    "DELETE FROM inbound WHERE session_id IN (VALUES {})",
+    "DELETE FROM queue WHERE queue_id IN (VALUES {})",
+    "DELETE FROM segment WHERE queue_id IN (VALUES {})",
+)
+
+
+class Writer:
+    """Applies batches over a connection that the caller gives, in that connection's thread. Counts what it wrote."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[int, bytes]] = {}  # head and marks as we wrote them, by queue
+        self.damaged: list[DamagedPlace] = []  # to be taken out of the way by the next transaction
+        self.messages_written = 0
+        self.segments_written = 0
+        self.segment_bytes_written = 0
+
+    def forget(self) -> None:
+        """The tables may not be as they were written: write every queue's row anew when it next comes."""
+        self._known.clear()
+
+    def apply(self, connection: sqlite3.Connection, batch: Batch, wall_offset: float) -> None:
+        """Have `batch` on the disk, or nothing of it and an `sqlite3.Error`."""
+        segments = [
+            row
+            for write in batch.queues
+            if write.messages
+            for row in encode_segments(write.queue_id, write.messages, wall_offset)
+        ]
+        changed = self._changed_queues(batch.queues)
+        damaged = len(self.damaged)
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            _remove_sessions(connection, batch.removed_sessions)
+            if damaged:
+                _bury(connection, self.damaged[:damaged])
+            self._write_queues(connection, changed)
+            _write(connection, _SEGMENTS, segments)
+            _write_sessions(connection, batch, wall_offset)
+            _write_retained(connection, batch, wall_offset)
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.rollback()
+            raise
+        del self.damaged[:damaged]
+        self._note(batch, segments, changed)
+
+    def _changed_queues(self, writes: list[QueueWrite]) -> list[tuple[int, int, bytes]]:
+        """(queue_id, head, marks) of those queues whose row is not in the table as it should be."""
+        changed = []
+        for write in writes:
+            marks = encode_marks(write.head, write.acknowledged, write.released)
+            if self._known.get(write.queue_id) != (write.head, marks):
+                changed.append((write.queue_id, write.head, marks))
+        return changed
+
+    def _write_queues(self, connection: sqlite3.Connection, changed: list[tuple[int, int, bytes]]) -> None:
+        """Heads and marks; what lies below a head that moved goes first, so that its pages are used again."""
+        moved = []
+        for queue_id, head, _ in changed:
+            before = self._known.get(queue_id)
+            if before is None or before[0] != head:
+                moved.append((queue_id, head))
+        _write(connection, _BELOW_HEADS, moved)
+        _write(connection, _QUEUES, [rows.sealed(*queue) for queue in changed])
+
+    def _note(self, batch: Batch, segments: list[SegmentRow], changed: list[tuple[int, int, bytes]]) -> None:
+        """The transaction is on the disk."""
+        for session_id in batch.removed_sessions:
+            self._known.pop(session_id, None)
+        for queue_id, head, marks in changed:
+            self._known[queue_id] = (head, marks)
+        self.segments_written += len(segments)
+        for segment in segments:
+            self.messages_written += segment[3]
+            self.segment_bytes_written += len(segment[5])
+
+
+def _remove_sessions(connection: sqlite3.Connection, session_ids: list[int]) -> None:
+    removed = [(session_id,) for session_id in session_ids]
+    for statement in _OF_SESSION:
+        _write(connection, statement, removed)
+
+
+def _write_sessions(connection: sqlite3.Connection, batch: Batch, wall_offset: float) -> None:
+    _write(connection, _OUTBOXES, [rows.sealed(queue_id, name) for queue_id, name in batch.outboxes])
+    _write(connection, _SESSIONS, [rows.session_row(record, wall_offset) for record in batch.sessions])
+    _write(connection, _NO_SUBSCRIPTIONS, batch.removed_subscriptions)
+    _write(connection, _SUBSCRIPTIONS, [rows.subscription_row(record) for record in batch.subscriptions])
+    _write(connection, _NO_INBOUND, [key for key, held in batch.inbound.items() if not held])
+    _write(connection, _INBOUND, [rows.sealed(*key) for key, held in batch.inbound.items() if held])
+
+
+def _write_retained(connection: sqlite3.Connection, batch: Batch, wall_offset: float) -> None:
+    _write(
+        connection, _NOT_RETAINED, [(topic,) for topic, message in batch.retained.items() if message is None]
+    )
+    _write(
+        connection,
+        _RETAINED,
+        [
+            rows.retained_row(topic, message, wall_offset)
+            for topic, message in batch.retained.items()
+            if message is not None
+        ],
+    )
+
+
+def _bury(connection: sqlite3.Connection, places: list[DamagedPlace]) -> None:
+    """Put aside segments that cannot be read, and leave in their place that their numbers are lost."""
+    kept = connection.execute("SELECT count(*) FROM damaged").fetchone()[0]
+    for place in places[: max(0, _MAX_DAMAGED_KEPT - kept)]:
+        connection.execute(
+            "INSERT INTO damaged (queue_id, first_number, last_number, count, crc, body)"
+            " SELECT queue_id, first_number, last_number, count, crc, body FROM segment"
+            " WHERE id = ? AND queue_id = ? AND first_number = ?",
+            (place.segment_id, place.queue_id, place.first_number),
+        )
+    stones = [tombstone(place.queue_id, place.first_number, place.last_number) for place in places]
+    connection.executemany(
+        "UPDATE segment SET last_number = ?, count = ?, crc = ?, body = ? WHERE queue_id = ? AND first_number = ?",
+        [(last, count, crc, body, queue_id, first) for queue_id, first, last, count, crc, body in stones],
+    )
+
+
+def _write(connection: sqlite3.Connection, statement: str, values: Sequence[Sequence[object]]) -> None:
+    """Execute `statement` with `{}` replaced by the rows of `values`, in as few steps as the chunk sizes allow."""
+    at = 0
+    for size in _CHUNK_SIZES:
+        while len(values) - at >= size:
+            chunk = values[at : at + size]
+            connection.execute(
+                _sql(statement, len(chunk[0]), size), [value for row in chunk for value in row]
+            )
+            at += size
+
+
+@cache
+def _sql(statement: str, columns: int, size: int) -> str:
+    return statement.format(",".join([f"({','.join('?' * columns)})"] * size))

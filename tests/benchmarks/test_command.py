@@ -1,0 +1,72 @@
+"""The command against a real broker: small loads, whole path, exit status and files."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from benchmarks.__main__ import main, order_of_round, parse_brokers
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+
+
+def test_brokers_may_come_twice() -> None:
+    assert list(parse_brokers("mosquitto,edge-broker,mosquitto")) == [
+        "mosquitto",
+        "edge-broker",
+        "mosquitto (2)",
+    ]
+
+
+def test_an_unknown_broker_is_refused() -> None:
+    result = CliRunner().invoke(main, ["--brokers", "nobody"])
+    assert result.exit_code == 2
+    assert "'nobody' is not one of edge-broker" in result.output
+
+
+def test_each_round_begins_with_another_broker() -> None:
+    assert ["".join(order_of_round(list("abc"), number)) for number in range(4)] == [
+        "abc",
+        "bca",
+        "cab",
+        "abc",
+    ]
+
+
+@pytest.mark.needs("mosquitto")
+@pytest.mark.parametrize("version", ["3.1.1", "5"])
+def test_the_whole_path_with_mosquitto(tmp_path: Path, version: str) -> None:
+    page, raw = tmp_path / "new" / "page.md", tmp_path / "raw.json"
+    load = "--quick --seconds 0.2 --backlog 2000 --qos 1 --scenario 1to1 --scenario 200to1 --scenario offline"
+    output = ["--write", str(page), "--json", str(raw)]
+    result = run("--brokers", "mosquitto,mosquitto", "--version", version, *load.split(), *output)
+    assert result.returncode == 0, result.stderr
+    runs = json.loads(raw.read_text())["runs"]
+    assert len(runs) == 6
+    assert {one["failure"] for one in runs} == {None}
+    assert all(one["figures"]["cpu_us_per_message"] > 0.5 for one in runs if one["scenario"] == "1to1-qos1")
+    assert all(
+        one["figures"]["drain_messages_per_second"] > 1_000 for one in runs if one["scenario"] == "offline"
+    )
+    text = page.read_text()
+    assert "| 1 publisher → 1 subscriber, W 200 | mosquitto (2) |" in text
+    assert "persistence false" in text
+    assert result.stderr.count("\n") == 6
+
+
+@pytest.mark.needs("mosquitto")
+def test_the_flood_loses_nothing(tmp_path: Path) -> None:
+    raw = tmp_path / "raw.json"
+    result = run("--brokers", "mosquitto", "--quick", "--scenario", "flood", "--json", str(raw))
+    assert result.returncode == 0, result.stderr
+    (one,) = json.loads(raw.read_text())["runs"]
+    assert one["figures"]["flood_messages_per_second"] > 10_000
+    assert one["figures"]["samples"] > 10
