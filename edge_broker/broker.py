@@ -69,7 +69,7 @@ class Broker:
         self.store: Store
         self._listeners: list[Listener] = []
         self._http: HttpServer | None = None
-        self._tick_requested = False
+        self.tick_requested = False
         self._sweeper: asyncio.TimerHandle | None = None
         self._reads: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop
@@ -212,12 +212,12 @@ class Broker:
 
     def request_tick(self) -> None:
         """Have `_tick` run at the end of this turn."""
-        if not self._tick_requested:
-            self._tick_requested = True
+        if not self.tick_requested:
+            self.tick_requested = True
             self._loop.call_soon(self._tick)
 
     def _tick(self) -> None:
-        self._tick_requested = False
+        self.tick_requested = False
         router = self.router
         pending = router.pending
         if not pending.empty:

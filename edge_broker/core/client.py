@@ -92,6 +92,7 @@ class Client:
     What the server allows, set before `on_connected`: `receive_maximum` QoS > 0 publishes unacknowledged,
     `max_packet_bytes` (0 = no limit), `maximum_qos`, `retain_available`, `topic_alias_maximum`, `keep_alive` in seconds.
     `wake` is called when there is output where there was none. `writable` is the transport's: its owner sets it.
+    `sent_away`: the server itself ended the connection, with DISCONNECT.
     """
 
     __slots__ = (
@@ -114,6 +115,7 @@ class Client:
         "output",
         "receive_maximum",
         "retain_available",
+        "sent_away",
         "session_present",
         "topic_alias_maximum",
         "version",
@@ -144,7 +146,7 @@ class Client:
         )
         self.version = request.version
         self.output: list[bytes] = []
-        self.connected = self.closed = False
+        self.connected = self.closed = self.sent_away = False
         self.writable = True
         self.last_sent_at = self.last_received_at = 0.0
         self._deadline: float | None = None  # for CONNACK, later for PINGRESP
@@ -222,6 +224,7 @@ class Client:
             self._expected.pop(packet.packet_id, None)
             self._handler.on_suback(packet.packet_id, packet.reason_codes)
         elif isinstance(packet, Disconnect) and self.version >= const.MQTT_5:
+            self.sent_away = True
             self._close()
             self._handler.on_closed(packet.reason_code, _said(packet.properties))
         else:

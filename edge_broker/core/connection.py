@@ -139,8 +139,10 @@ class Connection:
                     self._handle_ack(packet)
                 else:
                     self._handle(packet)
+                if not decoder.more:
+                    return False
                 if decoder.at >= stop_at or deliveries <= 0:
-                    return decoder.buffered_bytes > 0 and not self.paused and self.end is None
+                    return not self.paused and self.end is None
         except MqttError as error:
             self.fail(error.reason_code, error.detail)
         return False

@@ -27,6 +27,7 @@ class Hub(Protocol):
     router: Router
     connections: set[Connection]
     max_connections: int
+    tick_requested: bool
 
     def request_tick(self) -> None:
         """Have the output flushed and the store told, at the end of this turn of the event loop."""
@@ -73,7 +74,8 @@ class StreamProtocol(asyncio.Protocol):
                 self._pause_if_full()
         except Exception:
             self._break()
-        self._hub.request_tick()
+        if not self._hub.tick_requested:
+            self._hub.request_tick()
 
     def eof_received(self) -> bool:
         return False

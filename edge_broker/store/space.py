@@ -11,7 +11,8 @@ from typing import Final
 
 _LEAST_FREE_PAGES: Final = 1_024
 _FREE_OF_ALL: Final = 0.75
-_PAGES_PER_STEP: Final = 512
+_PAGES_PER_STEP: Final = 256
+"""Well below SQLite's page cache: pages that are cut off are dirty for a moment, and written if they do not fit there."""
 
 
 def give_back(connection: sqlite3.Connection) -> bool:

@@ -77,6 +77,7 @@ class Decoder:
         "_valid_block",
         "at",
         "max_packet_bytes",
+        "more",
         "topic_alias_maximum",
         "version",
     )
@@ -100,6 +101,7 @@ class Decoder:
         self._puback = Ack(const.PUBACK, 0)
         self._buffer = b""
         self.at = 0  # how far `_buffer` is handled; read by whoever works within a budget
+        self.more = False  # whether anything was left behind the packet handed out last
         self._needed = 0  # bytes that the packet at `at` is known to take, while it is incomplete
         self._tail = bytearray()  # what came behind `_buffer`, joined to it once that packet is complete
 
@@ -170,6 +172,7 @@ class Decoder:
                 self.at = 0
             return None
         self.at = end
+        self.more = end < have
         if first & 0xF0 == 0x30:
             return self._decode_publish(buffer, first, at, body, end)
         if first == 0x40 and length == 2:
