@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import ssl
 from collections.abc import Callable
@@ -49,23 +50,16 @@ class Listener:
             self._context = server_context(certificate, key, client_ca, require)
 
     async def start(self) -> None:
-        """Bind and serve; `OSError` if the address cannot be had."""
+        """Bind and serve; `OSError` with the address as its file name if it cannot be had."""
         self.load_certificates()
-        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-        sock = socket.socket(family, socket.SOCK_STREAM)
         try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if self._host == "::" else 1)
-            sock.bind((self._host, self._port))
-            sock.setblocking(False)
-            loop = asyncio.get_running_loop()
-            self._server = await loop.create_server(self._factory(), sock=sock, backlog=_BACKLOG)
-        except BaseException:
-            sock.close()
-            raise
+            sock = _bind(self._host, self._port)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self.url) from error
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(self._factory(), sock=sock, backlog=_BACKLOG)
         host, port = sock.getsockname()[:2]
-        self.name = f"[{host}]:{port}" if family == socket.AF_INET6 else f"{host}:{port}"
+        self.name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     def _factory(self) -> Callable[[], asyncio.Protocol]:
         if self._context is None:
@@ -81,3 +75,26 @@ class Listener:
         if self._server is not None:
             self._server.close()
             self._server = None
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """A bound socket; an empty host is every interface, of both IP versions where the machine has them."""
+    if not host:
+        try:
+            return _bind("::", port)
+        except OSError as error:
+            if error.errno != errno.EAFNOSUPPORT:
+                raise
+            host = "0.0.0.0"
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if host == "::" else 1)
+        sock.bind((host, port))
+        sock.setblocking(False)
+    except BaseException:
+        sock.close()
+        raise
+    return sock

@@ -53,7 +53,7 @@ class StreamProtocol(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         hub = self._hub
         peer = transport.get_extra_info("peername")
-        address = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "local"
+        address = f"{peer[0].removeprefix('::ffff:')}:{peer[1]}" if isinstance(peer, tuple) else "local"
         self._connection = Connection(hub.router, self, time.monotonic(), address, self._listener)
         if len(hub.connections) >= hub.max_connections:
             hub.router.counters.refuse("max_connections")

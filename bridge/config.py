@@ -1,0 +1,323 @@
+"""What can be configured of a bridge, and how `[[bridges]]` is read: registered as a section by the command line.
+
+A rule carries the topics of one filter across. As in mosquitto's bridges, both sides see the same filter, each behind a
+prefix of its own: `local_prefix` + filter here, `remote_prefix` + filter upstream, and a topic that crosses has the one
+prefix replaced by the other. Files are opened while reading, to say what is wrong with them before anything starts;
+secrets are read when they are needed and are nowhere in the model.
+"""
+
+from __future__ import annotations
+
+import socket
+from itertools import combinations
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, NamedTuple
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta
+
+from edge_broker.config.bind import Bind
+from edge_broker.config.checks import check_ca, check_certificate, check_file
+from edge_broker.config.model import DAY_SECONDS, Section
+from edge_broker.config.reading import Reading
+from edge_broker.errors import ConfigError, MqttError
+from edge_broker.wire.topics import SHARE_PREFIX, check_topic_filter
+
+_SETTLED_LATER: Final[Any] = None  # the default of a key that `__post_init__` settles from the others
+_DEFAULT_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
+_OTHER_SCHEMES: Final = {"tcp": "mqtt", "ssl": "mqtts", "tls": "mqtts", "http": "mqtt", "https": "mqtts"}
+_URL_HINT: Final = '"mqtts://broker.example.com:8883", or "mqtt://127.0.0.1:1883" where a sidecar encrypts'
+
+
+class Upstream(NamedTuple):
+    """One place where the upstream may be reached."""
+
+    host: str
+    port: int
+    tls: bool
+
+    def __str__(self) -> str:
+        return f"{'mqtts' if self.tls else 'mqtt'}://{Bind(self.host, self.port)}"
+
+
+def parse_upstream(url: str) -> Upstream:
+    """Take `mqtt://HOST[:PORT]` or `mqtts://HOST[:PORT]` apart; `ConfigError` without a key says what is wrong."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise ConfigError("", f"is no URL: {error}", _URL_HINT) from None
+    if parts.username is not None or parts.password is not None:
+        raise ConfigError("", "has a name or a password in it", "use username and password_file")
+    if parts.scheme in ("ws", "wss"):
+        raise ConfigError("", f"{parts.scheme} is not available yet", _URL_HINT)
+    if parts.scheme not in _DEFAULT_PORTS:
+        meant = _OTHER_SCHEMES.get(parts.scheme)
+        hint = f"write {meant}://{parts.netloc}" if meant else _URL_HINT
+        raise ConfigError("", "must begin with mqtt:// or mqtts://", hint)
+    if not parts.hostname:
+        raise ConfigError("", "has no host", _URL_HINT)
+    if parts.path.strip("/") or parts.query or parts.fragment:
+        raise ConfigError("", "has something after its port", _URL_HINT)
+    if port == 0:
+        raise ConfigError("", "has port 0", "a whole number from 1 to 65535")
+    return Upstream(parts.hostname, port or _DEFAULT_PORTS[parts.scheme], parts.scheme == "mqtts")
+
+
+class RuleConfig(Section, frozen=True):
+    """Which topics cross, and what they are called on the other side."""
+
+    filter: Annotated[
+        str, Meta(description="The topics that cross, without their prefixes.", examples=['"sensors/#"'])
+    ]
+    local_prefix: Annotated[str, Meta(description="What stands before the filter here.")] = ""
+    remote_prefix: Annotated[str, Meta(description="What stands before the filter upstream.")] = ""
+    qos: Annotated[
+        int, Meta(ge=0, le=2, description="At most this; a message sent at a lower QoS keeps it.")
+    ] = 1
+
+    def __post_init__(self) -> None:
+        for key, prefix in (("local_prefix", self.local_prefix), ("remote_prefix", self.remote_prefix)):
+            if "+" in prefix or "#" in prefix or "\0" in prefix:
+                raise ConfigError(key, "may not have wildcards", "wildcards belong in filter")
+            if prefix.startswith(SHARE_PREFIX):
+                raise ConfigError(key, "may not be a shared subscription", "leave $share/… out")
+        if self.filter.startswith(SHARE_PREFIX):
+            raise ConfigError("filter", "may not be a shared subscription", "leave $share/… out")
+        for side, whole in (("here", self.local_filter), ("upstream", self.remote_filter)):
+            try:
+                check_topic_filter(whole)
+            except MqttError as error:
+                hint = "end the prefix with /" if "whole" in error.detail and whole != self.filter else ""
+                raise ConfigError(
+                    "filter", f"{whole!r} ({side}) is no filter: {error.detail}", hint
+                ) from None
+
+    @property
+    def local_filter(self) -> str:
+        """What matches here."""
+        return self.local_prefix + self.filter
+
+    @property
+    def remote_filter(self) -> str:
+        """What matches upstream."""
+        return self.remote_prefix + self.filter
+
+
+class BridgeConfig(Section, frozen=True):
+    """One upstream, what goes up to it and what comes down. A message leaves the disk when the upstream acknowledged it."""
+
+    urls: Annotated[
+        tuple[Annotated[str, Meta(examples=['"mqtts://broker.example.com:8883"'])], ...],
+        Meta(
+            description="Where the upstream is: `mqtts://host:8883` or `mqtt://host:1883`. Several are tried in turn."
+        ),
+    ]
+    name: Annotated[
+        str,
+        Meta(
+            description="Its name in the log, the metrics and the store: letters, digits, `.`, `-`, `_`. What waits for "
+            "the upstream is found again by it."
+        ),
+    ] = "upstream"
+    client_id: Annotated[
+        str,
+        Meta(
+            description="Unique at the upstream: of two clients of one name each expels the other.",
+            extra={"default": "edge-broker-HOSTNAME-NAME"},
+        ),
+    ] = _SETTLED_LATER
+    username: Annotated[str | None, Meta(description="The name to log in with.")] = None
+    password_file: Annotated[
+        Path | None,
+        Meta(
+            description="The file with the password, read at each connect. A line feed at its end does not count."
+        ),
+    ] = None
+    ca: Annotated[
+        Path | None,
+        Meta(
+            description="The CA certificates, PEM, that may vouch for the upstream; without it the system's."
+        ),
+    ] = None
+    certificate: Annotated[Path | None, Meta(description="Our certificate, with its chain, PEM (mTLS).")] = (
+        None
+    )
+    key: Annotated[Path | None, Meta(description="Its private key, PEM, without a passphrase.")] = None
+    server_name: Annotated[
+        str | None,
+        Meta(
+            description="The name that the upstream's certificate must have.",
+            extra={"default": "the host in the URL"},
+            examples=['"broker.example.com"'],
+        ),
+    ] = None
+    version: Annotated[
+        Literal["auto", "5", "3.1.1"],
+        Meta(description="MQTT's version; `auto` tries 5 and falls back to 3.1.1."),
+    ] = "auto"
+    keep_alive_seconds: Annotated[
+        int,
+        Meta(ge=0, le=65_535, description="The keep alive of the connection upstream; 0 is off."),
+    ] = 60
+    window: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=65_535,
+            description="Messages sent and not yet acknowledged at most; the upstream's own limit counts where it is "
+            "lower.",
+        ),
+    ] = 500
+    connect_timeout_seconds: Annotated[
+        float, Meta(ge=0.1, le=3_600, description="For the connection and its TLS handshake.")
+    ] = 10.0
+    connack_timeout_seconds: Annotated[
+        float, Meta(ge=0.1, le=3_600, description="For the answer to our CONNECT.")
+    ] = 10.0
+    puback_timeout_seconds: Annotated[
+        float,
+        Meta(ge=0.1, le=3_600, description="For any acknowledgement; then we connect anew and send again."),
+    ] = 30.0
+    backoff_initial_seconds: Annotated[
+        float, Meta(ge=0.01, le=3_600, description="The pause after a first failure; it doubles with each.")
+    ] = 1.0
+    backoff_max_seconds: Annotated[
+        float, Meta(ge=0.01, le=86_400, description="The longest pause between two tries.")
+    ] = 60.0
+    session_expiry_seconds: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=4_294_967_295,
+            description="How long the upstream keeps what comes down for us while we are away. 7 days by default.",
+        ),
+    ] = 7 * DAY_SECONDS
+    out: Annotated[tuple[RuleConfig, ...], Meta(description="What goes up: a list of rules, see below.")] = ()
+    in_: Annotated[
+        tuple[RuleConfig, ...], Meta(description="What comes down: a list of rules, see below.")
+    ] = msgspec.field(default=(), name="in")
+
+    def __post_init__(self) -> None:
+        allowed = self.name.replace(".", "").replace("-", "").replace("_", "")
+        if not (allowed.isascii() and allowed.isalnum() and len(self.name) <= 64):
+            raise ConfigError(
+                "name", "must be 1 to 64 letters, digits, '.', '-' and '_'", 'for instance name = "cloud"'
+            )
+        if self.client_id is _SETTLED_LATER:
+            msgspec.structs.force_setattr(
+                self, "client_id", f"edge-broker-{socket.gethostname()}-{self.name}"
+            )
+        elif not self.client_id or "\0" in self.client_id or len(self.client_id.encode()) > 65_535:
+            raise ConfigError("client_id", "must be text of 1 to 65535 bytes", "leave it out for the default")
+
+    @property
+    def upstreams(self) -> tuple[Upstream, ...]:
+        """`urls` taken apart, in their order."""
+        return tuple(parse_upstream(url) for url in self.urls)
+
+    @property
+    def exposes_password(self) -> bool:
+        """Whether a password would cross a network unencrypted."""
+        return self.password_file is not None and any(
+            not upstream.tls and not Bind(upstream.host, upstream.port).is_loopback
+            for upstream in self.upstreams
+        )
+
+    def read_password(self) -> bytes | None:
+        """The password as its file has it now, None without one; raises OSError."""
+        if self.password_file is None:
+            return None
+        return self.password_file.read_bytes().removesuffix(b"\n").removesuffix(b"\r")
+
+
+def parse_bridges(data: object, reading: Reading) -> tuple[BridgeConfig | None, ...]:
+    """What `[[bridges]]` says; every mistake in it goes to the reading."""
+    bridges = reading.structs(data, BridgeConfig, "bridges")
+    for position, bridge in enumerate(bridges):
+        if bridge is not None:
+            _check_bridge(bridge, f"bridges[{position}]", reading)
+    found = [
+        (f"bridges[{position}]", bridge) for position, bridge in enumerate(bridges) if bridge is not None
+    ]
+    for (_, earlier), (key, bridge) in combinations(found, 2):
+        if bridge.name == earlier.name and not reading.is_wrong(f"{key}.name"):
+            reading.mistake(
+                f"{key}.name",
+                f"{bridge.name!r} is the name of another bridge too",
+                "give each a name of its own",
+            )
+        if (
+            bridge.client_id == earlier.client_id
+            and bridge.name != earlier.name
+            and set(bridge.urls) & set(earlier.urls)
+        ):
+            reading.mistake(
+                f"{key}.client_id",
+                f"is the one of bridge {earlier.name!r} at the same upstream",
+                "each would expel the other",
+            )
+    return tuple(bridges)
+
+
+def _check_bridge(bridge: BridgeConfig, key: str, reading: Reading) -> None:
+    if not bridge.urls:
+        reading.mistake(f"{key}.urls", "is empty", f"write urls = [{_URL_HINT.partition(',')[0]}]")
+    for position, url in enumerate(bridge.urls):
+        try:
+            parse_upstream(url)
+        except ConfigError as error:
+            reading.adopt(error, f"{key}.urls[{position}]")
+    if (
+        not bridge.out
+        and not bridge.in_
+        and not reading.is_wrong(f"{key}.out")
+        and not reading.is_wrong(f"{key}.in")
+    ):
+        reading.mistake(
+            f"{key}.out", "has no rule, and neither has in", 'write out = [{ filter = "sensors/#" }]'
+        )
+    if bridge.backoff_max_seconds < bridge.backoff_initial_seconds:
+        reading.mistake(
+            f"{key}.backoff_max_seconds",
+            f"is less than backoff_initial_seconds = {bridge.backoff_initial_seconds:g}",
+            "write at least as much",
+        )
+    _check_tls(bridge, key, reading)
+    _check_password(bridge, key, reading)
+
+
+def _check_tls(bridge: BridgeConfig, key: str, reading: Reading) -> None:
+    if not reading.is_wrong(f"{key}.urls") and not any(upstream.tls for upstream in bridge.upstreams):
+        for name in ("ca", "certificate", "key", "server_name"):
+            if getattr(bridge, name) is not None:
+                reading.mistake(
+                    f"{key}.{name}", "has no meaning without TLS", "use mqtts:// in urls, or leave it out"
+                )
+        return
+    if bridge.ca is not None:
+        check_ca(bridge.ca, f"{key}.ca", reading)
+    if bridge.certificate is not None and bridge.key is not None:
+        check_certificate(bridge.certificate, bridge.key, key, reading)
+    elif bridge.certificate is not None:
+        reading.mistake(
+            f"{key}.key", "is missing, and certificate needs it", 'write key = "/path/to/key.pem"'
+        )
+    elif bridge.key is not None:
+        reading.mistake(
+            f"{key}.certificate",
+            "is missing, and key needs it",
+            'write certificate = "/path/to/certificate.pem"',
+        )
+
+
+def _check_password(bridge: BridgeConfig, key: str, reading: Reading) -> None:
+    if bridge.password_file is None or not check_file(bridge.password_file, f"{key}.password_file", reading):
+        return
+    if bridge.username is None:
+        reading.mistake(f"{key}.username", "is missing, and password_file needs it", 'write username = "…"')
+    if not bridge.read_password():
+        reading.mistake(
+            f"{key}.password_file", f"{bridge.password_file} is empty", "write the password into it"
+        )

@@ -1,0 +1,220 @@
+"""`[[bridges]]`: what a right one becomes, and what a wrong one is told."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from bridge.config import BridgeConfig, RuleConfig, Upstream, parse_bridges, parse_upstream
+from edge_broker.config.reading import Reading
+from edge_broker.errors import ConfigError
+from tests.config.certificates import write_pair
+
+RULE = {"filter": "sensors/#"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("bridge")
+    write_pair(path, "pi")
+    write_pair(path, "other")
+    (path / "password").write_bytes(b"secret\r\n")
+    (path / "empty").write_bytes(b"\n")
+    return path
+
+
+def read(
+    folder: Path, *tables: dict[str, object]
+) -> tuple[tuple[BridgeConfig | None, ...], list[ConfigError]]:
+    reading = Reading(folder)
+    return parse_bridges(list(tables), reading), reading.mistakes
+
+
+def read_right(folder: Path, table: dict[str, object]) -> BridgeConfig:
+    (bridge,), mistakes = read(folder, table)
+    assert mistakes == []
+    assert bridge is not None
+    return bridge
+
+
+def test_the_promised_defaults(folder: Path) -> None:
+    bridge = read_right(folder, {"urls": ["mqtts://up.example.com"], "out": [RULE]})
+    assert bridge.name == "upstream"
+    assert bridge.client_id == f"edge-broker-{socket.gethostname()}-upstream"
+    assert bridge.upstreams == (Upstream("up.example.com", 8883, True),)
+    assert (bridge.version, bridge.window, bridge.keep_alive_seconds) == ("auto", 500, 60)
+    assert (bridge.connect_timeout_seconds, bridge.connack_timeout_seconds) == (10.0, 10.0)
+    assert bridge.puback_timeout_seconds == 30.0
+    assert (bridge.backoff_initial_seconds, bridge.backoff_max_seconds) == (1.0, 60.0)
+    assert bridge.session_expiry_seconds == 7 * 24 * 3600
+    assert bridge.out == (RuleConfig(filter="sensors/#", local_prefix="", remote_prefix="", qos=1),)
+    assert bridge.in_ == ()
+    assert bridge.read_password() is None
+    assert bridge.exposes_password is False
+
+
+def test_what_the_table_says_counts(folder: Path) -> None:
+    bridge = read_right(
+        folder,
+        {
+            "name": "cloud",
+            "urls": ["mqtts://a.example.com:443", "mqtts://[2001:db8::1]"],
+            "client_id": "pi-1",
+            "username": "pi",
+            "password_file": "password",
+            "ca": "other.crt",
+            "certificate": "pi.crt",
+            "key": "pi.key",
+            "server_name": "mesh.internal",
+            "version": "3.1.1",
+            "out": [{"filter": "a/#", "local_prefix": "l/", "remote_prefix": "r/", "qos": 2}],
+            "in": [{"filter": "commands/+", "remote_prefix": "pi-1/"}],
+        },
+    )
+    assert (bridge.name, bridge.client_id, bridge.server_name) == ("cloud", "pi-1", "mesh.internal")
+    assert [str(upstream) for upstream in bridge.upstreams] == [
+        "mqtts://a.example.com:443",
+        "mqtts://[2001:db8::1]:8883",
+    ]
+    assert bridge.read_password() == b"secret"
+    assert bridge.certificate == folder / "pi.crt"
+    assert (bridge.out[0].local_filter, bridge.out[0].remote_filter, bridge.out[0].qos) == (
+        "l/a/#",
+        "r/a/#",
+        2,
+    )
+    assert (bridge.in_[0].local_filter, bridge.in_[0].remote_filter) == ("commands/+", "pi-1/commands/+")
+
+
+def test_a_single_topic_may_get_another_name(folder: Path) -> None:
+    rule = {"filter": "", "local_prefix": "temperature", "remote_prefix": "pi/1/temperature"}
+    bridge = read_right(folder, {"urls": ["mqtt://h"], "out": [rule]})
+    assert (bridge.out[0].local_filter, bridge.out[0].remote_filter) == ("temperature", "pi/1/temperature")
+
+
+@pytest.mark.parametrize(
+    ("url", "exposes"),
+    [("mqtt://127.0.0.1", False), ("mqtt://localhost", False), ("mqtts://h", False), ("mqtt://h", True)],
+)
+def test_a_password_in_the_clear_is_noticed(folder: Path, url: str, exposes: bool) -> None:
+    table: dict[str, object] = {"urls": [url], "out": [RULE], "username": "u", "password_file": "password"}
+    assert read_right(folder, table).exposes_password is exposes
+
+
+def test_no_secret_is_in_the_model(folder: Path) -> None:
+    table: dict[str, object] = {
+        "urls": ["mqtts://h"],
+        "out": [RULE],
+        "username": "u",
+        "password_file": "password",
+    }
+    assert "secret" not in repr(read_right(folder, table))
+
+
+@pytest.mark.parametrize(
+    ("url", "upstream"),
+    [
+        ("mqtt://127.0.0.1", Upstream("127.0.0.1", 1883, False)),
+        ("mqtt://h:1/", Upstream("h", 1, False)),
+        ("MQTTS://Broker.Example.COM", Upstream("broker.example.com", 8883, True)),
+        ("mqtts://[::1]:9", Upstream("::1", 9, True)),
+    ],
+)
+def test_urls_are_taken_apart(url: str, upstream: Upstream) -> None:
+    assert parse_upstream(url) == upstream
+
+
+GOOD: dict[str, object] = {"urls": ["mqtts://h"], "out": [RULE]}
+WRONG: list[tuple[dict[str, object], str, str, str]] = [
+    ({"urls": "mqtts://h"}, "urls", "must be a list", 'urls = ["mqtts://broker.example.com:8883"]'),
+    ({"urls": []}, "urls", "is empty", "mqtts://"),
+    ({"urls": ["mqtts://h", 5]}, "urls[1]", "must be text in quotes, not a number", "mqtts://"),
+    ({"urls": ["mqtts://h", "h:1883"]}, "urls[1]", "must begin with mqtt:// or mqtts://", "mqtts://"),
+    ({"urls": ["ssl://h:8883"]}, "urls[0]", "must begin with", "write mqtts://h:8883"),
+    ({"urls": ["tcp://h"]}, "urls[0]", "must begin with", "write mqtt://h"),
+    ({"urls": ["wss://h/mqtt"]}, "urls[0]", "wss is not available yet", "mqtts://"),
+    ({"urls": ["mqtts://"]}, "urls[0]", "has no host", "mqtts://"),
+    ({"urls": ["mqtts://h:99999"]}, "urls[0]", "is no URL", "mqtts://"),
+    ({"urls": ["mqtts://h:0"]}, "urls[0]", "has port 0", "1 to 65535"),
+    ({"urls": ["mqtts://h/topic"]}, "urls[0]", "something after its port", "mqtts://"),
+    ({"urls": ["mqtts://me:hunter2@h"]}, "urls[0]", "a name or a password", "password_file"),
+    ({"name": "a b"}, "name", "letters, digits", "cloud"),
+    ({"name": ""}, "name", "letters, digits", "cloud"),
+    ({"name": "x" * 65}, "name", "1 to 64", "cloud"),
+    ({"client_id": ""}, "client_id", "1 to 65535 bytes", "leave it out"),
+    ({"version": 5}, "version", "must be text, not a number", '"5"'),
+    ({"version": "4"}, "version", "cannot be '4'", '"3.1.1"'),
+    ({"window": 0}, "window", "out of range", "1 to 65535"),
+    ({"windw": 5}, "windw", "not a known key", "did you mean window?"),
+    ({"password": "hunter2"}, "password", "not a known key", "did you mean password_file?"),
+    ({"in_": [RULE]}, "in_", "not a known key", "did you mean in?"),
+    ({"backoff_max_seconds": 0.5}, "backoff_max_seconds", "less than backoff_initial_seconds = 1", "as much"),
+    ({"out": []}, "out", "has no rule", "filter"),
+    ({"out": RULE}, "out", "must be a list of tables", "out = [ {"),
+    ({"out": [{}]}, "out[0].filter", "is missing", 'filter = "sensors/#"'),
+    ({"out": [{"filter": "a/#/b"}]}, "out[0].filter", "'a/#/b' (here) is no filter: '#' must be", ""),
+    ({"out": [{"filter": ""}]}, "out[0].filter", "an empty topic filter", ""),
+    (
+        {"out": [{"filter": "#", "remote_prefix": "pi"}]},
+        "out[0].filter",
+        "'pi#' (upstream)",
+        "end the prefix with /",
+    ),
+    (
+        {"out": [{"filter": "a", "local_prefix": "+/"}]},
+        "out[0].local_prefix",
+        "wildcards",
+        "belong in filter",
+    ),
+    ({"out": [{"filter": "$share/g/a"}]}, "out[0].filter", "shared subscription", "leave $share"),
+    (
+        {"out": [{"filter": "a", "remote_prefix": "$share/g/"}]},
+        "out[0].remote_prefix",
+        "shared subscription",
+        "",
+    ),
+    ({"in": [{"filter": "a", "qos": 3}]}, "in[0].qos", "3 is out of range", "0 to 2"),
+    ({"in": [RULE, {"filter": "a", "prefix": ""}]}, "in[1].prefix", "not a known key", "_prefix"),
+    ({"urls": ["mqtt://h"], "ca": "pi.crt"}, "ca", "no meaning without TLS", "mqtts://"),
+    ({"urls": ["mqtt://h"], "server_name": "x"}, "server_name", "no meaning without TLS", "mqtts://"),
+    ({"ca": "gone.crt"}, "ca", "No such file", "relative paths start at"),
+    ({"ca": "password"}, "ca", "no certificate in it", "PEM"),
+    ({"certificate": "pi.crt"}, "key", "is missing, and certificate needs it", "key ="),
+    ({"key": "pi.key"}, "certificate", "is missing, and key needs it", "certificate ="),
+    ({"certificate": "pi.crt", "key": "other.key"}, "key", "is not the key of", "made together"),
+    ({"password_file": "password"}, "username", "is missing, and password_file needs it", "username"),
+    ({"username": "u", "password_file": "gone"}, "password_file", "No such file", "relative paths"),
+    ({"username": "u", "password_file": "empty"}, "password_file", "is empty", "write the password"),
+]
+
+
+@pytest.mark.parametrize(("changes", "key", "problem", "hint"), WRONG)
+def test_a_wrong_key_is_explained_and_nothing_else(
+    folder: Path, changes: dict[str, object], key: str, problem: str, hint: str
+) -> None:
+    _, mistakes = read(folder, GOOD | changes)
+    (mistake,) = mistakes
+    assert mistake.key == f"bridges[0].{key}"
+    assert problem in mistake.problem
+    assert hint in mistake.hint
+    assert "hunter2" not in str(mistake)
+
+
+def test_two_bridges_need_two_names(folder: Path) -> None:
+    _, (mistake,) = read(folder, GOOD, GOOD)
+    assert (mistake.key, "another bridge" in mistake.problem) == ("bridges[1].name", True)
+
+
+def test_two_bridges_to_one_upstream_need_two_client_ids(folder: Path) -> None:
+    one, other = GOOD | {"name": "a", "client_id": "x"}, GOOD | {"name": "b", "client_id": "x"}
+    _, (mistake,) = read(folder, one, other)
+    assert (mistake.key, "bridge 'a'" in mistake.problem) == ("bridges[1].client_id", True)
+    assert read(folder, one, other | {"urls": ["mqtts://elsewhere"]})[1] == []
+
+
+def test_a_single_table_is_no_list(folder: Path) -> None:
+    reading = Reading(folder)
+    parse_bridges(GOOD, reading)
+    assert reading.mistakes[0].hint == "write [[bridges]], with two brackets on each side"

@@ -1,0 +1,123 @@
+"""`edge-broker check`: OK and what the file would do, or every mistake and 2."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from edge_broker.cli import main
+from tests.config.certificates import write_pair
+
+
+@pytest.fixture(autouse=True)
+def _home(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("STATE_DIRECTORY", "XDG_STATE_HOME", "EDGE_BROKER_DATA_DIR", "EDGE_BROKER_LOG_LEVEL"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("HOME", "/home/pi")
+
+
+def check(folder: Path, text: str) -> tuple[Path, Result]:
+    path = folder / "edge-broker.toml"
+    path.write_text(text)
+    return path, CliRunner().invoke(main, ["check", str(path)])
+
+
+def test_an_empty_file_is_right(tmp_path: Path) -> None:
+    path, result = check(tmp_path, "")
+    assert result.exit_code == 0
+    assert result.output == (
+        f"{path}: OK\n"
+        "  data    /home/pi/.local/state/edge-broker\n"
+        "  listen  mqtt://127.0.0.1:1883  anyone on this machine\n"
+        "  http    off\n"
+        "  log     info and worse, as text\n"
+    )
+
+
+LISTENERS = """
+[[listeners]]
+bind = "0.0.0.0:1883"
+anonymous = true
+[[listeners]]
+transport = "tls"
+bind = "*:8883"
+certificate = "gateway.crt"
+key = "gateway.key"
+client_ca = "ca.crt"
+[[listeners]]
+transport = "tls"
+bind = "[::1]:8884"
+certificate = "gateway.crt"
+key = "gateway.key"
+client_ca = "ca.crt"
+anonymous = false
+require_client_certificate = false
+[[listeners]]
+transport = "tls"
+bind = "10.0.0.1:8885"
+certificate = "gateway.crt"
+key = "gateway.key"
+anonymous = true
+"""
+
+
+def test_who_may_connect_is_said_in_words(tmp_path: Path) -> None:
+    write_pair(tmp_path, "gateway")
+    write_pair(tmp_path, "ca")
+    _, result = check(tmp_path, LISTENERS)
+    assert result.exit_code == 0
+    assert [line.removeprefix("  listen  ") for line in result.output.splitlines() if "listen" in line] == [
+        "mqtt://0.0.0.0:1883  ANYONE who reaches it, unencrypted",
+        f"mqtts://*:8883  clients with a certificate of {tmp_path}/ca.crt",
+        f"mqtts://[::1]:8884  clients with a certificate of {tmp_path}/ca.crt; others get as far as their CONNECT",
+        "mqtts://10.0.0.1:8885  ANYONE who reaches it",
+    ]
+
+
+BRIDGE = """
+[[bridges]]
+name = "cloud"
+urls = ["mqtts://a.example.com", "mqtt://b.example.com"]
+client_id = "pi-1"
+username = "pi"
+password_file = "password"
+out = [{ filter = "sensors/#", remote_prefix = "pi/1/" }]
+in = [{ filter = "commands/#", remote_prefix = "pi/1/", qos = 0 }]
+"""
+
+
+def test_bridges_are_described(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("secret")
+    _, result = check(tmp_path, BRIDGE)
+    assert result.exit_code == 0
+    assert "  bridge  cloud: mqtts://a.example.com:8883, mqtt://b.example.com:1883 as pi-1\n" in result.output
+    assert "up    sensors/# -> pi/1/sensors/#, QoS 1 at most\n" in result.output
+    assert "down  pi/1/commands/# -> commands/#, QoS 0 at most\n" in result.output
+    assert "WARNING: its password crosses the network unencrypted; use mqtts://\n" in result.output
+    assert "secret" not in result.output
+
+
+def test_mistakes_are_listed_and_the_exit_code_is_2(tmp_path: Path) -> None:
+    path, result = check(tmp_path, "[log]\nlevel = 'loud'\n[sessions]\nreceive_maximum = 0\n")
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith(f"{path}: 2 mistakes\n  log.level: cannot be 'loud'\n")
+
+
+def test_a_real_process_says_the_same(tmp_path: Path) -> None:
+    def run(text: str) -> subprocess.CompletedProcess[str]:
+        path = tmp_path / "edge-broker.toml"
+        path.write_text(text)
+        command = [sys.executable, "-m", "edge_broker", "check", str(path)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+    right = run("")
+    assert (right.returncode, right.stderr) == (0, "")
+    assert ": OK\n" in right.stdout
+    wrong = run("[[listeners]]\nbind = '0.0.0.0:1883'\n")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert "listeners[0].anonymous: is false, so nobody could connect" in wrong.stderr

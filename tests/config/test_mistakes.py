@@ -1,0 +1,345 @@
+"""What a wrong configuration is told: the key, what is wrong, what to write instead, and all of it at once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from edge_broker.config.loading import ConfigMistakes, load
+from edge_broker.errors import ConfigError
+from tests.config.conftest import Load
+
+TLS = '[[listeners]]\ntransport = "tls"\nbind = "127.0.0.1:8883"\n'
+PAIR = 'certificate = "tls/gateway.crt"\nkey = "tls/gateway.key"\n'
+
+
+def mistakes_in(load_text: Load, text: str, environ: dict[str, str] | None = None) -> tuple[ConfigError, ...]:
+    with pytest.raises(ConfigMistakes) as raised:
+        load_text(text, environ)
+    return raised.value.mistakes
+
+
+SYNTAX = [
+    ("level = info", "line 1, column 12", "not TOML: expected newline", 'level = "info"'),
+    ("[log]\nlevel = True", "line 2, column 9", "not TOML: invalid value", "true and false"),
+    ('a = "x', "end of the file", "unterminated string", "closing quote"),
+    ("a = 1\na = 2\n", "line 2, column 6", "cannot overwrite", "twice"),
+    ("[log]\n[store]\n[log]\n", "line 3, column 5", "cannot declare", "[[listeners]]"),
+    ("level: 1", "line 1, column 6", "expected '='", "key = value"),
+    ('data_dir = "c:\\users"', "line 1, column 17", "invalid hex", "single quotes"),
+]
+
+
+@pytest.mark.parametrize(("text", "key", "problem", "hint"), SYNTAX)
+def test_bad_toml_says_where(load_text: Load, text: str, key: str, problem: str, hint: str) -> None:
+    (mistake,) = mistakes_in(load_text, text)
+    assert mistake.key == key
+    assert problem in mistake.problem
+    assert hint in mistake.hint
+
+
+KEYS = [
+    # unknown keys
+    ("dat_dir = '/x'", "dat_dir", "not a known key", "did you mean data_dir?"),
+    ("[session]", "session", "not a known key", "did you mean sessions?"),
+    ("[sessions]\nreceive-maximum = 1", "sessions.receive-maximum", "not a known", "receive_maximum"),
+    ("[sessions]\nRECEIVE_MAXIMUM = 1", "sessions.RECEIVE_MAXIMUM", "not a known", "receive_maximum"),
+    ("[log]\nxyz = 1", "log.xyz", "not a known key", "there are level, format"),
+    ("receive_maximum = 1", "receive_maximum", "does not belong here", "in [sessions]"),
+    ("[log]\nmax_connections = 1", "log.max_connections", "does not belong here", "in [limits]"),
+    ("anonymous = true", "anonymous", "does not belong here", "in [[listeners]]"),
+    ("[[listeners]]\ndata_dir = '/x'", "listeners[0].data_dir", "does not belong", "top of the file"),
+    # kinds
+    ("data_dir = 5", "data_dir", "must be a path in quotes, not a number", "write data_dir = "),
+    ("data_dir = ''", "data_dir", "is empty", "leave it out"),
+    ("log = 'debug'", "log", "must be one table", ""),
+    ("[[log]]\nlevel = 'debug'", "log", "must be one table", "write [log], with single brackets"),
+    ("[listeners]\nbind = ':1'", "listeners", "must be a list of tables", "write [[listeners]]"),
+    ("listeners = [5]", "listeners[0]", "must be one table", ""),
+    (
+        "[sessions]\nreceive_maximum = '9'",
+        "sessions.receive_maximum",
+        "not text",
+        "without quotes: receive_maximum = 9",
+    ),
+    (
+        "[sessions]\nreceive_maximum = 'many'",
+        "sessions.receive_maximum",
+        "a whole number, not text",
+        "receive_maximum = 1",
+    ),
+    ("[sessions]\nreceive_maximum = 1.5", "sessions.receive_maximum", "not a number with a point", ""),
+    ("[sessions]\nreceive_maximum = true", "sessions.receive_maximum", "not true or false", ""),
+    ("[sessions]\nreceive_maximum = [1]", "sessions.receive_maximum", "not a list", ""),
+    ("[sessions]\nreceive_maximum = {}", "sessions.receive_maximum", "not a table", ""),
+    ("[sessions]\nreceive_maximum = 2025-01-01", "sessions.receive_maximum", "not a date", ""),
+    (
+        "[[listeners]]\nanonymous = 'true'",
+        "listeners[0].anonymous",
+        "not text",
+        "without quotes: anonymous = true",
+    ),
+    (
+        "[[listeners]]\nanonymous = 'yes'",
+        "listeners[0].anonymous",
+        "must be true or false",
+        "anonymous = true",
+    ),
+    (
+        "[[listeners]]\nbind = 1883",
+        "listeners[0].bind",
+        "text in quotes, not a number",
+        'bind = "127.0.0.1:1883"',
+    ),
+    # ranges and words
+    ("[sessions]\nreceive_maximum = 0", "sessions.receive_maximum", "0 is out of range", "from 1 to 65535"),
+    ("[sessions]\nreceive_maximum = 65536", "sessions.receive_maximum", "65536 is out", "from 1 to 65535"),
+    ("[sessions]\nmax_expiry_seconds = -1", "sessions.max_expiry_seconds", "-1 is out", "0 to 4294967295"),
+    (f"[sessions]\nreceive_maximum = {1 << 70}", "sessions.receive_maximum", "out of range", "65535"),
+    (
+        "[limits]\nconnect_timeout_seconds = 0",
+        "limits.connect_timeout_seconds",
+        "0 is out",
+        "a number from 0.1",
+    ),
+    ("[limits]\nconnect_timeout_seconds = inf", "limits.connect_timeout_seconds", "inf is out", "to 3600"),
+    ("[limits]\nconnect_timeout_seconds = nan", "limits.connect_timeout_seconds", "nan is out", "to 3600"),
+    ("[log]\nlevel = 'loud'", "log.level", "cannot be 'loud'", '"debug" or "info" or "warning" or "error"'),
+    ("[log]\nlevel = 1", "log.level", "must be text, not a number", '"debug"'),
+    # listeners
+    ("listeners = []", "listeners", "nobody could connect", "leave it out"),
+    (
+        "[[listeners]]\ntransport = 'ws'",
+        "listeners[0].transport",
+        "'ws' is not available yet",
+        '"tcp" or "tls"',
+    ),
+    ("[[listeners]]\ntransport = 'unix'", "listeners[0].transport", "not available yet", '"tcp" or "tls"'),
+    ("[[listeners]]\ntransport = 'udp'", "listeners[0].transport", "cannot be 'udp'", '"tcp" or "tls"'),
+    ("[[listeners]]\nbind = '1883'", "listeners[0].bind", "has no port", '":1883"'),
+    ("[[listeners]]\nbind = '::1:1883'", "listeners[0].bind", "without brackets", '"[::1]:1883"'),
+    (
+        "[[listeners]]\nbind = '0.0.0.0:1'",
+        "listeners[0].anonymous",
+        "nobody could connect",
+        'transport = "tls"',
+    ),
+    (
+        "[[listeners]]\nbind = ':1'\nanonymous = false",
+        "listeners[0].anonymous",
+        "nobody could",
+        "everybody in that reaches :1",
+    ),
+    (
+        "[[listeners]]\nanonymous = false",
+        "listeners[0].anonymous",
+        "nobody could",
+        "on this machine, and nobody else",
+    ),
+    (
+        TLS + PAIR + "anonymous = false",
+        "listeners[0].anonymous",
+        "nobody could connect",
+        "client_ca lets those",
+    ),
+    (
+        "[[listeners]]\n[[listeners]]",
+        "listeners[1].bind",
+        "is taken by the listener on 127.0.0.1:1883",
+        "of its own",
+    ),
+    (
+        "[[listeners]]\nbind = ':1'\nanonymous = true\n[[listeners]]\nbind = '[::1]:1'",
+        "listeners[1].bind",
+        "[::1]:1 is taken by the listener on :1",
+        "of its own",
+    ),
+    # tls
+    (
+        "[[listeners]]\ncertificate = 'x'",
+        "listeners[0].certificate",
+        "no meaning for tcp",
+        'transport = "tls"',
+    ),
+    (
+        TLS + "key = 'tls/gateway.key'",
+        "listeners[0].certificate",
+        "is missing, and tls needs it",
+        "certificate = ",
+    ),
+    (TLS + "certificate = 'tls/gateway.crt'", "listeners[0].key", "is missing, and tls needs it", "key = "),
+    (
+        TLS + PAIR.replace("gateway.crt", "gone.crt"),
+        "listeners[0].certificate",
+        "No such file",
+        "relative paths start at",
+    ),
+    (
+        TLS + PAIR.replace("gateway.crt", "nothing.pem"),
+        "listeners[0].certificate",
+        "no certificate in it",
+        "PEM",
+    ),
+    (
+        TLS + PAIR.replace("gateway.key", "other.key"),
+        "listeners[0].key",
+        "is not the key of",
+        "made together",
+    ),
+    (
+        TLS + PAIR.replace("gateway.key", "nothing.pem"),
+        "listeners[0].key",
+        "cannot be used as a private key",
+        "PEM",
+    ),
+    (
+        TLS + PAIR.replace("gateway", "locked"),
+        "listeners[0].key",
+        "protected by a passphrase",
+        "openssl pkey",
+    ),
+    (TLS + PAIR + "client_ca = 'tls/nothing.pem'", "listeners[0].client_ca", "no certificate in it", "PEM"),
+    (TLS + PAIR + "client_ca = 'tls'", "listeners[0].client_ca", "Is a directory", ""),
+    (
+        TLS + PAIR + "require_client_certificate = true",
+        "listeners[0].require_client_certificate",
+        "needs client_ca",
+        "ca.pem",
+    ),
+    # the rest
+    ("data_dir = 'edge-broker.toml'", "data_dir", "is not a folder", "folder"),
+    (
+        "[http]\nbind = '0.0.0.0:8080'",
+        "http.bind",
+        "can be reached from elsewhere",
+        'bind = "127.0.0.1:8080"',
+    ),
+    ("[http]\nbind = '8080'", "http.bind", "has no port", "127.0.0.1"),
+]
+
+
+@pytest.mark.parametrize(("text", "key", "problem", "hint"), KEYS)
+def test_a_wrong_key_is_explained_and_nothing_else(
+    load_text: Load, text: str, key: str, problem: str, hint: str
+) -> None:
+    (mistake,) = mistakes_in(load_text, text)
+    assert mistake.key == key
+    assert problem in mistake.problem
+    assert hint in mistake.hint
+
+
+def test_all_mistakes_come_at_once(load_text: Load) -> None:
+    text = """
+        dat_dir = "/x"
+        [[listeners]]
+        transport = "tls"
+        bind = "1883"
+        identity_from = "cn"
+        [[listeners]]
+        transport = "wss"
+        bind = "0.0.0.0:8883"
+        certificate = 5
+        [sessions]
+        receive_maximum = 0
+        send_window = "x"
+        [http]
+        bind = "0.0.0.0:80"
+        [[bridges]]
+        urls = []
+        """
+    found = {mistake.key for mistake in mistakes_in(load_text, text, {"EDGE_BROKER_LOOP": "trio"})}
+    assert found == {
+        "dat_dir",
+        "listeners[0].bind",
+        "listeners[0].identity_from",
+        "listeners[0].certificate",
+        "listeners[0].key",
+        "listeners[1].transport",
+        "listeners[1].certificate",
+        "listeners[1].anonymous",
+        "sessions.receive_maximum",
+        "sessions.send_window",
+        "http.bind",
+        "bridges[0].urls",
+        "bridges[0].out",
+        "EDGE_BROKER_LOOP",
+    }
+
+
+def test_what_is_wrong_is_not_repeated_where_it_might_be_a_secret(load_text: Load) -> None:
+    (mistake,) = mistakes_in(load_text, '[sessions]\nreceive_maximum = "hunter2"')
+    assert "hunter2" not in str(mistake)
+    (mistake,) = mistakes_in(load_text, 'password = "hunter2"')
+    assert "hunter2" not in str(mistake)
+
+
+@pytest.mark.parametrize(
+    ("environ", "key", "problem", "hint"),
+    [
+        (
+            {"EDGE_BROKER_LOOP": "trio"},
+            "EDGE_BROKER_LOOP",
+            "cannot be 'trio'",
+            '"auto" or "uvloop" or "asyncio"',
+        ),
+        ({"EDGE_BROKER_LOG_LEVEL": "INFO"}, "EDGE_BROKER_LOG_LEVEL", "cannot be 'INFO'", '"info"'),
+    ],
+)
+def test_a_wrong_variable_is_named(
+    load_text: Load, environ: dict[str, str], key: str, problem: str, hint: str
+) -> None:
+    (mistake,) = mistakes_in(load_text, "", environ | {"HOME": "/h"})
+    assert (mistake.key, problem in mistake.problem, hint in mistake.hint) == (key, True, True)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "gone.toml"
+    with pytest.raises(ConfigMistakes, match=r"gone\.toml: cannot be read: No such file") as raised:
+        load(path, environ={})
+    assert "give the path of a TOML file" in raised.value.mistakes[0].hint
+
+
+def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "secret.toml"
+    path.touch(mode=0o000)
+    user = os.geteuid()
+    if user == 0:  # who may read everything, so be somebody else for a moment
+        os.seteuid(65534)
+    try:
+        with pytest.raises(ConfigMistakes, match="let the user that runs the broker read it"):
+            load(path, environ={})
+    finally:
+        os.seteuid(user)
+
+
+def test_a_file_that_is_not_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "latin1.toml"
+    path.write_bytes(b"# a\n# gr\xfc\xdfe\n")
+    with pytest.raises(ConfigMistakes) as raised:
+        load(path, environ={})
+    (mistake,) = raised.value.mistakes
+    assert (mistake.key, mistake.problem) == ("line 2", "is not UTF-8")
+
+
+def test_a_section_that_nobody_registered_for(tmp_path: Path) -> None:
+    path = tmp_path / "bridges.toml"
+    path.write_text('[[bridges]]\nurls = ["mqtt://h"]\n')
+    with pytest.raises(ConfigMistakes, match="bridges: cannot be read by this program"):
+        load(path, environ={"HOME": "/h"})
+
+
+def test_how_mistakes_are_shown(tmp_path: Path) -> None:
+    path = tmp_path / "two.toml"
+    path.write_text("[sessions]\nreceive_maximum = 0\n[log]\nformat = 5\n")
+    with pytest.raises(ConfigMistakes) as raised:
+        load(path, environ={"HOME": "/h"})
+    assert str(raised.value) == (
+        f"{path}: 2 mistakes\n"
+        "  sessions.receive_maximum: 0 is out of range\n"
+        "      a whole number from 1 to 65535\n"
+        "  log.format: must be text, not a number\n"
+        '      write "text" or "json"'
+    )
+    assert isinstance(raised.value, ConfigError)

@@ -1,0 +1,85 @@
+"""`docs/configuration.md`: its reference is the model's, its examples are accepted, and the full one is full."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from bridge.config import BridgeConfig, RuleConfig
+from edge_broker.cli import main
+from edge_broker.config.model import Config
+from edge_broker.config.reading import struct_of
+from edge_broker.config.reference import BEGIN, render_reference, replace_reference
+from tests.config.certificates import write_pair
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"
+TEXT = DOCUMENT.read_text("utf-8")
+EXAMPLES = {
+    found["name"]: found["toml"]
+    for found in re.finditer(r"```toml\n# (?P<name>\w+)\n(?P<toml>.*?)```", TEXT, re.DOTALL)
+}
+
+
+def test_the_reference_is_up_to_date() -> None:
+    reference = render_reference({"bridges": BridgeConfig})
+    assert replace_reference(TEXT, reference) == TEXT, (
+        "run: edge-broker reference --update docs/configuration.md"
+    )
+
+
+def test_every_key_is_described() -> None:
+    reference = render_reference({"bridges": BridgeConfig})
+    rows = re.findall(r"^\| `(\w+)` \| (.+) \| (.+) \| (.*) \|$", reference, re.MULTILINE)
+    keys = {key for key, *_ in rows}
+    for struct in (*sections().values(), RuleConfig):
+        assert set(struct.__struct_encode_fields__) <= keys
+    assert "data_dir" in keys
+    assert all(all(cell.strip() for cell in row) for row in rows)
+
+
+def test_a_document_without_markers_is_refused() -> None:
+    with pytest.raises(ValueError, match="it needs a line"):
+        replace_reference("# nothing", "x")
+    with pytest.raises(ValueError, match="it needs a line"):
+        replace_reference(BEGIN, "x")
+
+
+def sections() -> dict[str, Any]:
+    """Each section's struct, by its name in the file."""
+    structs = {name: struct_of(annotation) for name, annotation in annotations(Config).items()}
+    return {name: struct for name, struct in structs.items() if struct} | {"bridges": BridgeConfig}
+
+
+def annotations(struct: Any) -> dict[str, Any]:
+    import msgspec
+
+    return {field.encode_name: field.type for field in msgspec.structs.fields(struct)}
+
+
+def test_the_full_example_has_every_key() -> None:
+    example = tomllib.loads(EXAMPLES["full"])
+    assert set(example) == set(Config.__struct_encode_fields__)
+    for name, struct in sections().items():
+        tables = example[name] if isinstance(example[name], list) else [example[name]]
+        assert {key for table in tables for key in table} == set(struct.__struct_encode_fields__)
+    (bridge,) = example["bridges"]
+    for rule in (*bridge["out"], *bridge["in"]):
+        assert set(rule) == set(RuleConfig.__struct_encode_fields__)
+
+
+@pytest.mark.parametrize("name", ["minimal", "full"])
+def test_the_examples_are_accepted(name: str, tmp_path: Path) -> None:
+    (tmp_path / "tls").mkdir()
+    for pair in ("gateway", "sensors-ca", "cloud-ca"):
+        write_pair(tmp_path / "tls", pair)
+    (tmp_path / "cloud.password").write_text("secret\n")
+    path = tmp_path / "edge-broker.toml"
+    path.write_text(EXAMPLES[name])
+    result = CliRunner().invoke(main, ["check", str(path)])
+    assert result.output.startswith(f"{path}: OK\n")
+    assert result.exit_code == 0
