@@ -142,7 +142,7 @@ def test_a_port_in_use_ends_with_1_and_one_clear_line(start: Start) -> None:
         run = start(f'data_dir = "data"\n[[listeners]]\nbind = "{bind}"\n')
         assert run.end() == 1
     (error,) = (line for line in run.log if " error " in line)
-    assert f"does not start: {bind} is in use (stop the program that listens there" in error
+    assert f"does not start: mqtt://{bind} is in use (stop the program that listens there" in error
     assert "Traceback" not in "\n".join(run.log)
 
 
