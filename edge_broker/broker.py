@@ -18,6 +18,7 @@ from edge_broker.core.connection import Connection
 from edge_broker.core.histogram import Histogram
 from edge_broker.core.ops import Snapshot
 from edge_broker.core.pending import Pending
+from edge_broker.core.ports import Host
 from edge_broker.core.queue import Queue
 from edge_broker.core.router import Router
 from edge_broker.core.settings import Settings
@@ -47,7 +48,7 @@ class Companion(Protocol):
     def name(self) -> str:
         """How configuration, log and metrics call it."""
 
-    def start(self, broker: Broker, snapshot: Snapshot) -> None:
+    def start(self, broker: Host, snapshot: Snapshot) -> None:
         """Subscribe to what it wants and begin its work; the store is open, clients are not yet admitted."""
 
     async def stop(self) -> None:

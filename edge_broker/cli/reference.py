@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from bridge.config import BridgeConfig
 from edge_broker.config.reference import render_reference, replace_reference
 
 
@@ -19,6 +18,8 @@ from edge_broker.config.reference import render_reference, replace_reference
 )
 def reference(update: Path | None) -> None:
     """Print every key of the configuration file: default, range and meaning, as Markdown."""
+    from bridge.config import BridgeConfig  # as everywhere here, the bridge only when it is asked for
+
     text = render_reference({"bridges": BridgeConfig})
     if update is None:
         click.echo(text, nl=False)

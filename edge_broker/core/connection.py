@@ -31,6 +31,7 @@ from edge_broker.wire.encoder import (
     encode_disconnect,
 )
 from edge_broker.wire.packets import Ack, Connect, Disconnect, Packet, Ping, Subscribe, Unsubscribe
+from edge_broker.wire.topics import TopicCache
 
 if TYPE_CHECKING:
     from edge_broker.core.router import Router
@@ -41,6 +42,12 @@ _PUBACK_HEAD: Final = 0x4002
 _PUBREC_HEAD: Final = 0x5002
 _PUBREL_HEAD: Final = 0x6202
 _PUBCOMP_HEAD: Final = 0x7002
+
+_CONNACK_CODES: Final = {
+    const.SERVER_SHUTTING_DOWN: const.SERVER_UNAVAILABLE,
+    const.SESSION_TAKEN_OVER: const.UNSPECIFIED_ERROR,
+}
+"""DISCONNECT's reason codes that CONNACK does not have, and what stands for them there [3.2.2.2]."""
 
 
 class Connection:
@@ -53,6 +60,7 @@ class Connection:
 
     __slots__ = (
         "_decoder",
+        "_denied",
         "_held",
         "_outlet",
         "_permitted",
@@ -111,6 +119,7 @@ class Connection:
             publish_type=Message,
         )
         self._held: HeldAcknowledgements | None = None
+        self._denied: set[Message] | None = None  # of those held: not allowed
         self._permitted: dict[str, bool] | None = None
 
     # ---- input
@@ -160,6 +169,7 @@ class Connection:
         """Handle input again."""
         self.paused = False
         if self.end is None:
+            self.last_received_at = self.router.now  # meanwhile it could say nothing that we would have heard
             self._outlet.wake()
 
     def _handle(self, packet: Packet) -> None:
@@ -193,6 +203,8 @@ class Connection:
         if router.authorizer is not None and not self._may_publish(message.topic):
             self._deny(message)
             return 1
+        if message.subscription_ids:
+            raise ProtocolError("a subscription identifier in a client's PUBLISH")  # [MQTT-3.3.4-6]
         qos = message.qos
         router.received[qos] += 1
         if not qos:
@@ -219,7 +231,7 @@ class Connection:
             if self._held is None or packet_id not in self._held:
                 self.send(_pack_ack(_PUBREC_HEAD, packet_id))
             return 1
-        if len(inbound) >= self.router.settings.receive_maximum:
+        if len(inbound) >= self.router.settings.receive_maximum and self.version >= const.MQTT_5:
             raise MqttError(const.RECEIVE_MAXIMUM_EXCEEDED, "more unreleased QoS 2 publishes than we allowed")
         inbound.add(packet_id)
         if session.durable:
@@ -239,10 +251,11 @@ class Connection:
         if held is None:
             held = self._held = HeldAcknowledgements(self._acknowledge)
         router = self.router
-        if len(held) >= router.settings.receive_maximum and self.version >= const.MQTT_5:
+        limit = router.settings.receive_maximum
+        if len(held) >= limit and self.version >= const.MQTT_5:
             raise MqttError(const.RECEIVE_MAXIMUM_EXCEEDED, "more unacknowledged publishes than we allowed")
         held.hold(message)
-        if router.pending.uncommitted_bytes > router.max_uncommitted_bytes:
+        if router.pending.uncommitted_bytes > router.max_uncommitted_bytes or len(held) >= limit:
             self.pause()
             router.stalled.append(self)
 
@@ -251,6 +264,10 @@ class Connection:
         router = self.router
         router.counters.acknowledge_seconds.observe(router.now - message.received_at)
         if self.end is None:
+            if self._denied and message in self._denied:
+                self._denied.remove(message)
+                self._send_denial(message)
+                return
             if not self.output:
                 router.dirty.append(self)
             self.output.append(
@@ -268,7 +285,9 @@ class Connection:
             assert session is not None
             if len(permitted) >= 1000:
                 permitted.clear()
-            answer = permitted[topic] = authorizer.may_publish(session.identity, session.client_id, topic)
+            answer = authorizer.may_publish(session.identity, session.client_id, topic)
+            if len(topic) <= TopicCache.LONGEST_BYTES:
+                permitted[topic] = answer
         return answer
 
     def _deny(self, message: Message) -> None:
@@ -276,6 +295,14 @@ class Connection:
         self.router.counters.denied += 1
         if not message.qos:
             return
+        if self._held:  # in its turn
+            self._denied = self._denied or set()
+            self._denied.add(message)
+            self._hold(message)
+        else:
+            self._send_denial(message)
+
+    def _send_denial(self, message: Message) -> None:
         reason = const.NOT_AUTHORIZED if self.version >= const.MQTT_5 else const.SUCCESS
         kind = const.PUBACK if message.qos == 1 else const.PUBREC
         self.send(encode_ack(self.version, kind, message.packet_id, reason))
@@ -405,7 +432,7 @@ class Connection:
             return
         if self.session is None:
             if self.client_id or self._decoder.version:  # a CONNECT was there to be answered
-                self.send(encode_connack(self.version, False, reason_code))
+                self.send(encode_connack(self.version, False, _CONNACK_CODES.get(reason_code, reason_code)))
             elif reason_code == const.UNSUPPORTED_PROTOCOL_VERSION:
                 self.send(encode_connack(const.MQTT_3_1_1, False, reason_code))
         elif self.version >= const.MQTT_5:
@@ -415,11 +442,7 @@ class Connection:
 
     def take_over(self) -> None:
         """Another connection came for the same client identifier [MQTT-3.1.4-3]."""
-        if self.session is None:
-            self.send(encode_connack(self.version, False, const.SESSION_TAKEN_OVER))
-        elif self.version >= const.MQTT_5:
-            self.send(encode_disconnect(self.version, const.SESSION_TAKEN_OVER))
-        self._finish(const.SESSION_TAKEN_OVER, "the session was taken over by a new connection")
+        self.fail(const.SESSION_TAKEN_OVER, "the session was taken over by a new connection")
 
     def on_lost(self, detail: str) -> None:
         """The transport is gone, whoever closed it."""
@@ -443,5 +466,5 @@ class Connection:
             if not self.paused and now - self.opened_at > self.router.settings.connect_timeout_seconds:
                 self.router.counters.refuse("connect_timeout")
                 self._finish(const.KEEP_ALIVE_TIMEOUT, "no CONNECT in time")
-        elif self.keep_alive and now - self.last_received_at > self.keep_alive * 1.5:
+        elif self.keep_alive and not self.paused and now - self.last_received_at > self.keep_alive * 1.5:
             self.fail(const.KEEP_ALIVE_TIMEOUT, f"silent for more than 1.5 × {self.keep_alive} s")

@@ -49,6 +49,10 @@ def _on_admission(connection: Connection, packet: Connect, admission: Admission)
         return
     router = connection.router
     settings = router.settings
+    if not _may_leave_will(connection, packet, admission.identity):
+        router.counters.denied += 1
+        connection.fail(const.NOT_AUTHORIZED, "its will is for a topic that it may not publish to")
+        return
     expiry_interval = _session_expiry(packet, settings.max_session_expiry_seconds)
     opened = router.open_session(
         connection, connection.client_id, admission.identity, packet.clean_start, expiry_interval
@@ -68,6 +72,13 @@ def _on_admission(connection: Connection, packet: Connect, admission: Admission)
         router.pending.after_commit(partial(_accept, connection, packet, session, present))
     else:
         _accept(connection, packet, session, present)
+
+
+def _may_leave_will(connection: Connection, packet: Connect, identity: str) -> bool:
+    will, authorizer = packet.will, connection.router.authorizer
+    if will is None or authorizer is None:
+        return True
+    return authorizer.may_publish(identity, connection.client_id, will.topic)
 
 
 def _session_expiry(packet: Connect, maximum: int) -> int:
@@ -107,6 +118,7 @@ def _accept(connection: Connection, packet: Connect, session: Session, present: 
     if session.claimed_by is not connection:
         return
     if connection.end is not None:
+        session.will = None  # of a connection that was never accepted
         connection.router.leave(session, None)
         return
     connection.session = session

@@ -7,7 +7,7 @@ fails the same sealed batch is tried again, so nothing is settled out of order.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from edge_broker.core.message import Message
@@ -107,6 +107,10 @@ class Pending:
         self.uncommitted_bytes -= len(message.frame)
         settle(message)
 
+    def abandon(self, messages: Iterable[Message]) -> None:
+        """The queue that these unwritten messages were for ends: they are safe when that is on disk, not before."""
+        self.safes.extend(messages)
+
     def touch(self, queue: Queue) -> None:
         """Something of `queue` was acknowledged that is on disk, or on its way there."""
         if not queue.dirty:
@@ -127,8 +131,11 @@ class Pending:
 
     def hold(self, message: Message) -> None:
         """`message` is not safe before the coming commit."""
+        size = len(message.frame)
         message.unsafe += 1
         self.waiting += 1
+        self.bytes += size
+        self.uncommitted_bytes += size
         self.safes.append(message)
 
     def receive_id(self, session_id: int, packet_id: int) -> None:

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from edge_broker.core.router import Router
 
 
 @dataclass(slots=True)
@@ -60,3 +63,12 @@ class Authorizer(Protocol):
 
     def may_subscribe(self, identity: str, client_id: str, topic_filter: str) -> bool:
         """Whether a SUBSCRIBE to `topic_filter` (without `$share`) is allowed."""
+
+
+class Host(Protocol):
+    """The broker, as whoever rides along in it sees it: a bridge."""
+
+    router: Router
+
+    def request_tick(self) -> None:
+        """Have output flushed and the store told at the end of this turn; after anything done to the router."""

@@ -182,7 +182,9 @@ class Queue:
         asked, self.reading = self.reading, None
         if page is None or asked is None or not self.online:
             return  # whoever is to have it asks again
-        if asked[0] != self.gap_from:  # the recipient has gone and come back meanwhile: it needs another stretch
+        if (
+            asked[0] != self.gap_from
+        ):  # the recipient has gone and come back meanwhile: it needs another stretch
             if self.owner is not None:
                 self.owner.pump()
             return
@@ -240,9 +242,10 @@ class Queue:
 
     def release(self, number: int) -> bool:
         """PUBREC came for `number`: its message is no longer needed, PUBREL is. False if it was not in flight."""
-        message = self.messages.pop(number, None)
-        if message is None:
+        message = self.messages.get(number)
+        if message is None or message.qos != 2:
             return self.released is not None and number in self.released
+        del self.messages[number]
         self._let_go(message)
         if self.released is None:
             self.released = set()
@@ -330,8 +333,7 @@ class Queue:
     def discard(self) -> None:
         """The queue ends here: nobody waits for what is in it any more."""
         if self.pending is not None:
-            for message in self.unwritten.values():
-                self.pending.elide(message)
+            self.pending.abandon(self.unwritten.values())
             self.unwritten.clear()
         self.messages.clear()
         self.bytes_in_memory = 0

@@ -176,6 +176,7 @@ class Router:
             return None
         if session is not None and session.claimed_by is not None:
             session.claimed_by.take_over()
+            session.claimed_by = None  # also of one that still waits for its CONNACK, and must not get it
             session = self.sessions.get(client_id)  # a session that was not durable has ended with that
         if session is not None and (clean_start or not session.durable):
             self.end_session(session)
@@ -184,6 +185,9 @@ class Router:
         if session is None:
             session = self._new_session(client_id, identity, expiry_interval)
         session.claimed_by = connection
+        session.disconnected_at = (
+            None  # on disk too: after a crash its time does not count from an earlier leave
+        )
         session.expiry_interval = expiry_interval
         self._delayed_wills.pop(client_id, None)
         return session, present

@@ -11,6 +11,7 @@ from typing import Final
 from edge_broker.core.message import Message
 from edge_broker.core.session import Subscription
 from edge_broker.core.trie import FilterTrie
+from edge_broker.wire.topics import TopicCache
 
 _MAX_ROUTES: Final = 10_000
 
@@ -125,9 +126,11 @@ class RoutingTable:
             key = id(value.recipient)
             other = by_recipient.get(key)
             by_recipient[key] = value if other is None else _merge(other, value)
-        if len(self.routes) >= _MAX_ROUTES:
-            self.routes.clear()
-        route = self.routes[topic] = Route(list(by_recipient.values()), groups)
+        route = Route(list(by_recipient.values()), groups)
+        if len(topic) <= TopicCache.LONGEST_BYTES:  # 10,000 routes of 64 KB would fill the memory
+            if len(self.routes) >= _MAX_ROUTES:
+                self.routes.clear()
+            self.routes[topic] = route
         return route
 
 

@@ -8,6 +8,7 @@ the next function gets it.
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -36,6 +37,14 @@ class ThreadedConnection(aiosqlite.Connection):
         self._doubtful = False
         self._thread.name = name
         self._thread.daemon = True
+
+    async def start(self) -> None:
+        """Start the thread and make the first connection; where that fails, the thread has ended."""
+        try:
+            await self
+        except BaseException:
+            await asyncio.to_thread(self._thread.join)
+            raise
 
     async def run(self, function: Callable[[sqlite3.Connection], T]) -> T:
         """What `function` returns or raises, called in the thread with the connection. It runs to its end even if the

@@ -16,20 +16,17 @@ LOCK_NAME: Final = "edge-broker.lock"
 
 
 class DirectoryLock:
-    """The lock on `directory`, taken at once; `StoreError` with the holder's process id if somebody has it."""
+    """The lock on `directory`, taken at once; `StoreError` with the holder's process id if somebody has it.
+
+    `OSError` where the directory cannot be written.
+    """
 
     def __init__(self, directory: Path) -> None:
-        path = directory / LOCK_NAME
-        try:
-            self._descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
-        except OSError as error:
-            raise StoreError(
-                "open",
-                f"cannot write {path}: {error.strerror}",
-                "data_dir must be writable for the broker's user",
-            ) from error
+        self._descriptor = os.open(directory / LOCK_NAME, os.O_CREAT | os.O_RDWR, 0o600)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, b"%d\n" % os.getpid(), 0)
         except BlockingIOError:
             holder = os.pread(self._descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
             os.close(self._descriptor)
@@ -38,8 +35,9 @@ class DirectoryLock:
                 f"another broker uses {directory} (process {holder})",
                 "stop it first, or choose another data_dir",
             ) from None
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, b"%d\n" % os.getpid(), 0)
+        except OSError:
+            os.close(self._descriptor)
+            raise
 
     def release(self) -> None:
         """Let the next one have it. The file stays: removing it would race with whoever opens it just now."""

@@ -85,8 +85,8 @@ class Store:
         lock = _take_directory(directory)
         store = cls(directory, lock, topics, wall_offset)
         try:
-            await store._writing
-            await store._reading
+            await store._writing.start()
+            await store._reading.start()
         except (sqlite3.Error, OSError, StoreError) as error:
             await store.close()
             raise explain("open", error) from error

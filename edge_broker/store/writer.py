@@ -21,7 +21,7 @@ from edge_broker.store.marks import encode_marks
 from edge_broker.store.pages import DamagedPlace
 from edge_broker.store.segment import SegmentRow, encode_segments, tombstone
 
-_CHUNK_SIZES: Final = (64, 8, 1)
+_CHUNK_SIZES: Final = (128, 32, 8, 2, 1)
 """Rows per statement. Few sizes, so that SQLite's prepared statements are found again."""
 
 _MAX_DAMAGED_KEPT: Final = 64
@@ -78,6 +78,8 @@ class Writer:
         ]
         changed = self._changed_queues(batch.queues)
         damaged = len(self.damaged)
+        if not (segments or changed or damaged or _changes_more_than_queues(batch)):
+            return
         connection.execute("BEGIN IMMEDIATE")
         try:
             _remove_sessions(connection, batch.removed_sessions)
@@ -124,6 +126,18 @@ class Writer:
         for segment in segments:
             self.messages_written += segment[3]
             self.segment_bytes_written += len(segment[5])
+
+
+def _changes_more_than_queues(batch: Batch) -> bool:
+    return bool(
+        batch.removed_sessions
+        or batch.sessions
+        or batch.removed_subscriptions
+        or batch.subscriptions
+        or batch.outboxes
+        or batch.retained
+        or batch.inbound
+    )
 
 
 def _remove_sessions(connection: sqlite3.Connection, session_ids: list[int]) -> None:

@@ -1,0 +1,316 @@
+"""The bridge: keeps one connection to the upstream and carries messages both ways, for as long as the broker runs.
+
+`_run` is the whole story: what to try next, the connection, how it ended, and again. All that has to survive lives beside
+it: the outbox takes messages whether the upstream is there or not. A failure is logged when it is not the one logged
+last for that URL, so an outage of a week is a few lines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from bridge import failures
+from bridge.background import call_in_background
+from bridge.config import BridgeConfig, Upstream
+from bridge.conversation import Conversation, Ending
+from bridge.downlink import Downlink
+from bridge.forwarder import Forwarder
+from bridge.identity import Credentials, FileIdentity
+from bridge.link import open_link
+from bridge.mapping import InMapping, OutMapping, may_echo
+from bridge.outbox import Outbox
+from bridge.policy import Attempt, Policy
+from bridge.resolving import Resolver
+from bridge.status import State, Status
+from edge_broker.core.client import Client
+from edge_broker.errors import UpstreamError
+from edge_broker.wire import const
+from edge_broker.wire.packets import Connect
+from edge_broker.wire.properties import Properties
+
+if TYPE_CHECKING:
+    from edge_broker.core.ops import Snapshot
+    from edge_broker.core.ports import Host
+    from edge_broker.core.queue import Queue
+    from edge_broker.core.router import Router
+
+log: Final = logging.getLogger("bridge")
+
+_VERSION_NAMES: Final = {const.MQTT_5: "5", const.MQTT_3_1_1: "3.1.1"}
+_GRACE_SECONDS: Final = 1.0
+"""How long a stop waits for acknowledgements that are on their way: each saves the upstream a duplicate."""
+
+
+class Bridge:
+    """One bridge of one broker: what `edge_broker.broker.Companion` asks for."""
+
+    def __init__(self, config: BridgeConfig, *, random: Callable[[], float] = random.random) -> None:
+        self.config = config
+        self._policy = Policy(
+            config.upstreams,
+            config.version,
+            config.backoff_initial_seconds,
+            config.backoff_max_seconds,
+            random,
+        )
+        self._identity = FileIdentity(config)
+        self._resolver = Resolver()
+        self._out = OutMapping(config.out)
+        self._keeps_session = bool(config.in_) or self._out.highest_qos == 2
+        self._state: State = "stopped"
+        self._upstream: Upstream = config.upstreams[0]
+        self._version = ""
+        self._connects = 0
+        self._last_error: UpstreamError | None = None
+        self._logged: dict[Upstream, str] = {}
+        self._last_given_up = ""
+        self._warned_of_echo = False
+        self._conversation: Conversation | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._router: Router
+        self._outbox: Outbox
+        self._forwarder: Forwarder
+        self._downlink: Downlink
+        self._request_tick: Callable[[], None]
+        self._starts_clean: bool
+
+    @property
+    def name(self) -> str:
+        """How configuration, log and metrics call it."""
+        return self.config.name
+
+    @property
+    def queue(self) -> Queue:
+        """What waits for the upstream."""
+        return self._outbox.queue
+
+    # ---- start and stop
+
+    def start(self, broker: Host, snapshot: Snapshot) -> None:
+        """Take over what the store kept, subscribe, and begin to connect."""
+        config = self.config
+        router = self._router = broker.router
+        self._request_tick = broker.request_tick
+        is_new = config.name not in snapshot.outboxes
+        queue = router.outbox_queue(snapshot, config.name)
+        self._outbox = Outbox(queue, self._out, router)
+        self._forwarder = Forwarder(
+            queue, self._out, router, config.window, config.puback_timeout_seconds, self._on_given_up
+        )
+        self._outbox.sender = self._forwarder
+        self._outbox.wake = self._forwarder.pump
+        self._downlink = Downlink(
+            router,
+            self._outbox,
+            InMapping(config.in_),
+            {packet_id for session_id, packet_id in snapshot.inbound if session_id == queue.queue_id},
+            self._on_subscription_refused,
+        )
+        # A new outbox counts from 1 again: an upstream that still has QoS 2 identifiers of an earlier one, whose store
+        # was lost, would take new messages for old ones.
+        self._starts_clean = not self._keeps_session or (is_new and self._out.highest_qos == 2)
+        self._outbox.subscribe()
+        if is_new:
+            self._outbox.take_retained()
+        self._task = asyncio.get_running_loop().create_task(self._run(), name=f"bridge {config.name}")
+        broker.request_tick()
+
+    async def stop(self) -> None:
+        """Leave the upstream. The outbox goes on taking messages, until the broker has closed its store."""
+        task, self._task = self._task, None
+        if task is None:
+            return
+        if self._conversation is not None:
+            await self._conversation.finish(_GRACE_SECONDS)
+        task.cancel()
+        await asyncio.wait((task,))
+        self._state = "stopped"
+
+    # ---- the life of the bridge
+
+    async def _run(self) -> None:
+        while True:
+            attempt = self._policy.next_attempt(time.monotonic())
+            if attempt.delay_seconds:
+                self._state = "backing-off"
+                await asyncio.sleep(attempt.delay_seconds)
+            self._upstream = attempt.upstream
+            try:
+                ending = await self._connect(attempt)
+            except UpstreamError as error:
+                self._policy.on_failed(attempt, "unreachable")
+                self._report(attempt, error)
+            except Exception:
+                log.exception("bridge %s: internal error", self.name)
+                self._policy.on_failed(attempt, "unreachable")
+            else:
+                if ending.error is None:
+                    return
+                self._settle(attempt, ending, ending.error)
+
+    async def _connect(self, attempt: Attempt) -> Ending:
+        """One connection, from the name to its end; `UpstreamError` where it does not come to MQTT."""
+        config = self.config
+        upstream = attempt.upstream
+        credentials = await self._read_identity(upstream)
+        link = await open_link(
+            upstream,
+            self._resolver,
+            credentials.context,
+            config.server_name or upstream.host,
+            config.connect_timeout_seconds,
+            self._set_state,
+        )
+        self._state = "connecting-mqtt"
+        self._conversation = Conversation(
+            config,
+            upstream,
+            link,
+            self._request(attempt.version, credentials),
+            self._router,
+            self._request_tick,
+            self._forwarder,
+            self._downlink,
+            partial(self._on_online, attempt),
+        )
+        try:
+            self._conversation.begin()
+            return await self._conversation.ended
+        finally:
+            self._conversation = None
+            self._version = ""
+
+    async def _read_identity(self, upstream: Upstream) -> Credentials:
+        if not upstream.tls and self.config.password_file is None:
+            return Credentials(None, self.config.username, None)
+        try:
+            async with asyncio.timeout(self.config.connect_timeout_seconds):
+                return await call_in_background(
+                    partial(self._identity.read, upstream.tls), f"bridge {self.name} identity"
+                )
+        except TimeoutError:
+            raise failures.identity_not_read(self.config.connect_timeout_seconds) from None
+
+    def _request(self, version: int, credentials: Credentials) -> Connect:
+        config = self.config
+        settings = self._router.settings
+        properties: Properties = {
+            const.RECEIVE_MAXIMUM: settings.receive_maximum,
+            const.MAXIMUM_PACKET_SIZE: settings.max_packet_bytes,
+            const.TOPIC_ALIAS_MAXIMUM: settings.topic_alias_maximum,
+        }
+        if self._keeps_session and config.session_expiry_seconds:
+            properties[const.SESSION_EXPIRY_INTERVAL] = config.session_expiry_seconds
+        return Connect(
+            version,
+            config.client_id,
+            clean_start=self._starts_clean or (version < const.MQTT_5 and not config.session_expiry_seconds),
+            keep_alive=config.keep_alive_seconds,
+            username=credentials.username,
+            password=credentials.password,
+            properties=properties,
+        )
+
+    # ---- what happens on the way
+
+    def _set_state(self, state: State) -> None:
+        self._state = state
+
+    def _on_online(self, attempt: Attempt, client: Client) -> None:
+        now = time.monotonic()
+        self._policy.on_online(attempt, now)
+        self._state = "online"
+        self._version = _VERSION_NAMES[attempt.version]
+        self._connects += 1
+        self._starts_clean = not self._keeps_session
+        self._logged.clear()
+        log.info(
+            "bridge %s: connected to %s with MQTT %s, %d messages wait",
+            self.name,
+            attempt.upstream,
+            self._version,
+            self.queue.depth,
+        )
+        echoes = client.version < const.MQTT_5 and may_echo(self.config.out, self.config.in_)
+        if echoes and not self._warned_of_echo:
+            self._warned_of_echo = True
+            log.warning(
+                "bridge %s: out and in overlap, and MQTT 3.1.1 has no way to tell them apart: what goes up comes back "
+                "once (give the two directions different remote_prefix)",
+                self.name,
+            )
+
+    def _settle(self, attempt: Attempt, ending: Ending, error: UpstreamError) -> None:
+        """A connection ended: the policy learns how, the log why."""
+        if ending.sign is None:
+            self._policy.on_lost(ending.lasted_seconds, ending.progressed, ending.sent_away)
+        elif self._policy.on_failed(attempt, ending.sign):
+            self._last_error = error
+            log.debug("bridge %s: %s; trying MQTT 3.1.1", self.name, error)
+            return
+        self._report(attempt, error)
+
+    def _report(self, attempt: Attempt, error: UpstreamError) -> None:
+        self._last_error = error
+        text = str(error)
+        if self._logged.get(attempt.upstream) != text:
+            self._logged[attempt.upstream] = text
+            log.warning("bridge %s: %s", self.name, text)
+
+    def _on_given_up(self, reason: str, topic: str) -> None:
+        if reason != self._last_given_up:
+            self._last_given_up = reason
+            log.error(
+                "bridge %s: gave up a message to %s, the upstream will never take it: %s (further ones are counted)",
+                self.name,
+                failures.printable(topic),
+                reason,
+            )
+
+    def _on_subscription_refused(self, topic_filter: str, reason_code: int) -> None:
+        log.error(
+            "bridge %s: the upstream refused the subscription to %s: %s (what it would bring does not come down)",
+            self.name,
+            topic_filter,
+            failures.describe(reason_code, ""),
+        )
+
+    # ---- what others see
+
+    def status(self) -> Status:
+        """This moment; to be asked after `start`."""
+        queue, forwarder, downlink = self.queue, self._forwarder, self._downlink
+        acknowledged_at = forwarder.last_acknowledged_at
+        error = self._last_error
+        dropped = dict(self._outbox.dropped)
+        for reason, count in downlink.dropped.items():
+            dropped[reason] = dropped.get(reason, 0) + count
+        return Status(
+            name=self.name,
+            state=self._state,
+            upstream=str(self._upstream),
+            version=self._version,
+            depth=queue.depth,
+            in_flight=queue.in_flight if forwarder.online else 0,
+            sent=(forwarder.sent[0], forwarder.sent[1], forwarder.sent[2]),
+            acknowledged=forwarder.acknowledged,
+            resent=forwarder.resent,
+            received=(downlink.received[0], downlink.received[1], downlink.received[2]),
+            connects=self._connects,
+            dropped=dropped,
+            refused=dict(forwarder.refused),
+            expired=queue.expired,
+            lost=queue.lost,
+            subscriptions_refused=downlink.subscriptions_refused,
+            last_acknowledged_wall=(
+                None if acknowledged_at is None else time.time() - (time.monotonic() - acknowledged_at)
+            ),
+            last_error="" if error is None else error.problem,
+            last_hint="" if error is None else error.hint,
+        )

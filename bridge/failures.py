@@ -1,0 +1,185 @@
+"""What can go wrong on the way to the upstream, in words: what happened, and what whoever reads it can do.
+
+Each kind reads differently, because each has another remedy: the name, the port, TLS, our identity, our login. None of
+these texts holds a secret; what the upstream said itself is shortened and made printable.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import ssl
+from typing import Final
+
+from bridge.config import Upstream
+from edge_broker.errors import UpstreamRefused, UpstreamUnavailable
+from edge_broker.wire import const
+
+_LONGEST_SAID: Final = 200
+
+_REFUSAL_HINTS: Final = {
+    const.UNSUPPORTED_PROTOCOL_VERSION: 'set version = "auto", or the one that the upstream speaks',
+    const.CLIENT_IDENTIFIER_NOT_VALID: "set a client_id that the upstream allows",
+    const.BAD_USER_NAME_OR_PASSWORD: "check username and what is in password_file",
+    const.NOT_AUTHORIZED: "the upstream has to allow this identity: check username, certificate and its access rules",
+    const.BANNED: "the upstream has to lift the ban of this client_id or address",
+    const.SERVER_UNAVAILABLE: "it is tried again; look at the upstream if that lasts",
+    const.SERVER_BUSY: "it is tried again; look at the load of the upstream if that lasts",
+    const.SERVER_SHUTTING_DOWN: "it is tried again; further urls would be tried in turn",
+    const.USE_ANOTHER_SERVER: "put the other server into urls",
+    const.SERVER_MOVED: "put the new server into urls",
+    const.QUOTA_EXCEEDED: "it is tried again; raise the quota at the upstream if that lasts",
+    const.CONNECTION_RATE_EXCEEDED: "it is tried again; raise backoff_initial_seconds if that lasts",
+    const.SESSION_TAKEN_OVER: "another client uses the same client_id: give each gateway one of its own",
+    const.KEEP_ALIVE_TIMEOUT: "the line was silent for too long: lower keep_alive_seconds",
+    const.PACKET_TOO_LARGE: "a packet was larger than the other side takes: compare the limits on packets of both",
+    const.BAD_AUTHENTICATION_METHOD: "the upstream wants an authentication that this bridge has not",
+}
+
+
+def identity_not_read(timeout_seconds: float) -> UpstreamUnavailable:
+    """The files of our identity do not answer: a disk or a network file system that hangs."""
+    return UpstreamUnavailable(
+        f"certificate, key, ca or password_file cannot be read: no answer within {timeout_seconds:g} s",
+        "look at the disk that they are on",
+    )
+
+
+def not_resolved(upstream: Upstream, error: OSError | None, timeout_seconds: float) -> UpstreamUnavailable:
+    """The name has no address; `error` None where no answer came in time."""
+    why = f"no answer within {timeout_seconds:g} s" if error is None else _reason_of(error)
+    return UpstreamUnavailable(
+        f"the name {upstream.host} cannot be resolved: {why}",
+        "check its spelling in urls, and this machine's network and DNS",
+    )
+
+
+def unreachable(upstream: Upstream, error: OSError | None, timeout_seconds: float) -> UpstreamUnavailable:
+    """No TCP connection; `error` None where no answer came in time."""
+    if error is None:
+        return UpstreamUnavailable(
+            f"{upstream} does not answer within {timeout_seconds:g} s",
+            "check the address, and what lies between: a firewall that drops packets looks like this",
+        )
+    if error.errno == errno.ECONNREFUSED:
+        hint = "is the upstream, or the sidecar, running, and is the port right?"
+    else:
+        hint = "check this machine's network and the way to the upstream"
+    return UpstreamUnavailable(f"{upstream} cannot be reached: {_reason_of(error)}", hint)
+
+
+def tls_failed(upstream: Upstream, error: ssl.SSLError | None, detail: str = "") -> UpstreamUnavailable:
+    """The TLS handshake did not succeed; without an `error`, `detail` says what happened instead."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        why = f"its certificate is not accepted: {error.verify_message}"
+        hint = _verification_hint(error)
+    elif error is None:
+        why = detail
+        hint = f"is there TLS at port {upstream.port}? A mesh or a proxy may refuse us this way too"
+    elif "ALERT" in (error.reason or "") and error.reason != "TLSV1_ALERT_PROTOCOL_VERSION":
+        why = f"it refused our identity: {_tls_reason(error)}"
+        hint = "check certificate and key, and that the upstream trusts the CA that signed them"
+    else:
+        why = _tls_reason(error)
+        hint = f"is there TLS, 1.2 or newer, at port {upstream.port}? Without TLS the URL begins with mqtt://"
+    return UpstreamUnavailable(f"TLS with {upstream} failed: {why}", hint)
+
+
+def _verification_hint(error: ssl.SSLCertVerificationError) -> str:
+    message = error.verify_message.lower()
+    if "hostname" in message or "ip address" in message:
+        return "set server_name to a name in the certificate, or write that name in urls"
+    if "expired" in message or "not yet valid" in message:
+        return "renew it; if it is valid, this machine's clock is wrong"
+    return "set ca to the certificate of the CA that signed it"
+
+
+def closed_before_connack(upstream: Upstream, tls_version: str, detail: str) -> UpstreamUnavailable:
+    """The transport stood and ended before the upstream answered CONNECT. `tls_version`: empty without TLS."""
+    problem = f"{upstream} closed the connection before it answered CONNECT"
+    if detail:
+        problem += f" ({printable(detail)})"
+    if tls_version == "TLSv1.3":
+        hint = (
+            "identity refused? With TLS 1.3 the upstream may refuse a certificate only after our handshake succeeded: "
+            "check certificate and key, and that the upstream or its mesh lets this identity in"
+        )
+    elif tls_version:
+        hint = "is it an MQTT broker, and does a mesh or a proxy before it let us through?"
+    else:
+        hint = "is it an MQTT broker without TLS? Behind a sidecar: can it reach the upstream?"
+    return UpstreamUnavailable(problem, hint)
+
+
+def not_answered(upstream: Upstream, timeout_seconds: float) -> UpstreamUnavailable:
+    """CONNECT went out and nothing came back."""
+    return UpstreamUnavailable(
+        f"{upstream} does not answer CONNECT within {timeout_seconds:g} s",
+        "is it an MQTT broker? A cluster without a quorum looks like this too",
+    )
+
+
+def refused(upstream: Upstream, reason_code: int, said: str) -> UpstreamRefused:
+    """CONNACK with a refusal."""
+    return UpstreamRefused(
+        f"{upstream} refused us: {describe(reason_code, said)}", _REFUSAL_HINTS.get(reason_code, "")
+    )
+
+
+def lost(upstream: Upstream, detail: str) -> UpstreamUnavailable:
+    """A connection that was in use was cut, went silent or broke the protocol."""
+    return UpstreamUnavailable(f"the connection to {upstream} was lost: {printable(detail)}")
+
+
+def sent_away(upstream: Upstream, reason_code: int, said: str) -> UpstreamUnavailable:
+    """The upstream ended a connection that was in use, with DISCONNECT."""
+    return UpstreamUnavailable(
+        f"{upstream} ended the connection: {describe(reason_code, said)}", _REFUSAL_HINTS.get(reason_code, "")
+    )
+
+
+def not_acknowledged(upstream: Upstream, timeout_seconds: float) -> UpstreamUnavailable:
+    """A message went out and no acknowledgement came."""
+    return UpstreamUnavailable(
+        f"{upstream} did not acknowledge a message within {timeout_seconds:g} s",
+        "it is sent again on a new connection; look at the upstream's load and storage if that lasts",
+    )
+
+
+def cannot_take(upstream: Upstream, reason_code: int) -> UpstreamUnavailable:
+    """The upstream answered a message with a refusal that may be over later."""
+    return UpstreamUnavailable(
+        f"{upstream} does not take a message now: {describe(reason_code, '')}",
+        "it is kept and sent again; look at the upstream's limits if that lasts",
+    )
+
+
+def takes_no_acknowledged(upstream: Upstream) -> UpstreamRefused:
+    """The upstream allows QoS 0 only."""
+    return UpstreamRefused(
+        f"{upstream} takes messages at QoS 0 only, so it would never acknowledge one",
+        "set qos = 0 in each rule of out, which keeps nothing while the upstream is away, or let it take QoS 1",
+    )
+
+
+def describe(reason_code: int, said: str) -> str:
+    """A reason code in words, with what the other side added."""
+    name = const.REASON_NAMES.get(reason_code, "unknown reason")
+    return f"{name} (0x{reason_code:02x})" + (f": {printable(said)}" if said else "")
+
+
+def printable(said: str) -> str:
+    """What the other side said, fit for a log: short, and without control characters."""
+    return "".join(c if c.isprintable() else "?" for c in said[:_LONGEST_SAID])
+
+
+def _reason_of(error: OSError) -> str:
+    """An OS error as the system words it, without the numbers that Python puts before it."""
+    if isinstance(error, socket.gaierror) or error.errno is None:
+        return error.strerror or str(error)
+    return os.strerror(error.errno)
+
+
+def _tls_reason(error: ssl.SSLError) -> str:
+    return (error.reason or str(error)).replace("_", " ").lower()

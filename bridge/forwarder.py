@@ -1,0 +1,291 @@
+"""From the outbox to the upstream: sends what is queued, in order, within a window; lets go of what was acknowledged.
+
+What it keeps true:
+
+- A message leaves the outbox only when the upstream acknowledged it: PUBACK, or at QoS 2 PUBCOMP. On a new connection
+  whatever was not acknowledged is sent again, the oldest first.
+- PUBREL leaves only when it is on disk that PUBREC came [4.3.3].
+- Unacknowledged are never more messages than the upstream takes, nor more bytes than the broker allows one recipient.
+- An acknowledgement that refuses the message is either for now (the connection is given up, the message stays) or for
+  good: then the message is counted under its reason and let go, so that one bad message does not hold up all others.
+
+It sends to one client at a time, in one go per turn of the event loop, and no more per turn than a budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from bridge.forms import rest_for
+from bridge.mapping import OutMapping, RemoteTopic
+from edge_broker.core.client import Client
+from edge_broker.core.message import Message
+from edge_broker.core.queue import Queue
+from edge_broker.wire import const
+
+if TYPE_CHECKING:
+    from edge_broker.core.router import Router
+
+_TURN_MESSAGES: Final = 500
+_TURN_BYTES: Final = 256 << 10
+
+REFUSED_FOR_GOOD: Final = frozenset(
+    (
+        const.NOT_AUTHORIZED,
+        const.TOPIC_NAME_INVALID,
+        const.PACKET_TOO_LARGE,
+        const.PAYLOAD_FORMAT_INVALID,
+        const.RETAIN_NOT_SUPPORTED,
+        const.QOS_NOT_SUPPORTED,
+    )
+)
+"""The same message would be refused again. Any other refusal may be over later."""
+
+
+class Forwarder:
+    """Owner of the outbox's queue, and its `Sender`. `attach` at each connection, `detach` at its end.
+
+    `acknowledged`, `resent`: messages since the start; `sent`: by QoS; `refused`: given up, by reason.
+    `last_acknowledged_at`: by the router's clock, None before the first.
+    `on_given_up(reason, topic)` is called for each of those.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        mapping: OutMapping,
+        router: Router,
+        window: int,
+        puback_timeout_seconds: float,
+        on_given_up: Callable[[str, str], None],
+    ) -> None:
+        self.queue = queue
+        self.acknowledged = self.resent = 0
+        self.last_acknowledged_at: float | None = None
+        self.sent = [0, 0, 0]
+        self.refused: dict[str, int] = {}
+        self._mapping = mapping
+        self._router = router
+        self._most = window
+        self._timeout = puback_timeout_seconds
+        self._on_given_up = on_given_up
+        self._client: Client | None = None
+        self._wake: Callable[[], None] | None = None
+        self._retreat: Callable[[int], None]
+        self._window = 0  # 0 while nothing may be sent
+        self._pubrels_held = 0
+        self._sent_below = 0  # numbers below it were sent in this run; of an earlier run nobody knows
+        self._head = 0  # the oldest not acknowledged, and since when it is that
+        self._head_since = 0.0
+        queue.owner = self
+
+    # ---- coming and going of the connection
+
+    def attach(self, client: Client, wake: Callable[[], None], retreat: Callable[[int], None]) -> None:
+        """`client` is connected: everything not acknowledged goes out on it.
+
+        `wake()`: have `send_due` called soon. `retreat(reason_code)`: the upstream cannot take messages now.
+        """
+        self._client = client
+        self._wake = wake
+        self._retreat = retreat
+        self._head_since = self._router.now
+        self.queue.rewind()
+        if (
+            self.queue.released and client.session_present
+        ):  # PUBRELs go out again: not before they are on disk
+            self._router.pending.after_commit(partial(self._open_window, client))
+        else:
+            self._open_window(client)
+
+    def _open_window(self, client: Client) -> None:
+        if self._client is client:
+            self._window = min(self._most, client.receive_maximum)
+            self.pump()
+
+    def close_window(self) -> None:
+        """Send nothing new; what is on its way may still be acknowledged."""
+        self._window = 0
+
+    def detach(self) -> None:
+        """The connection is gone."""
+        if self._client is not None:
+            self._client = self._wake = None
+            self._window = 0
+            self._sent_below = max(self._sent_below, self.queue.cursor)
+            self.queue.suspend()
+
+    @property
+    def online(self) -> bool:
+        """Whether the upstream is there."""
+        return self._client is not None
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a message would leave at once."""
+        queue = self.queue
+        return (
+            self._client is not None
+            and self._client.writable
+            and queue.cursor == queue.next_number
+            and queue.in_flight < self._window
+        )
+
+    @property
+    def in_flight(self) -> int:
+        """Messages sent and not acknowledged."""
+        return self.queue.in_flight
+
+    @property
+    def needs_acknowledgements(self) -> bool:
+        """Whether anything has to be acknowledged by the upstream."""
+        return self._mapping.highest_qos > 0 or self.queue.depth > 0
+
+    @property
+    def free_packet_id(self) -> int:
+        """A packet identifier that no message in flight has, nor will have soon: that of the last one acknowledged."""
+        return _packet_id(self.queue.head - 1)
+
+    # ---- sending
+
+    def pump(self) -> None:
+        """More may be due now: have it sent at the end of this turn."""
+        if self._wake is not None:
+            self._wake()
+
+    def send_due(self) -> bool:
+        """Send what is due and fits, up to the budget of one turn; True if there is more for the next."""
+        client = self._client
+        if client is None or not client.writable:
+            return False
+        queue = self.queue
+        router = self._router
+        window = self._window
+        window_bytes = router.settings.send_window_bytes
+        messages, size_bytes = _TURN_MESSAGES, _TURN_BYTES
+        while queue.in_flight < window and queue.large_in_flight_bytes < window_bytes:
+            if messages <= 0 or size_bytes <= 0:
+                return True
+            due = queue.next_to_send(router.now)
+            if due is None:
+                return False
+            number, message = due
+            messages -= 1
+            if message is not None:
+                size_bytes -= len(message.frame)
+                self._send(client, number, message)
+            elif client.session_present:
+                client.send_ack(const.PUBREL, _packet_id(number))
+            else:  # the upstream has it, and forgot the identifier: there is nothing to release
+                self._complete(number)
+        return False
+
+    def _send(self, client: Client, number: int, message: Message) -> None:
+        remote = self._mapping.known.get(message.topic) or self._mapping.find(message.topic)
+        if remote is None:  # queued under a rule that is not there any more
+            self._give_up(number, "no_rule", message.topic)
+            return
+        qos = message.qos
+        fits = client.send_publish(
+            remote.encoded,
+            rest_for(message, client.version, self._router.now),
+            qos if qos <= client.maximum_qos else client.maximum_qos,
+            message.retain and client.retain_available,
+            number < self.queue.sent_before,
+            _packet_id(number),
+        )
+        if not fits:
+            self._give_up(number, "packet_too_large", message.topic)
+            return
+        self.sent[qos] += 1
+        if number < self._sent_below:
+            self.resent += 1
+
+    def send_live(self, message: Message, remote: RemoteTopic) -> str:
+        """Send `message` at QoS 0 now; the reason where that cannot be, empty if it is done."""
+        client = self._client
+        if client is None:
+            return "offline"
+        if not client.writable:
+            return "slow_upstream"
+        retain = message.retain and client.retain_available
+        rest = rest_for(message, client.version, self._router.now)
+        if not client.send_publish(remote.encoded, rest, 0, retain, False, 0):
+            return "packet_too_large"
+        self.sent[0] += 1
+        return ""
+
+    # ---- what the upstream answers
+
+    def on_puback(self, packet_id: int, reason_code: int) -> None:
+        """QoS 1: done, or refused."""
+        queue = self.queue
+        number = queue.number_of(packet_id)
+        if reason_code >= 0x80:
+            self._handle_refusal(number, reason_code)
+        elif queue.complete(number):
+            self.acknowledged += 1
+            self.last_acknowledged_at = self._router.now
+
+    def on_pubrec(self, packet_id: int, reason_code: int) -> None:
+        """QoS 2: the upstream has it; PUBREL follows once that is on disk."""
+        client = self._client
+        if client is None:
+            return
+        number = self.queue.number_of(packet_id)
+        if reason_code >= 0x80:
+            self._handle_refusal(number, reason_code)
+        elif self.queue.release(number):
+            self._pubrels_held += 1
+            self._router.pending.after_commit(partial(self._send_pubrel, client, packet_id))
+        else:
+            unknown = const.PACKET_IDENTIFIER_NOT_FOUND if client.version >= const.MQTT_5 else const.SUCCESS
+            client.send_ack(const.PUBREL, packet_id, unknown)
+
+    def _send_pubrel(self, client: Client, packet_id: int) -> None:
+        self._pubrels_held -= 1
+        client.send_ack(const.PUBREL, packet_id)
+
+    def on_pubcomp(self, packet_id: int) -> None:
+        """QoS 2: done; a code that the upstream does not know the identifier means so too."""
+        self._complete(self.queue.number_of(packet_id))
+
+    def _complete(self, number: int) -> None:
+        if self.queue.complete(number):
+            self.acknowledged += 1
+            self.last_acknowledged_at = self._router.now
+
+    def _handle_refusal(self, number: int, reason_code: int) -> None:
+        message = self.queue.messages.get(number)
+        if message is None:
+            return
+        if reason_code in REFUSED_FOR_GOOD:
+            self._give_up(number, const.REASON_NAMES[reason_code].replace(" ", "_"), message.topic)
+        else:
+            self._retreat(reason_code)
+
+    def _give_up(self, number: int, reason: str, topic: str) -> None:
+        """`number` will never be taken upstream: count it, and go on without it."""
+        self.refused[reason] = self.refused.get(reason, 0) + 1
+        self.queue.complete(number)
+        self._on_given_up(reason, topic)
+
+    # ---- time
+
+    def is_overdue(self, now: float, sending: bool) -> bool:
+        """Whether the oldest unacknowledged message has been that for too long; asked about once a second.
+
+        `sending`: earlier output is still on its way out, so an answer cannot be expected yet.
+        """
+        queue = self.queue
+        if queue.head != self._head or not queue.in_flight or self._pubrels_held or sending:
+            self._head, self._head_since = queue.head, now
+            return False
+        return now - self._head_since > self._timeout
+
+
+def _packet_id(number: int) -> int:
+    """A message keeps its packet identifier over connections and restarts: it follows from its number."""
+    return (number - 1) % const.MAX_PACKET_ID + 1

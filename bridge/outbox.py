@@ -1,0 +1,126 @@
+"""The bridge as a recipient of local messages: takes what its rules match and keeps it in a durable queue.
+
+The QoS of a rule is the QoS at which its messages go up, whatever the publisher used: sensors that publish at QoS 0 to
+save their batteries are stored and forwarded all the same. At a rule's QoS 0 a message goes up at once or not at all.
+What came down over this bridge is published in its name and does not come here: its subscriptions are no local.
+
+It sends nothing: `sender` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+from bridge.mapping import OutMapping, RemoteTopic
+from edge_broker.core.message import Message
+from edge_broker.core.queue import Queue
+from edge_broker.core.session import Subscription
+
+if TYPE_CHECKING:
+    from edge_broker.core.router import Router
+
+
+class Sender(Protocol):
+    """Whoever sends what the outbox holds."""
+
+    @property
+    def online(self) -> bool:
+        """Whether the upstream is there."""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a message would leave at once."""
+
+    def send_live(self, message: Message, remote: RemoteTopic) -> str:
+        """Send `message` at QoS 0 now; the reason where that cannot be, empty if it is done."""
+
+
+class Outbox:
+    """The recipient behind the `out` rules of one bridge. `dropped`: messages not taken, by reason.
+
+    `wake` is called when a message was queued.
+    """
+
+    durable = True
+
+    def __init__(self, queue: Queue, mapping: OutMapping, router: Router) -> None:
+        self.queue = queue
+        self.dropped: dict[str, int] = {}
+        self.sender: Sender | None = None
+        self.wake: Callable[[], None] = _nobody_to_wake
+        self._mapping = mapping
+        self._known = mapping.known
+        self._router = router
+        self._pending = router.pending
+
+    @property
+    def online(self) -> bool:
+        """Whether the upstream is there."""
+        return self.sender is not None and self.sender.online
+
+    @property
+    def ready(self) -> bool:
+        """Whether a message would leave at once."""
+        return self.sender is not None and self.sender.has_room
+
+    def subscribe(self) -> None:
+        """Be a recipient from now on. All rules share one QoS here: which one a message goes up with is settled later."""
+        for topic_filter in self._mapping.local_filters:
+            self._router.table.add(
+                Subscription(self, topic_filter, 2, no_local=True, retain_as_published=True)
+            )
+
+    def take_retained(self) -> None:
+        """Take the retained messages that are here already: for a new bridge, whose upstream does not know them."""
+        found: dict[str, Message] = {}
+        for topic_filter in self._mapping.local_filters:
+            found |= {message.topic: message for message in self._router.retained.match(topic_filter)}
+        for message in found.values():
+            if message.expires_at is None or message.expires_at > self._router.now:
+                self.deliver(message.copy(message.qos, True))
+
+    def deliver(self, message: Message) -> None:
+        """Queue `message` at the QoS of its rule, or at QoS 0 have it sent at once."""
+        remote = self._known.get(message.topic)
+        if remote is None:
+            remote = self._mapping.find(message.topic)
+            if remote is None:
+                self.drop("no_topic_upstream")
+                return
+        qos = remote.qos
+        if not qos:
+            self._deliver_live(message, remote)
+            return
+        if message.qos != qos:
+            if not message.origin.qos and self._is_store_behind():
+                self.drop("store_behind")
+                return
+            message = message.variant(qos, message.retain)
+        self.queue.append(message)
+        self.wake()
+
+    def _is_store_behind(self) -> bool:
+        """Whether too much waits for the disk; publishers of QoS 0 cannot be made to wait for it."""
+        return self._pending.uncommitted_bytes > self._router.max_uncommitted_bytes
+
+    def _deliver_live(self, message: Message, remote: RemoteTopic) -> None:
+        origin = message.origin
+        if origin.qos == 2 and origin.unsafe:  # before its packet id is kept, it could come a second time
+            self._pending.after_commit(partial(self._send_live, message, remote))
+        else:
+            self._send_live(message, remote)
+
+    def _send_live(self, message: Message, remote: RemoteTopic) -> None:
+        reason = "offline" if self.sender is None else self.sender.send_live(message, remote)
+        if reason:
+            self.drop(reason)
+
+    def drop(self, reason: str) -> None:
+        """Count a message that was not taken."""
+        self.dropped[reason] = self.dropped.get(reason, 0) + 1
+
+
+def _nobody_to_wake() -> None:
+    """Nothing sends now: what is queued waits."""

@@ -1,0 +1,44 @@
+"""What a bridge is doing, as plain values: for metrics, for `$SYS`, for whoever asks why nothing arrives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+State = Literal["resolving", "connecting", "handshake", "connecting-mqtt", "online", "backing-off", "stopped"]
+
+
+@dataclass(slots=True)
+class Status:
+    """One moment. Counters are of messages since the start of the broker, but `connects`: connections accepted upstream.
+
+    `version`: "5" or "3.1.1", empty while not online. `depth`: messages that wait for the upstream's acknowledgement,
+    `in_flight` those of them that are sent. `sent`, `received`: by QoS. `dropped`: not taken, by reason; `refused`: given
+    up because the upstream would never take them, by reason. `expired`: older than their publisher allowed.
+    `lost`: damaged in the store. `last_error` and `last_hint` stay after a connection succeeded, for the log's sake.
+    """
+
+    name: str
+    state: State
+    upstream: str
+    version: str
+    depth: int
+    in_flight: int
+    sent: tuple[int, int, int]
+    acknowledged: int
+    resent: int
+    received: tuple[int, int, int]
+    connects: int
+    dropped: dict[str, int]
+    refused: dict[str, int]
+    expired: int
+    lost: int
+    subscriptions_refused: int
+    last_acknowledged_wall: float | None
+    last_error: str
+    last_hint: str
+
+    @property
+    def connected(self) -> bool:
+        """Whether messages cross now."""
+        return self.state == "online"
