@@ -107,7 +107,7 @@ def main(
     rounds = rounds or (1 if quick else 5)
     kinds = parse_brokers(brokers)
     wanted = scenarios.chosen(families, qos)
-    prepare(kinds, connections_of(wanted, options), [path for path in (page, raw) if path])
+    versions = prepare(kinds, connections_of(wanted, options), [path for path in (page, raw) if path])
     cores = Cores.of_this_process()
     date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
     with tempfile.TemporaryDirectory(prefix="benchmarks-", dir=data_dir) as directory:
@@ -117,7 +117,9 @@ def main(
         plan = Plan(wanted, kinds, rounds, 0.0 if quick else patience)
         outcomes = list(run_all(plan, Path(directory), cores, options))
     command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
-    results = report.Results(machine, cores, date, command, options, rounds, kinds, wanted, outcomes)
+    results = report.Results(
+        machine, cores, date, command, options, rounds, kinds, versions, wanted, outcomes
+    )
     print(report.as_text(results))
     if page:
         page.write_text(report.as_markdown(results))
@@ -134,17 +136,22 @@ def connections_of(wanted: list[Scenario], options: Options) -> int:
     return 2 * max(pattern.publishers for pattern in PATTERNS)
 
 
-def prepare(kinds: dict[str, Kind], connections: int, outputs: list[Path]) -> None:
-    """What would otherwise fail after minutes: a missing broker, too few files, nowhere to write."""
-    for kind in kinds.values():
-        try:
+def prepare(kinds: dict[str, Kind], connections: int, outputs: list[Path]) -> dict[str, str]:
+    """What would otherwise fail after minutes: a missing broker, too few files, nowhere to write.
+
+    Returns the brokers' versions.
+    """
+    try:
+        for kind in kinds.values():
             kind.command(Path("any"))
-        except BrokerUnavailable as error:
-            raise click.ClickException(str(error)) from error
+        versions = {label: kind.version() for label, kind in kinds.items()}
+    except BrokerUnavailable as error:
+        raise click.ClickException(str(error)) from error
     raise_open_files_limit(connections + SPARE_FILES)
     for path in outputs:
         path.parent.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a started broker is stopped, too
+    return versions
 
 
 @dataclass(frozen=True)

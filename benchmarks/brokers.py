@@ -4,6 +4,7 @@ A broker is a `Kind`: its name, its command, its configuration and what its PUBA
 directory and free loopback ports. A broker that does not start, or does not stop when told, raises with its log.
 """
 
+import importlib.metadata
 import os
 import shutil
 import signal
@@ -62,6 +63,10 @@ class Kind(ABC):
     def command(self, config: Path) -> list[str]:
         """What to execute; raises BrokerUnavailable where it is not installed."""
 
+    @abstractmethod
+    def version(self) -> str:
+        """Its version, as it says itself; raises BrokerUnavailable where it is not installed."""
+
     def environment(self) -> dict[str, str]:
         return {}
 
@@ -93,6 +98,12 @@ class Mosquitto(Kind):
         config = setup.directory / "mosquitto.conf"
         config.write_text("\n".join(lines) + "\n")
         return config
+
+    def version(self) -> str:
+        usage = subprocess.run(
+            [*self.command(Path("any"))[:1], "-h"], capture_output=True, text=True, timeout=10
+        )
+        return usage.stdout.partition("\n")[0].removeprefix("mosquitto version ")
 
     def command(self, config: Path) -> list[str]:
         program = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
@@ -126,6 +137,9 @@ class EdgeBroker(Kind):
         if not program.exists():
             raise BrokerUnavailable(f"{program} is missing: install the project (make setup)")
         return [str(program), "run", "--config", str(config)]
+
+    def version(self) -> str:
+        return importlib.metadata.version("edge-broker")
 
     def environment(self) -> dict[str, str]:
         return {"EDGE_BROKER_LOOP": self._event_loop}

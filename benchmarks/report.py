@@ -82,6 +82,7 @@ class Results:
     options: Options
     rounds: int
     kinds: dict[str, Kind]
+    versions: dict[str, str]
     scenarios: list[Scenario]
     outcomes: list[Outcome]
 
@@ -142,7 +143,8 @@ def _live_table(results: Results, qos: int) -> Table:
         f"Live messages, QoS {qos}, 64 B",
         (
             "Latency is from publish to receipt. The ratio is mosquitto's CPU per message divided by the broker's. "
-            "Busy is the broker's share of its core: where it is below 100 %, the generator sets the pace.",
+            "Busy is the broker's share of its core: where it is below 100 %, the generator, or another process, "
+            "sets the pace.",
         ),
         (
             "Load", "Broker", "Messages/s", "p50 ms", "p99 ms", "CPU µs/message", "smallest to largest",
@@ -296,7 +298,7 @@ def as_markdown(results: Results) -> str:
         f"- A run during which other processes took more than {DISTURBED_PERCENT:g} % of a core does not count, unless "
         "no calm one is left; the column Calm says how many were",
         "- MB are 10^6 bytes, RSS is resident memory",
-        *(f"- {name}: {kind.settings}" for name, kind in results.kinds.items()),
+        *(f"- {name} {results.versions[name]}: {kind.settings}" for name, kind in results.kinds.items()),
         "",
         HOW_THE_LOAD_WORKS,
         "",
@@ -328,7 +330,8 @@ def as_json(results: Results) -> str:
         "cores": asdict(results.cores),
         "options": asdict(results.options),
         "brokers": {
-            name: {"settings": kind.settings, "promise": kind.promise} for name, kind in results.kinds.items()
+            name: {"version": results.versions[name], "settings": kind.settings, "promise": kind.promise}
+            for name, kind in results.kinds.items()
         },
         "runs": [asdict(outcome) for outcome in results.outcomes],
         "targets": [{**asdict(target), "met": target.met} for target in results.targets()],

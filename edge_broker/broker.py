@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import sys
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Protocol
@@ -31,10 +32,14 @@ from edge_broker.wire.topics import TopicCache
 
 if TYPE_CHECKING:
     from edge_broker.ops.http import HttpServer
+    from edge_broker.ops.observed import ObservedStatus
 
 log: Final = logging.getLogger("edge_broker.broker")
 
 _SWEEP_SECONDS: Final = 1.0
+_SWITCH_SECONDS: Final = 0.0005
+"""How long the store's thread waits for the interpreter while the event loop is busy. It asks a dozen times per commit:
+at the default of 5 ms a flood of QoS 0 would delay every acknowledgement by a multiple of that."""
 _PAGE_MESSAGES: Final = 1000
 _READ_RETRY_SECONDS: Final = 1.0
 _CLOSING_SECONDS: Final = 2.0
@@ -54,6 +59,13 @@ class Companion(Protocol):
     async def stop(self) -> None:
         """End its work; what it did not finish stays in the store."""
 
+    @property
+    def queue(self) -> Queue:
+        """What waits for its upstream."""
+
+    def status(self) -> ObservedStatus:
+        """What it is doing now; to be asked after `start`."""
+
 
 class Broker:
     """One broker. `start`, then `stop` once; `listening` says where it can be reached in between."""
@@ -65,6 +77,9 @@ class Broker:
         self.max_connections = config.limits.max_connections
         self.started_at = time.time()
         self.loop_lag_seconds = Histogram()
+        self.last_lag_seconds = 0.0
+        self.swept_at = time.monotonic()
+        self.read_errors = 0
         self.router: Router
         self.journal: Journal
         self.store: Store
@@ -80,6 +95,7 @@ class Broker:
     async def start(self) -> None:
         """Open the store, take over what it holds, and let clients in. `StoreError` or `OSError` where that fails."""
         self._loop = asyncio.get_running_loop()
+        sys.setswitchinterval(_SWITCH_SECONDS)
         topics = TopicCache()
         self.store, snapshot = await Store.open(self.config.data_dir, topics=topics, wall_offset=_wall_offset)
         try:
@@ -136,7 +152,12 @@ class Broker:
     @property
     def listening(self) -> list[str]:
         """Where clients can connect, as URLs."""
-        return [listener.url for listener in self._listeners]
+        return [listener.url for listener in self._listeners if listener.accepting]
+
+    @property
+    def not_listening(self) -> list[str]:
+        """Where clients should be able to connect and cannot, as URLs."""
+        return [listener.url for listener in self._listeners if not listener.accepting]
 
     def _make_router(self, snapshot: Snapshot, topics: TopicCache) -> Router:
         config = self.config
@@ -160,6 +181,7 @@ class Broker:
             commit_delay_seconds=store.commit_delay_ms / 1000,
             early_messages=store.early_commit_messages,
             early_bytes=store.early_commit_bytes,
+            before_settle=self._read_clock,
             after_settle=self._on_settled,
         )
 
@@ -212,9 +234,10 @@ class Broker:
     # ---- every turn of the event loop
 
     def request_tick(self) -> None:
-        """Have `_tick` run at the end of this turn."""
+        """Have `_tick` run at the end of this turn, and the core know the time of the turn."""
         if not self.tick_requested:
             self.tick_requested = True
+            self.router.now = time.monotonic()
             self._loop.call_soon(self._tick)
 
     def _tick(self) -> None:
@@ -233,10 +256,12 @@ class Broker:
                 if connection.end is not None and connection.closing:
                     self._log_end(connection)
 
-    def _on_settled(self) -> None:
+    def _read_clock(self) -> None:
         self.router.now = time.monotonic()
+
+    def _on_settled(self) -> None:
         self.router.on_settled()
-        self.request_tick()
+        self._tick()  # the acknowledgements have waited long enough
 
     def _log_end(self, connection: Connection) -> None:
         assert connection.end is not None
@@ -264,6 +289,7 @@ class Broker:
                 queue.queue_id, queue.reading[0], _PAGE_MESSAGES, self.router.pending.window_bytes
             )
         except StoreError as error:
+            self.read_errors += 1
             log.error("a queue could not be read, it is tried again: %s", error)
             queue.take_page(None)
             await asyncio.sleep(_READ_RETRY_SECONDS)
@@ -278,8 +304,9 @@ class Broker:
     # ---- every second
 
     def _sweep(self, due_at: float) -> None:
-        self.loop_lag_seconds.observe(max(0.0, self._loop.time() - due_at))
-        now = time.monotonic()
+        self.last_lag_seconds = max(0.0, self._loop.time() - due_at)
+        self.loop_lag_seconds.observe(self.last_lag_seconds)
+        now = self.swept_at = time.monotonic()
         for connection in list(self.connections):
             connection.check_idle(now)
         self.router.sweep(now)

@@ -143,6 +143,7 @@ class Client:
             version=request.version,
             topic_alias_maximum=properties.get(const.TOPIC_ALIAS_MAXIMUM, 0),
             publish_type=Message,
+            from_server=True,
         )
         self.version = request.version
         self.output: list[bytes] = []

@@ -14,7 +14,7 @@ clock.
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from edge_broker.core.acknowledging import HeldAcknowledgements
 from edge_broker.core.handshake import handle_connect
@@ -38,7 +38,10 @@ if TYPE_CHECKING:
     from edge_broker.core.session import Session
 
 _pack_ack: Final = struct.Struct(">HH").pack
-_PUBACK_HEAD: Final = 0x4002
+_PUBACKS: Final = [b"\x40\x02" + packet_id.to_bytes(2, "big") for packet_id in range(const.MAX_PACKET_ID + 1)]
+"""The PUBACK of each packet identifier, ready made: one is sent for nearly every message."""
+_PACKET_IDS: Final = [puback[2:] for puback in (_PUBACKS[-1], *_PUBACKS[1:-1])]
+"""The packet identifier of each queue number modulo `MAX_PACKET_ID`, as bytes."""
 _PUBREC_HEAD: Final = 0x5002
 _PUBREL_HEAD: Final = 0x6202
 _PUBCOMP_HEAD: Final = 0x7002
@@ -127,30 +130,41 @@ class Connection:
     def receive(self, data: bytes, now: float) -> bool:
         """Take `data` from the socket and handle what is whole in it; True if input is left for another turn."""
         self.last_received_at = self.router.now = now
+        if not self.paused and self.end is None:
+            packet = self._decoder.take_whole(data)
+            if packet is not None:
+                try:
+                    if packet.__class__ is Message:
+                        self._handle_publish(packet)
+                    else:
+                        self._handle_ack(cast(Ack, packet))
+                except MqttError as error:
+                    self.fail(error.reason_code, error.detail)
+                return False
         self._decoder.feed(data)
         return self.work()
 
     def work(self) -> bool:
         """Handle buffered input up to the budget; True if some is left that could be handled now."""
         decoder = self._decoder
-        next_packet = decoder.next_packet
-        settings = self.router.settings
-        stop_at = decoder.at + settings.work_budget_bytes
-        deliveries = settings.work_budget_deliveries
+        stop_at = deliveries = 0
         try:
             while not self.paused and self.end is None:
-                packet = next_packet()
+                packet = decoder.next_packet()
                 if packet is None:
                     return False
                 if packet.__class__ is Message:
-                    deliveries -= self._handle_publish(packet)
+                    deliveries += self._handle_publish(packet)
                 elif packet.__class__ is Ack:
                     self._handle_ack(packet)
                 else:
                     self._handle(packet)
                 if not decoder.more:
                     return False
-                if decoder.at >= stop_at or deliveries <= 0:
+                settings = self.router.settings
+                if not stop_at:
+                    stop_at = decoder.at + settings.work_budget_bytes
+                elif decoder.at >= stop_at or deliveries >= settings.work_budget_deliveries:
                     return not self.paused and self.end is None
         except MqttError as error:
             self.fail(error.reason_code, error.detail)
@@ -203,8 +217,6 @@ class Connection:
         if router.authorizer is not None and not self._may_publish(message.topic):
             self._deny(message)
             return 1
-        if message.subscription_ids:
-            raise ProtocolError("a subscription identifier in a client's PUBLISH")  # [MQTT-3.3.4-6]
         qos = message.qos
         router.received[qos] += 1
         if not qos:
@@ -218,7 +230,7 @@ class Connection:
             output = self.output
             if not output:
                 router.dirty.append(self)
-            output.append(_pack_ack(_PUBACK_HEAD, message.packet_id))
+            output.append(_PUBACKS[message.packet_id])
         return recipients + 1
 
     def _handle_publish_2(self, message: Message, session: Session) -> int:
@@ -251,12 +263,12 @@ class Connection:
         if held is None:
             held = self._held = HeldAcknowledgements(self._acknowledge)
         router = self.router
-        limit = router.settings.receive_maximum
-        if len(held) >= limit and self.version >= const.MQTT_5:
+        is_full = len(held) >= router.settings.receive_maximum
+        if is_full and self.version >= const.MQTT_5:
             raise MqttError(const.RECEIVE_MAXIMUM_EXCEEDED, "more unacknowledged publishes than we allowed")
         held.hold(message)
-        if router.pending.uncommitted_bytes > router.max_uncommitted_bytes or len(held) >= limit:
-            self.pause()
+        if is_full or router.pending.uncommitted_bytes > router.max_uncommitted_bytes:
+            self.pause()  # a 3.1.1 client cannot know our receive maximum
             router.stalled.append(self)
 
     def _acknowledge(self, message: Message) -> None:
@@ -271,7 +283,9 @@ class Connection:
             if not self.output:
                 router.dirty.append(self)
             self.output.append(
-                _pack_ack(_PUBACK_HEAD if message.qos == 1 else _PUBREC_HEAD, message.packet_id)
+                _PUBACKS[message.packet_id]
+                if message.qos == 1
+                else _pack_ack(_PUBREC_HEAD, message.packet_id)
             )
 
     def _may_publish(self, topic: str) -> bool:
@@ -366,7 +380,9 @@ class Connection:
         if not self.writable:
             router.counters.drop("slow_subscriber")
             return
-        frame = message.frame_for(self.version, router.now)
+        frame = message.frame
+        if message.version != self.version or message.expires_at is not None:
+            frame = message.frame_for(self.version, router.now)
         if self.max_packet_bytes and len(frame) > self.max_packet_bytes:
             router.counters.drop("packet_too_large")  # [MQTT-3.1.2-25]
             return
@@ -392,7 +408,7 @@ class Connection:
         output = self.output
         if not output:
             router.dirty.append(self)
-        output += (head, ((number - 1) % const.MAX_PACKET_ID + 1).to_bytes(2, "big"), tail)
+        output += (head, _PACKET_IDS[number % const.MAX_PACKET_ID], tail)
 
     def send_pubrel(self, number: int) -> None:
         """The second half of a QoS 2 delivery."""

@@ -32,9 +32,9 @@ class Counters:
         self.denied = 0
         self.acknowledge_seconds = Histogram()
 
-    def drop(self, reason: str) -> None:
-        """One message less than its recipient should have had."""
-        self.dropped[reason] = self.dropped.get(reason, 0) + 1
+    def drop(self, reason: str, messages: int = 1) -> None:
+        """Messages that their recipient should have had and did not get."""
+        self.dropped[reason] = self.dropped.get(reason, 0) + messages
 
     def refuse(self, reason: str) -> None:
         """One connection that was not let in, or was closed for what its peer did."""

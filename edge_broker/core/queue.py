@@ -182,9 +182,8 @@ class Queue:
         asked, self.reading = self.reading, None
         if page is None or asked is None or not self.online:
             return  # whoever is to have it asks again
-        if (
-            asked[0] != self.gap_from
-        ):  # the recipient has gone and come back meanwhile: it needs another stretch
+        if asked[0] != self.gap_from:
+            # The recipient has gone and come back meanwhile: it needs another stretch.
             if self.owner is not None:
                 self.owner.pump()
             return

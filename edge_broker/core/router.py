@@ -185,9 +185,7 @@ class Router:
         if session is None:
             session = self._new_session(client_id, identity, expiry_interval)
         session.claimed_by = connection
-        session.disconnected_at = (
-            None  # on disk too: after a crash its time does not count from an earlier leave
-        )
+        session.disconnected_at = None  # on disk too: a crash must not age it from an earlier leave
         session.expiry_interval = expiry_interval
         self._delayed_wills.pop(client_id, None)
         return session, present
@@ -230,6 +228,8 @@ class Router:
         for subscription in session.subscriptions.values():
             self.table.remove(subscription)
         session.subscriptions.clear()
+        self.counters.drop("expired", session.queue.expired)  # what its queue counted outlives it
+        self.counters.drop("lost", session.queue.lost)
         session.queue.discard()
         delayed = self._delayed_wills.pop(session.client_id, None)
         if delayed is not None and session.will is not None:

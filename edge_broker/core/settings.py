@@ -30,6 +30,7 @@ class Settings:
     max_subscriptions_per_client: int = 1000
     topic_alias_maximum: int = 32
     connect_timeout_seconds: float = 10.0
-    work_budget_bytes: int = 16 << 10
-    """Input handled in one go for one connection; the rest waits for its next turn."""
-    work_budget_deliveries: int = 1000
+    work_budget_bytes: int = 4 << 10
+    """Input handled in one go for one connection; the rest waits for its next turn. A batch takes some five turns of the
+    event loop from its first message to its acknowledgements, so turns are kept short when many connections flood."""
+    work_budget_deliveries: int = 500

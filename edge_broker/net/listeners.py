@@ -43,6 +43,11 @@ class Listener:
         """Where it listens, as a client would write it."""
         return f"{'mqtts' if self._files[0] else 'mqtt'}://{self.name}"
 
+    @property
+    def accepting(self) -> bool:
+        """Whether clients can connect."""
+        return self._server is not None and self._server.is_serving()
+
     def load_certificates(self) -> None:
         """Read the TLS files; what was read last stays in force if they cannot be (`ssl.SSLError`, `OSError`)."""
         certificate, key, client_ca, require = self._files

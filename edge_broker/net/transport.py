@@ -30,7 +30,10 @@ class Hub(Protocol):
     tick_requested: bool
 
     def request_tick(self) -> None:
-        """Have the output flushed and the store told, at the end of this turn of the event loop."""
+        """Have the output flushed and the store told at the end of this turn of the event loop.
+
+        The first request of a turn also reads the clock: `router.now` is the time of the whole turn.
+        """
 
 
 class StreamProtocol(asyncio.Protocol):
@@ -67,15 +70,17 @@ class StreamProtocol(asyncio.Protocol):
         self._transport.set_write_buffer_limits(limit, limit // 4)
 
     def data_received(self, data: bytes) -> None:
+        hub = self._hub
+        connection = self._connection
+        if not hub.tick_requested:
+            hub.request_tick()
         try:
-            if self._connection.receive(data, time.monotonic()):
+            if connection.receive(data, hub.router.now):
                 self._continue_later()
-            elif self._connection.paused:
+            elif connection.paused:
                 self._pause_if_full()
         except Exception:
             self._break()
-        if not self._hub.tick_requested:
-            self._hub.request_tick()
 
     def eof_received(self) -> bool:
         return False

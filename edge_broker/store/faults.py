@@ -63,6 +63,13 @@ class Damaged(Exception):
     """Bytes that were read back are not what was written: a checksum is wrong, or they make no sense."""
 
 
+class NoRoom(sqlite3.OperationalError):
+    """The disk is full: what is left is kept for acknowledgements. Counts as SQLITE_FULL."""
+
+    sqlite_errorcode = sqlite3.SQLITE_FULL
+    sqlite_errorname = "SQLITE_FULL"
+
+
 def primary_code(error: BaseException) -> int:
     """SQLite's primary result code of `error`, or 0 where it is none of SQLite's."""
     code = getattr(error, "sqlite_errorcode", None)

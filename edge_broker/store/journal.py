@@ -6,7 +6,10 @@ and follows at once if it is due by then, so a slow disk makes batches larger, n
 
 When a commit fails nothing is settled, so nothing is acknowledged; the same batch is tried again until it is on the
 disk, and `healthy` and `problem` say so meanwhile. Batches are never reordered, merged or given up while the journal is
-open. It runs on the event loop's thread, and creates one task for a run of commits, none per message.
+open. Only where the disk is full do acknowledgements overtake: those of messages that are on the disk are committed by
+themselves, because they are what makes room again.
+
+It runs on the event loop's thread, and creates one task for a run of commits, none per message.
 """
 
 from __future__ import annotations
@@ -16,10 +19,11 @@ import logging
 import random
 import time
 from bisect import bisect_left
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
-from edge_broker.core.ops import Batch
+from edge_broker.core.ops import Batch, QueueWrite
 from edge_broker.errors import StoreError
 
 _log: Final = logging.getLogger(__name__)
@@ -29,6 +33,7 @@ COMMIT_SECONDS_BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.
 
 _FIRST_RETRY_SECONDS: Final = 0.1
 _LAST_RETRY_SECONDS: Final = 5.0
+_NO_NUMBER: Final = 1 << 62
 
 
 class SealedBatch(Protocol):
@@ -68,12 +73,21 @@ class PendingOperations(Protocol):
 class CommitsBatches(Protocol):
     """Where batches are written: `Store`."""
 
+    @property
+    def full(self) -> bool:
+        """Whether commits fail for want of space, but for those of acknowledgements alone."""
+
     async def commit(self, batch: Batch) -> None:
         """Return when `batch` is on the disk, or raise `StoreError`."""
 
 
+def _nothing() -> None:
+    """Nothing is to be done before a batch is settled."""
+
+
 class Journal:
-    """Decides when `pending` is committed to `store`. `after_settle` is called after each batch that was settled.
+    """Decides when `pending` is committed to `store`. `before_settle` and `after_settle` are called around the settling
+    of each batch.
 
     Counters: `commit_seconds_buckets` (not cumulative; bounds in `COMMIT_SECONDS_BOUNDS`), `commit_seconds_sum`,
     `batches`, `retries`. `healthy` is False, and `problem` says why, from a failed commit to the next that succeeds.
@@ -88,6 +102,7 @@ class Journal:
         early_messages: int,
         early_bytes: int,
         after_settle: Callable[[], None],
+        before_settle: Callable[[], None] = _nothing,
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -96,6 +111,7 @@ class Journal:
         self._delay_seconds = commit_delay_seconds
         self._early_messages = early_messages
         self._early_bytes = early_bytes
+        self._before_settle = before_settle
         self._after_settle = after_settle
         self._clock = clock
         self._jitter = jitter
@@ -105,12 +121,14 @@ class Journal:
         self._first_at: float | None = (
             None  # when the batch that gathers during a commit got its first operation
         )
+        self._held: deque[SealedBatch] = deque()  # sealed for their acknowledgements while the disk was full
         self._flushing = False
         self._closing = asyncio.Event()
         self.healthy = True
         self.problem = ""
         self.batches = 0
         self.retries = 0
+        self.commit_seconds_bounds = COMMIT_SECONDS_BOUNDS
         self.commit_seconds_buckets = [0] * (len(COMMIT_SECONDS_BOUNDS) + 1)
         self.commit_seconds_sum = 0.0
 
@@ -160,11 +178,11 @@ class Journal:
         try:
             while not self._closing.is_set():
                 self._first_at = None
-                sealed = self._pending.seal()
+                sealed = self._held.popleft() if self._held else self._pending.seal()
                 if not await self._commit(sealed.batch):
                     return
                 self._settle(sealed)
-                if self._pending.empty or self._seconds_to_wait() > 0:
+                if not self._held and (self._pending.empty or self._seconds_to_wait() > 0):
                     break
         finally:
             self._task = None
@@ -194,6 +212,8 @@ class Journal:
                 await self._store.commit(batch)
             except StoreError as error:
                 self._note_failure(error)
+                if self._store.full:
+                    await self._make_room(batch)
             else:
                 self._note_success(self._clock() - started)
                 return True
@@ -201,6 +221,15 @@ class Journal:
                 return False
             self.retries += 1
             retry_seconds = min(retry_seconds * 2, _LAST_RETRY_SECONDS)
+
+    async def _make_room(self, batch: Batch) -> None:
+        """Commit the acknowledgements that wait behind `batch`; they free the space that it needs."""
+        if not self._pending.empty:
+            self._held.append(self._pending.seal())
+        try:
+            await self._store.commit(acknowledgements([batch, *(sealed.batch for sealed in self._held)]))
+        except StoreError as error:
+            _log.debug("acknowledgements could not make room either: %s", error)
 
     async def _closed_within(self, seconds: float) -> bool:
         try:
@@ -211,6 +240,7 @@ class Journal:
 
     def _settle(self, sealed: SealedBatch) -> None:
         try:
+            self._before_settle()
             sealed.settle()
             self._after_settle()
         except Exception:  # noqa: BLE001  a fault of one recipient, not of the store
@@ -232,3 +262,30 @@ class Journal:
         self.batches += 1
         self.commit_seconds_sum += seconds
         self.commit_seconds_buckets[bisect_left(COMMIT_SECONDS_BOUNDS, seconds)] += 1
+
+
+def acknowledgements(batches: Iterable[Batch]) -> Batch:
+    """The acknowledgements in batches that are not written yet, in their order, as far as they are of stored messages.
+
+    What is acknowledged of messages in the batches themselves stays out: on the disk it would look like messages lost.
+    """
+    latest: dict[int, QueueWrite] = {}
+    unwritten: dict[int, int] = {}
+    for batch in batches:
+        for write in batch.queues:
+            latest[write.queue_id] = write
+            if write.messages:
+                unwritten.setdefault(write.queue_id, write.messages[0][0])
+    queues = []
+    for queue_id, write in latest.items():
+        end = unwritten.get(queue_id, _NO_NUMBER)
+        queues.append(
+            QueueWrite(
+                queue_id,
+                [],
+                min(write.head, end),
+                [number for number in write.acknowledged if number < end],
+                [number for number in write.released if number < end],
+            )
+        )
+    return Batch(queues=queues)

@@ -5,6 +5,7 @@ The kernel drops the lock when its holder ends, however it ends; the process id 
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from pathlib import Path
@@ -25,8 +26,6 @@ class DirectoryLock:
         self._descriptor = os.open(directory / LOCK_NAME, os.O_CREAT | os.O_RDWR, 0o600)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, b"%d\n" % os.getpid(), 0)
         except BlockingIOError:
             holder = os.pread(self._descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
             os.close(self._descriptor)
@@ -38,8 +37,9 @@ class DirectoryLock:
         except OSError:
             os.close(self._descriptor)
             raise
+        with contextlib.suppress(OSError):  # a full disk is no reason not to start: the lock holds without it
+            os.pwrite(self._descriptor, b"%-20d\n" % os.getpid(), 0)
 
     def release(self) -> None:
         """Let the next one have it. The file stays: removing it would race with whoever opens it just now."""
-        os.ftruncate(self._descriptor, 0)
         os.close(self._descriptor)

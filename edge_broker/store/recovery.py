@@ -118,8 +118,12 @@ def _salvage(path: Path, report: RecoveryReport) -> RecoveryReport:
         target.execute("BEGIN")
         for table, key, numeric in _SMALL_TABLES:
             _copy(table, source.numbered(table, key) if numeric else source.keyed(table, key), target, report)
-        _copy_segments(source, target, report)
-        _account(source, target, report)
+        owned = {
+            row[0]
+            for row in target.execute("SELECT session_id FROM session UNION SELECT queue_id FROM outbox")
+        }
+        _copy_segments(source, target, owned, report)
+        _account(source, target, owned, report)
         target.execute("COMMIT")
     finally:
         source.close()
@@ -168,11 +172,10 @@ def _copy(table: str, found: Iterator[rows.Row], target: sqlite3.Connection, rep
         report.saved[table] += 1
 
 
-def _copy_segments(source: SalvageSource, target: sqlite3.Connection, report: RecoveryReport) -> None:
+def _copy_segments(
+    source: SalvageSource, target: sqlite3.Connection, owned: set[int], report: RecoveryReport
+) -> None:
     """Take over the segments that are intact, still needed, and somebody's."""
-    owned = {
-        row[0] for row in target.execute("SELECT session_id FROM session UNION SELECT queue_id FROM outbox")
-    }
     heads = dict(target.execute("SELECT queue_id, head FROM queue").fetchall())
     report.saved["segment"] = 0
 
@@ -193,11 +196,15 @@ def _copy_segments(source: SalvageSource, target: sqlite3.Connection, report: Re
         target.executemany(f"INSERT OR IGNORE INTO segment ({_SEGMENT_COLUMNS}) VALUES (?,?,?,?,?,?)", chunk)
 
 
-def _account(source: SalvageSource, target: sqlite3.Connection, report: RecoveryReport) -> None:
+def _account(
+    source: SalvageSource, target: sqlite3.Connection, owned: set[int], report: RecoveryReport
+) -> None:
     """Say for every queue which numbers are lost, and keep the place of those at its end."""
     states = {row[0]: row for row in target.execute("SELECT queue_id, head, marks, crc FROM queue")}
-    queue_ids = {row[0] for row in target.execute("SELECT DISTINCT queue_id FROM segment")} | states.keys()
-    for queue_id in sorted(queue_ids):
+    target.executemany(
+        "DELETE FROM queue WHERE queue_id = ?", [(number,) for number in states.keys() - owned]
+    )
+    for queue_id in sorted(owned):
         spans = target.execute(
             "SELECT first_number, last_number FROM segment WHERE queue_id = ? ORDER BY first_number",
             (queue_id,),

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from edge_broker.store.schema import PAGE_BYTES, build_empty, lenient_text, side_files
 
-_MAX_MISSES: Final = 100_000
+_MAX_MISSES: Final = 10_000
 """So many ids without a readable row, where the highest id is unknown, are taken for the end of a table."""
 
 _PAGE_COUNT_AT: Final = 28
@@ -38,10 +38,10 @@ class SalvageSource:
 
     def open(self) -> bool:
         """Whether anything can be read at all."""
-        if not self._try_to_open():
-            self._replace_first_page()
-            return self._try_to_open()
-        return True
+        if self._path.stat().st_size >= PAGE_BYTES and self._try_to_open():
+            return True
+        self._replace_first_page()  # of an empty file at once: SQLite would throw its write-ahead log away
+        return self._try_to_open()
 
     def close(self) -> None:
         """Let go of the file."""

@@ -64,6 +64,15 @@ class SnapshotLoader:
         self._add_inbound(snapshot, known)
         return snapshot
 
+    def meta(self) -> dict[str, int]:
+        """The store's own numbers, by name."""
+        numbers = {}
+        for row in self._connection.execute("SELECT name, value, crc FROM meta"):
+            with self._checking("meta", row):
+                name, value, _ = rows.opened(row)
+                numbers[name] = value
+        return numbers
+
     @contextmanager
     def _checking(self, table: str, row: rows.Row) -> Iterator[None]:
         """Leaves out `row`, which is worked on in the block, if it is damaged."""

@@ -26,15 +26,25 @@ from edge_broker.core.ops import Batch, Page, Snapshot
 from edge_broker.errors import StoreError
 from edge_broker.store import rows
 from edge_broker.store.connection import ThreadedConnection
-from edge_broker.store.faults import Damaged, calls_for_recovery, explain, is_damage
+from edge_broker.store.faults import NoRoom, calls_for_recovery, explain, is_damage
 from edge_broker.store.lock import DirectoryLock
 from edge_broker.store.pages import PageReader
 from edge_broker.store.recovery import RecoveryReport, finish_interrupted, recover
-from edge_broker.store.schema import DATABASE_NAME, DamagedStore, check, connect, create, side_files, sync
+from edge_broker.store.reserve import RESERVE_BYTES, Reserve
+from edge_broker.store.schema import (
+    DATABASE_NAME,
+    PAGE_BYTES,
+    DamagedStore,
+    check,
+    connect,
+    create,
+    side_files,
+    sync,
+)
 from edge_broker.store.segment import TopicNames
 from edge_broker.store.snapshot import SnapshotLoader
 from edge_broker.store.space import give_back
-from edge_broker.store.writer import Writer
+from edge_broker.store.writer import Writer, needs_room
 
 _log: Final = logging.getLogger(__name__)
 
@@ -49,7 +59,8 @@ class Store:
 
     Counters, plain ints unless seconds: `commits`, `commit_errors`, `last_commit_seconds`, `total_commit_seconds`,
     `messages_written`, `segments_written`, `segment_bytes_written`, `pages_read`, `corrupt_segments`. `recovery` is the
-    report of the last recovery in this run, None if there was none.
+    report of the last recovery in this run, None if there was none. `full`: nothing can be added for want of space; a
+    batch of acknowledgements alone is still taken then, and makes some.
     """
 
     def __init__(
@@ -59,8 +70,10 @@ class Store:
         self._lock = lock
         self._topics = topics
         self._wall_offset = wall_offset
+        self._reserve = Reserve(directory)
         self._writer = Writer()
         self._pages = PageReader(topics)
+        self._loader: SnapshotLoader | None = None
         self._snapshot: Snapshot | None = None
         self._writing = ThreadedConnection("store-writer", self._open_database, self._reopen_to_write)
         self._reading = ThreadedConnection("store-reader", self._open_to_read, self._open_to_read)
@@ -69,6 +82,7 @@ class Store:
         self._tidy_task: asyncio.Task[None] | None = None
         self._rebuilt_at = -_REBUILD_SECONDS
         self._closed = False
+        self.full = False
         self.recovery: RecoveryReport | None = None
         self.commits = self.commit_errors = 0
         self.last_commit_seconds = self.total_commit_seconds = 0.0
@@ -93,10 +107,7 @@ class Store:
         except BaseException:
             await store.close()
             raise
-        store._log_recovery()
-        assert store._snapshot is not None
-        snapshot, store._snapshot = store._snapshot, None
-        return store, snapshot
+        return store, store._take_snapshot()
 
     # ---- counters of the parts
 
@@ -137,17 +148,21 @@ class Store:
         """Have `batch` on the disk. `StoreError` if it is not; the same batch may be given again then."""
         started = time.perf_counter()
         try:
-            await self._writing.run(
-                lambda connection: self._writer.apply(connection, batch, self._wall_offset())
-            )
+            await self._writing.run(lambda connection: self._apply(connection, batch))
         except Exception as error:
             self.commit_errors += 1
+            if self._reserve.ran_out(error):
+                self.full = True
+                raise explain("commit", NoRoom(str(error))) from error
+            if not isinstance(error, sqlite3.Error | OSError):
+                _log.exception("a batch could not be written")
             if is_damage(error):
                 await self._rebuild(error)
             raise explain("commit", error) from error
         self.last_commit_seconds = time.perf_counter() - started
         self.total_commit_seconds += self.last_commit_seconds
         self.commits += 1
+        self.full = self.full and not needs_room(batch)
         self._tidy_later()
 
     async def read_page(self, queue_id: int, from_number: int, max_messages: int, max_bytes: int) -> Page:
@@ -190,6 +205,19 @@ class Store:
         finally:
             self._lock.release()
 
+    def _take_snapshot(self) -> Snapshot:
+        """What was loaded when the database was opened; the log hears of what is missing in it."""
+        loader, snapshot = self._loader, self._snapshot
+        assert loader is not None
+        assert snapshot is not None
+        self._loader = self._snapshot = None
+        self._log_recovery()
+        for table, key in loader.damaged:
+            _log.error("the store's row %s of table %s is damaged and left out", key, table)
+        for queue_id in loader.ownerless:
+            _log.error("queue %d holds messages, but whose it was is lost", queue_id)
+        return snapshot
+
     async def _read(self, read: Callable[[sqlite3.Connection], Page]) -> Page:
         async with self._no_reads:
             return await self._reading.run(read)
@@ -208,24 +236,39 @@ class Store:
 
     # ---- in the threads
 
+    def _apply(self, connection: sqlite3.Connection, batch: Batch) -> None:
+        """Write `batch`; where the disk is full, only what makes room."""
+        if self._reserve.given_up and needs_room(batch) and not self._reserve.take():
+            free = connection.execute("PRAGMA freelist_count").fetchone()[0]
+            if free * PAGE_BYTES < RESERVE_BYTES:
+                raise NoRoom("the last of the space is kept for acknowledgements")
+        try:
+            self._writer.apply(connection, batch, self._wall_offset())
+        except sqlite3.Error as error:
+            if self._reserve.ran_out(error):
+                self._reserve.give_up()
+            raise
+
     def _open_database(self) -> sqlite3.Connection:
         """The writing connection to a database that is ours and whole, and this run's snapshot."""
-        stamp = _stamp()
-        finish_interrupted(self._path, stamp)
-        log_left_behind = side_files(self._path)[0].exists()
-        if not self._path.exists() and not log_left_behind:
+        finish_interrupted(self._path, _stamp())
+        if not self._path.exists() and not side_files(self._path)[0].exists():
             create(self._path)
         try:
-            if not self._path.exists() or self._path.stat().st_size == 0:
-                raise DamagedStore("the database file is missing or empty")
             return self._open_and_load()
         except sqlite3.Error as error:
-            if not calls_for_recovery(error):
+            if self._reserve.ran_out(error):
+                if not self._reserve.give_up():
+                    raise NoRoom(str(error)) from error
+            elif calls_for_recovery(error):
+                self.recovery = recover(self._path, str(error), _stamp(), or_empty=True)
+            else:
                 raise
-            self.recovery = recover(self._path, str(error), stamp, or_empty=True)
         return self._open_and_load()
 
     def _open_and_load(self) -> sqlite3.Connection:
+        if not self._path.exists() or self._path.stat().st_size == 0:
+            raise DamagedStore("the database file is missing or empty")
         connection = connect(self._path)
         try:
             check(connection, self._path)
@@ -241,28 +284,18 @@ class Store:
         The first run of a database is numbered by the wall clock's seconds: should all be lost, the messages of the
         next life are not taken for those of this one.
         """
-        meta: dict[str, int] = {}
-        for row in connection.execute("SELECT name, value, crc FROM meta").fetchall():
-            try:
-                name, value, _ = rows.opened(row)
-                meta[name] = value
-            except Damaged:
-                _log.error("the store's record of its runs is damaged; numbering starts anew from the clock")
         wall_offset = self._wall_offset()
-        epoch = min(
-            _MAX_EPOCH, meta["epoch"] + 1 if "epoch" in meta else max(1, int(time.monotonic() + wall_offset))
-        )
         loader = SnapshotLoader(connection, self._topics, wall_offset)
+        meta = loader.meta()
+        epoch = meta.get("epoch", int(time.monotonic() + wall_offset) - 1) + 1
+        epoch = max(1, min(epoch, _MAX_EPOCH))
         snapshot = loader.load(epoch, meta.get("next_queue_id", 1))
         connection.execute("BEGIN IMMEDIATE")
         for name, value in (("epoch", epoch), ("next_queue_id", snapshot.next_queue_id)):
             connection.execute("REPLACE INTO meta VALUES (?, ?, ?)", rows.sealed(name, value))
         connection.execute("COMMIT")
-        for table, key in loader.damaged:
-            _log.error("the store's row %s of table %s is damaged and left out", key, table)
-        for queue_id in loader.ownerless:
-            _log.error("queue %d holds messages, but whose it was is lost", queue_id)
-        self._snapshot = snapshot
+        self._reserve.take()
+        self._loader, self._snapshot = loader, snapshot
 
     def _reopen_to_write(self) -> sqlite3.Connection:
         """A new connection after an error: what the log shows may not be on the disk, so it is brought there first."""

@@ -128,6 +128,11 @@ class Writer:
             self.segment_bytes_written += len(segment[5])
 
 
+def needs_room(batch: Batch) -> bool:
+    """Whether `batch` adds anything; acknowledgements of queues alone do not."""
+    return _changes_more_than_queues(batch) or any(write.messages for write in batch.queues)
+
+
 def _changes_more_than_queues(batch: Batch) -> bool:
     return bool(
         batch.removed_sessions

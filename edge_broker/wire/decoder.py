@@ -17,7 +17,7 @@ from edge_broker.wire.bodies import decode_body
 from edge_broker.wire.encoder import encode_publish
 from edge_broker.wire.packets import Ack, Connect, Packet, Publish
 from edge_broker.wire.properties import Properties, decode_properties, encode_properties
-from edge_broker.wire.topics import TopicCache, check_topic_name
+from edge_broker.wire.topics import Likeness, TopicCache, check_topic_name
 
 _OWN_TO_THE_HOP: Final = frozenset(
     (const.TOPIC_ALIAS, const.MESSAGE_EXPIRY_INTERVAL, const.SUBSCRIPTION_IDENTIFIER)
@@ -26,6 +26,10 @@ _OWN_TO_THE_HOP: Final = frozenset(
 
 _LONGEST_KEPT_BYTES: Final = 512
 """An idle connection keeps no more than this of a chunk already handed out, and of a property block to compare with."""
+
+
+_LONGEST_ALIKE_BYTES: Final = 16_386
+"""The longest packet whose remaining length takes two bytes: longer ones are not compared with those before them."""
 
 
 class Decoder:
@@ -38,6 +42,8 @@ class Decoder:
     __slots__ = (
         "_aliases",
         "_buffer",
+        "_from_server",
+        "_likenesses",
         "_names",
         "_needed",
         "_puback",
@@ -59,13 +65,16 @@ class Decoder:
         version: int = 0,
         topic_alias_maximum: int = 0,
         publish_type: type[Publish] = Publish,
+        from_server: bool = False,
     ) -> None:
         self.version = version
         self.max_packet_bytes = max_packet_bytes
         self.topic_alias_maximum = topic_alias_maximum
         self._publish_type = publish_type
+        self._from_server = from_server
         self._topics = topics
         self._names = topics.names
+        self._likenesses = self._choose_likenesses()
         self._aliases: dict[int, str] | None = None
         self._valid_block = b"\0"
         self._puback = Ack(const.PUBACK, 0)
@@ -74,6 +83,12 @@ class Decoder:
         self.more = False  # whether anything was left behind the packet handed out last
         self._needed = 0  # bytes that the packet at `at` is known to take, while it is incomplete
         self._tail = bytearray()  # what came behind `_buffer`, joined to it once that packet is complete
+
+    def _choose_likenesses(self) -> dict[bytes, Likeness]:
+        """Those shared with all connections of this form, or our own where our limit could be lower than theirs."""
+        if self.max_packet_bytes <= _LONGEST_ALIKE_BYTES:
+            return {}
+        return self._topics.likenesses[self.version >= const.MQTT_5]
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the stream."""
@@ -95,6 +110,28 @@ class Decoder:
             self._buffer = buffer[at:] + data
         self.at = 0
 
+    def take_whole(self, data: bytes) -> Publish | Ack | None:
+        """The packet that `data` is, if it is one whole PUBLISH like one before, or one plain PUBACK: what sensors send.
+
+        None for anything else, and while earlier bytes wait: then `data` was not taken, and `feed` is for it.
+        """
+        size = len(data)
+        if size < 4 or self.at != len(self._buffer):
+            return None
+        first = data[0]
+        if size == 4:
+            packet_id = data[2] << 8 | data[3]
+            if first != 0x40 or data[1] != 2 or not packet_id:
+                return None
+            ack = self._puback
+            ack.packet_id = packet_id
+            return ack
+        topic_at = 4 if data[1] < 0x80 else 5
+        like = self._likenesses.get(data[: topic_at + (data[topic_at - 2] << 8 | data[topic_at - 1])])
+        if like is None or like[0] != size:
+            return None
+        return self._decode_alike(data, 0, like)
+
     @property
     def buffered_bytes(self) -> int:
         """Bytes taken and not yet handed out as packets."""
@@ -114,6 +151,18 @@ class Decoder:
                 self.at = 0
             return None
         first = buffer[at]
+        if first < 0x40 and have - at > 4:
+            # A PUBLISH, by all likelihood: one that begins just like a sound one before it is as sound.
+            topic_at = at + 4 if buffer[at + 1] < 0x80 else at + 5
+            like = self._likenesses.get(
+                buffer[at : topic_at + (buffer[topic_at - 2] << 8 | buffer[topic_at - 1])]
+            )
+            if like is not None and at + like[0] <= have:
+                publish = self._decode_alike(buffer, at, like)
+                if publish is not None:
+                    self.at = end = at + like[0]
+                    self.more = end < have
+                    return publish
         length = buffer[at + 1]
         body = at + 2
         if length >= 0x80:
@@ -155,7 +204,22 @@ class Decoder:
         packet = decode_body(first, buffer[body:end], self.version)
         if packet.__class__ is Connect:
             self.version = packet.version
+            self._likenesses = self._choose_likenesses()
         return packet
+
+    def _decode_alike(self, buffer: bytes, at: int, like: Likeness) -> Publish | None:
+        """The whole PUBLISH at `at`, whose beginning is known; None where what follows is not as plain."""
+        size, topic, packet_id_at, payload_at, qos, retain = like
+        packet_id = 0
+        if qos:
+            packet_id = buffer[at + packet_id_at] << 8 | buffer[at + packet_id_at + 1]
+            if not packet_id:
+                return None
+        version = self.version
+        if version >= const.MQTT_5 and buffer[at + payload_at - 1]:  # it has properties
+            return None
+        frame = buffer[at : at + size]
+        return self._publish_type(frame, version, topic, packet_id_at, payload_at, qos, retain, packet_id)
 
     def _decode_publish(self, buffer: bytes, first: int, at: int, body: int, end: int) -> Publish:
         topic_at = body + 2
@@ -190,18 +254,15 @@ class Decoder:
         topic = self._names.get(raw_topic)
         if topic is None:
             topic = self._topics.name(raw_topic)
+        retain = first & const.FLAG_RETAIN == 1
         publish = self._publish_type(
-            buffer[at:end],
-            self.version,
-            topic,
-            topic_end - at,
-            payload_at - at,
-            qos,
-            first & 1 == 1,
-            packet_id,
+            buffer[at:end], self.version, topic, topic_end - at, payload_at - at, qos, retain, packet_id
         )
         if first & const.FLAG_DUP:
             _clear_dup(publish)
+        elif body - at <= 3:
+            like = Likeness(end - at, topic, topic_end - at, payload_at - at, qos, retain)
+            self._topics.remember(self._likenesses, buffer[at:topic_end], like)
         return publish
 
     def _decode_publish_with_properties(
@@ -257,6 +318,8 @@ class Decoder:
         if const.MESSAGE_EXPIRY_INTERVAL in properties:
             publish.expiry_interval = properties[const.MESSAGE_EXPIRY_INTERVAL]
         if const.SUBSCRIPTION_IDENTIFIER in properties:
+            if not self._from_server:
+                raise ProtocolError("a subscription identifier in a client's PUBLISH")  # [MQTT-3.3.4-6]
             publish.subscription_ids = tuple(properties[const.SUBSCRIPTION_IDENTIFIER])
         return publish
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from edge_broker.errors import MalformedPacket, MqttError
 from edge_broker.wire.const import TOPIC_FILTER_INVALID, TOPIC_NAME_INVALID
@@ -79,20 +79,34 @@ def match(topic_filter: str, topic: str) -> bool:
     return len(wanted) == len(have)
 
 
-class TopicCache:
-    """Topic names already checked, by their bytes: a gateway's sensors publish to the same topics again and again.
+class Likeness(NamedTuple):
+    """What two PUBLISH packets that begin alike share: size in bytes, topic, offsets in the frame, QoS, retain flag."""
 
-    Holds at most `capacity` names; when full it starts over, which costs each name one more check. A name of more than
-    `LONGEST_BYTES` is checked each time, so that no client fills the memory with names of 64 KB.
+    size: int
+    topic: str
+    packet_id_at: int
+    payload_at: int
+    qos: int
+    retain: bool
+
+
+class TopicCache:
+    """What was decoded before, shared by all connections: sensors publish to the same topics again and again.
+
+    `names`: checked topic names by their bytes. `likenesses`: for plain PUBLISH packets, by protocol form (3.x, 5) and
+    by all that stands before the packet identifier; a packet that begins with the same bytes needs no second check.
+    Both hold at most `capacity` entries; when full they start over, which costs each entry one more check. Longer ones
+    than `LONGEST_BYTES` are checked each time, so that no client fills the memory with names of 64 KB.
     """
 
     LONGEST_BYTES: Final = 256
 
-    __slots__ = ("_capacity", "names")
+    __slots__ = ("_capacity", "likenesses", "names")
 
     def __init__(self, capacity: int = 10_000) -> None:
         self._capacity = capacity
         self.names: dict[bytes, str] = {}  # read by the decoder directly; written by `name` only
+        self.likenesses: tuple[dict[bytes, Likeness], dict[bytes, Likeness]] = ({}, {})
 
     def name(self, raw: bytes) -> str:
         """The topic name that `raw` encodes; raises `MqttError` for what is no valid name."""
@@ -106,3 +120,10 @@ class TopicCache:
                     names.clear()
                 names[raw] = topic
         return topic
+
+    def remember(self, likenesses: dict[bytes, Likeness], head: bytes, likeness: Likeness) -> None:
+        """A plain PUBLISH that begins with `head` was found to be sound; `likenesses` as bounded as the shared ones."""
+        if len(head) <= self.LONGEST_BYTES:
+            if len(likenesses) >= self._capacity:
+                likenesses.clear()
+            likenesses[head] = likeness

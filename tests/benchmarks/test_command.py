@@ -59,6 +59,7 @@ def test_the_whole_path_with_mosquitto(tmp_path: Path, version: str) -> None:
     text = page.read_text()
     assert "| 1 publisher → 1 subscriber, W 200 | mosquitto (2) |" in text
     assert "persistence false" in text
+    assert "- mosquitto 2." in text
     assert result.stderr.count("\n") == 6
 
 

@@ -36,6 +36,7 @@ def results() -> Results:
         options=Options(),
         rounds=3,
         kinds={name: KINDS[name] for name in ("edge-broker", "mosquitto")},
+        versions={"edge-broker": "0.9", "mosquitto": "2.0"},
         scenarios=scenarios.chosen(("1to1", "flood"), 0),
         outcomes=[
             *(

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from edge_broker.wire.decoder import Decoder
 from tests.fuzz.fuzz_decoder import decode, fuzz_decoder
 from tests.fuzz.mutations import MUTATIONS, SEEDS, streams
 from tests.golden.properties import PACKETS

@@ -39,7 +39,7 @@ def decode_all(decoder: Decoder, chunks: list[bytes]) -> list[tuple[str, dict[st
 
 
 def decoder_at(version: int) -> Decoder:
-    return Decoder(TopicCache(), 1_000_000, version)
+    return Decoder(TopicCache(), 1_000_000, version, from_server=True)
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def assert_frame_is_consistent(publish: Publish) -> None:
     properties_at = after_topic + (2 if publish.qos else 0)
     own_block = frame[properties_at : publish.payload_at]
     assert own_block == (publish.property_block if publish.version >= 5 else b"")
-    again = decode_one(Decoder(TopicCache(), len(frame), publish.version), frame)
+    again = decode_one(Decoder(TopicCache(), len(frame), publish.version, from_server=True), frame)
     assert again.frame == frame
     assert (again.packet_id_at, again.payload_at) == (after_topic, publish.payload_at)
     of_the_hop: dict[str, Any] = {"dup": False, "expiry_interval": None, "subscription_ids": ()}
@@ -101,7 +101,7 @@ def test_what_ends_at_this_hop_is_taken_out(
     dup = again and qos > 0
     block = encode_properties(drawn)
     whole = encode_publish(version, topic, payload, qos, retain, dup, packet_id, block)
-    publish = decode_one(Decoder(TopicCache(), len(whole), version, 2), whole)
+    publish = decode_one(Decoder(TopicCache(), len(whole), version, 2, from_server=True), whole)
     assert (publish.topic, publish.payload, publish.qos, publish.retain) == (topic, payload, qos, retain)
     assert (publish.dup, publish.packet_id) == (dup, packet_id if qos else 0)
     if version >= 5:
@@ -127,13 +127,13 @@ def test_a_decoder_remembers_nothing_that_shows(
     packets: list[tuple[str, int, int]], blocks: list[Properties]
 ) -> None:
     """Property blocks that come again and again decode as they do in a connection of their own."""
-    one = Decoder(TopicCache(), 1_000_000, 5)
+    one = Decoder(TopicCache(), 1_000_000, 5, from_server=True)
     for topic, qos, which in packets:
         whole = encode_publish(
             5, topic, b"payload", qos, packet_id=7, property_block=encode_properties(blocks[which])
         )
         shared = decode_one(one, whole)
-        alone = decode_one(Decoder(TopicCache(), 1_000_000, 5), whole)
+        alone = decode_one(Decoder(TopicCache(), 1_000_000, 5, from_server=True), whole)
         assert describe(shared) == describe(alone)
         assert shared.frame == alone.frame
         assert_frame_is_consistent(shared)
@@ -149,7 +149,7 @@ def test_topic_aliases(
     maximum: int, packets: list[tuple[str | None, int | None, int]], travelling: Properties
 ) -> None:
     """A sequence of them against a plain dict; the first that breaks a rule is refused with that rule's code."""
-    decoder = Decoder(TopicCache(), 1_000_000, 5, maximum)
+    decoder = Decoder(TopicCache(), 1_000_000, 5, maximum, from_server=True)
     known: dict[int, str] = {}
     for topic, alias, qos in packets:
         block = encode_properties(travelling | ({} if alias is None else {ALIAS: alias}))

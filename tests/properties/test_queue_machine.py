@@ -6,6 +6,7 @@ pass, damages the store and crashes. After each step the model checks what was s
 
 from __future__ import annotations
 
+from collections import deque
 from types import SimpleNamespace
 
 from hypothesis import HealthCheck, settings
@@ -86,13 +87,18 @@ class QueueMachine(RuleBasedStateMachine):
         self.queue = queue
         self.session = Session(self.router, "client", "anonymous", 60, queue)
         self.client: Subscriber | None = None
-        self.sealed: Sealed | None = None
-        self.applied = False
+        self.sealed: deque[Sealed] = deque()  # the first `applied` of them are on disk
+        self.applied = 0
         self.pages: list[Page | None] = []
 
     # ---- what a publisher and the journal do
 
-    @rule(qos=st.sampled_from((1, 1, 2)), granted=st.sampled_from((1, 2)), size=SIZES, life=st.none() | st.just(5.0))
+    @rule(
+        qos=st.sampled_from((1, 1, 2)),
+        granted=st.sampled_from((1, 2)),
+        size=SIZES,
+        life=st.none() | st.just(5.0),
+    )
     def publish(self, qos: int, granted: int, size: int, life: float | None) -> None:
         self.serial += 1
         payload = b"%d:" % self.serial + b"x" * size
@@ -137,24 +143,31 @@ class QueueMachine(RuleBasedStateMachine):
     def _is_expired(self, number: int) -> bool:
         return self.expires.get(number, self.now + 1) <= self.now
 
-    @precondition(lambda self: self.sealed is None and not self.pending.empty)
+    @precondition(lambda self: len(self.sealed) < 3 and not self.pending.empty)
     @rule()
     def seal(self) -> None:
-        self.sealed, self.applied = self.pending.seal(), False
+        self.sealed.append(self.pending.seal())
 
-    @precondition(lambda self: self.sealed is not None and not self.applied)
+    @precondition(lambda self: self.applied < len(self.sealed))
     @rule()
     def commit(self) -> None:
-        assert self.sealed is not None
-        self.store.apply(self.sealed.batch)
-        self.applied = True
+        self.store.apply(self.sealed[self.applied].batch)
+        self.applied += 1
 
     @precondition(lambda self: self.applied)
     @rule()
     def settle(self) -> None:
-        assert self.sealed is not None
-        sealed, self.sealed, self.applied = self.sealed, None, False
-        sealed.settle()
+        self.applied -= 1
+        self.sealed.popleft().settle()
+
+    @rule()
+    def commit_everything(self) -> None:
+        if not self.pending.empty:
+            self.seal()
+        while self.sealed:
+            if not self.applied:
+                self.commit()
+            self.settle()
 
     @precondition(lambda self: self.pending.reads)
     @rule(size=st.sampled_from((1, 4, 1000)), fails=st.sampled_from((False, False, False, True)))
@@ -187,6 +200,12 @@ class QueueMachine(RuleBasedStateMachine):
     def disconnect(self) -> None:
         self.client = None
         self.session.detach(self.now)
+
+    @precondition(lambda self: self.client is not None)
+    @rule()
+    def reconnect(self) -> None:
+        self.disconnect()
+        self.connect()
 
     @precondition(lambda self: self.client is not None and self.client.published)
     @rule(choice=st.integers(0, 1000))
@@ -246,12 +265,12 @@ class QueueMachine(RuleBasedStateMachine):
         self.now += 3.0
         self.router.now = self.now
 
-    @precondition(lambda self: QUEUE_ID in self.store.queues and self.store.queues[QUEUE_ID].messages)
+    @precondition(lambda self: QUEUE_ID in self.store.queues and self.store.queues[QUEUE_ID].waiting)
     @rule(choice=st.integers(0, 1000))
     def damage(self, choice: int) -> None:
         """One message on disk cannot be read any more."""
         stored = self.store.queues[QUEUE_ID]
-        number = sorted(stored.messages)[choice % len(stored.messages)]
+        number = sorted(stored.waiting)[choice % len(stored.waiting)]
         del stored.messages[number]
         self.damaged.add(number)
 
@@ -260,7 +279,7 @@ class QueueMachine(RuleBasedStateMachine):
         """Memory is gone; what was committed is what the next run finds."""
         state = self.store.snapshot().queues.get(QUEUE_ID)
         stored = self.store.queues.get(QUEUE_ID)
-        remaining = set(stored.messages) | set(stored.released) if stored else set()
+        remaining = stored.waiting | set(stored.released) if stored else set()
         for number in self.safe:
             assert number in remaining or self._is_done_with(number) or number in self.damaged
         highest = stored.highest if stored else 0
@@ -346,12 +365,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert self.client is not None
         self.set_writable(True)
         for _ in range(3 * self.queue.next_number + 50):
-            if self.sealed is None and not self.pending.empty:
-                self.seal()
-            if self.sealed is not None and not self.applied:
-                self.commit()
-            if self.applied:
-                self.settle()
+            self.commit_everything()
             if self.pending.reads:
                 self.read(1000, False)
             if self.pages:

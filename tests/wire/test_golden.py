@@ -24,7 +24,7 @@ NEIGHBOUR: Final = b"\x40\x02\x00\x63"
 def decoder_for(vector: Valid | Malformed, version: int) -> Decoder:
     """A fresh decoder, as it stands when the vector's bytes come."""
     before = 0 if isinstance(vector, Valid) and vector.packet == "CONNECT" else version
-    return Decoder(TopicCache(), MAX_PACKET_BYTES, before, TOPIC_ALIAS_MAXIMUM)
+    return Decoder(TopicCache(), MAX_PACKET_BYTES, before, TOPIC_ALIAS_MAXIMUM, from_server=True)
 
 
 def assert_is(packet: Packet | None, vector: Valid, version: int) -> None:

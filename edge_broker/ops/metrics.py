@@ -1,0 +1,258 @@
+"""The broker in Prometheus' text format. `docs/monitoring.md` says what each metric means.
+
+Nothing is counted here: what the broker's parts count as plain ints is read when somebody asks, so a metric costs a
+message nothing. Label values are bounded: reasons are a fixed vocabulary, and of queues only some have a name (`backlog`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Final
+
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from edge_broker import __version__
+from edge_broker.core.histogram import Histogram
+from edge_broker.ops.backlog import Backlog, BacklogView
+from edge_broker.ops.observed import Observed, ObservedStatus, dropped_messages
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+_PROCESS_IO: Final = Path("/proc/self/io")
+
+
+class Metrics:
+    """The metrics of one broker. `close` it before the store is closed."""
+
+    def __init__(self, observed: Observed) -> None:
+        self._backlogs = BacklogView(observed)
+        self._collector = BrokerCollector(observed)
+        self._registry = CollectorRegistry()
+        self._registry.register(self._collector)
+        ProcessCollector(registry=self._registry)
+
+    async def render(self) -> bytes:
+        """All of them, as of now."""
+        self._collector.backlogs = await self._backlogs.look()
+        return generate_latest(self._registry)
+
+    async def close(self) -> None:
+        """Read nothing more."""
+        await self._backlogs.close()
+
+
+class BrokerCollector(Collector):
+    """Reads one broker's counters. `backlogs`: its queues, looked at just before, because that may need the store."""
+
+    def __init__(self, observed: Observed) -> None:
+        self._observed = observed
+        self.backlogs: Sequence[Backlog] = ()
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: names are not looked for before the broker runs."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """Everything, group by group."""
+        yield from self._broker()
+        yield from self._clients()
+        yield from self._messages()
+        yield from self._queues()
+        yield from self._store()
+        yield from _bridges([bridge.status() for bridge in self._observed.bridges])
+
+    def _broker(self) -> Iterator[Metric]:
+        observed = self._observed
+        yield InfoMetricFamily("edge_broker", "Which version runs.", {"version": __version__})
+        yield _gauge("start_time_seconds", "When the broker started, Unix time.", observed.started_at)
+        yield _histogram(
+            "event_loop_lag_seconds",
+            "How late the event loop is: what every client waits in addition.",
+            observed.loop_lag_seconds,
+        )
+
+    def _clients(self) -> Iterator[Metric]:
+        observed = self._observed
+        counters = observed.router.counters
+        sessions = observed.router.sessions.values()
+        connected = sum(session.online for session in sessions)
+        states = {"connected": connected, "disconnected": len(sessions) - connected}
+        yield _gauge("connections", "Clients connected now.", len(observed.connections))
+        yield _counter("connections", "Connections accepted.", counters.connections)
+        yield _counters(
+            "connections_refused",
+            "Connections not let in, or closed for what the client did.",
+            "reason",
+            counters.refused.items(),
+        )
+        yield _gauges("sessions", "Sessions kept.", "state", states.items())
+        yield _gauge(
+            "subscriptions",
+            "Subscriptions of all sessions.",
+            sum(len(session.subscriptions) for session in sessions),
+        )
+
+    def _messages(self) -> Iterator[Metric]:
+        router = self._observed.router
+        counters = router.counters
+        yield _gauge("retained_messages", "Topics with a retained message.", len(router.retained))
+        yield _counters(
+            "messages_received", "PUBLISH packets from clients.", "qos", _by_qos(counters.received)
+        )
+        yield _counters("messages_sent", "PUBLISH packets to clients.", "qos", _by_qos(counters.sent))
+        yield _counters(
+            "messages_dropped",
+            "Messages that a recipient did not get, and why.",
+            "reason",
+            dropped_messages(self._observed).items(),
+        )
+        yield _counter(
+            "publish_denied", "What a client published, subscribed to or willed and may not.", counters.denied
+        )
+        yield _histogram(
+            "publish_acknowledge_seconds",
+            "From a PUBLISH that had to be kept to its acknowledgement.",
+            counters.acknowledge_seconds,
+        )
+
+    def _queues(self) -> Iterator[Metric]:
+        depths = [(backlog.name, backlog.messages) for backlog in self.backlogs]
+        ages = [
+            (backlog.name, backlog.oldest_age_seconds)
+            for backlog in self.backlogs
+            if backlog.oldest_age_seconds is not None
+        ]
+        yield _gauges("queue_messages", "Messages that wait in a queue.", "queue", depths)
+        yield _gauges("queue_oldest_age_seconds", "How long the first of them has waited.", "queue", ages)
+
+    def _store(self) -> Iterator[Metric]:
+        observed = self._observed
+        store, journal, pending = observed.store, observed.journal, observed.router.pending
+        yield _gauge(
+            "store_healthy",
+            "0: the store cannot be written, nothing it must keep is acknowledged.",
+            journal.healthy,
+        )
+        yield _counter("store_commits", "Commits to disk.", store.commits)
+        yield _counter(
+            "store_errors", "Commits or reads that failed.", store.commit_errors + observed.read_errors
+        )
+        yield _buckets(
+            "commit_seconds",
+            "One commit to disk, its sync included.",
+            journal.commit_seconds_bounds,
+            journal.commit_seconds_buckets,
+            journal.commit_seconds_sum,
+        )
+        yield _gauge("store_bytes", "The size of the store's files.", store.file_bytes)
+        yield _gauge("uncommitted_bytes", "Messages that are not on disk yet.", pending.uncommitted_bytes)
+        yield _counter(
+            "elided_messages",
+            "Messages that never had to be written: their recipients took them first.",
+            pending.elided,
+        )
+        written = written_bytes()
+        if written is not None:
+            yield _counter("written_bytes", "Bytes that the process had written to disk.", written)
+
+
+def written_bytes() -> int | None:
+    """Bytes that this process caused to be written to disk, as the kernel counts; None where it does not."""
+    try:
+        lines = _PROCESS_IO.read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name == "write_bytes":
+            return int(value)
+    return None
+
+
+def _bridges(statuses: Sequence[ObservedStatus]) -> Iterator[Metric]:
+    yield _gauges(
+        "bridge_connected",
+        "Whether the upstream is connected.",
+        "bridge",
+        [(status.name, status.connected) for status in statuses],
+    )
+    yield _counters(
+        "bridge_acknowledged",
+        "Messages that the upstream acknowledged.",
+        "bridge",
+        [(status.name, status.acknowledged) for status in statuses],
+    )
+    yield _counters(
+        "bridge_resent",
+        "Messages sent again after a reconnect.",
+        "bridge",
+        [(status.name, status.resent) for status in statuses],
+    )
+    yield _counters(
+        "bridge_connects",
+        "Connections made to the upstream.",
+        "bridge",
+        [(status.name, status.connects) for status in statuses],
+    )
+    yield _gauges(
+        "bridge_in_flight",
+        "Messages sent and not yet acknowledged.",
+        "bridge",
+        [(status.name, status.in_flight) for status in statuses],
+    )
+    yield _gauges(
+        "bridge_last_acknowledged_timestamp_seconds",
+        "When the upstream last acknowledged something, Unix time.",
+        "bridge",
+        [(s.name, s.last_acknowledged_wall) for s in statuses if s.last_acknowledged_wall is not None],
+    )
+
+
+# ---- families
+
+
+def _by_qos(counts: Sequence[int]) -> Iterator[tuple[str, int]]:
+    return ((str(qos), count) for qos, count in enumerate(counts))
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"edge_broker_{name}", text, value=value)
+
+
+def _counter(name: str, text: str, value: float) -> Metric:
+    return CounterMetricFamily(f"edge_broker_{name}", text, value=value)
+
+
+def _gauges(name: str, text: str, label: str, values: Iterable[tuple[str, float]]) -> Metric:
+    family = GaugeMetricFamily(f"edge_broker_{name}", text, labels=[label])
+    for label_value, value in values:
+        family.add_metric([label_value], value)
+    return family
+
+
+def _counters(name: str, text: str, label: str, values: Iterable[tuple[str, float]]) -> Metric:
+    family = CounterMetricFamily(f"edge_broker_{name}", text, labels=[label])
+    for label_value, value in values:
+        family.add_metric([label_value], value)
+    return family
+
+
+def _histogram(name: str, text: str, histogram: Histogram) -> Metric:
+    return _buckets(name, text, histogram.bounds, histogram.counts, histogram.total)
+
+
+def _buckets(name: str, text: str, bounds: Sequence[float], counts: Sequence[int], total: float) -> Metric:
+    """`counts` are per bucket, the last one above all bounds; Prometheus wants them cumulative."""
+    limits = [*(str(bound) for bound in bounds), "+Inf"]
+    buckets = list(zip(limits, accumulate(counts), strict=True))
+    return HistogramMetricFamily(f"edge_broker_{name}", text, buckets=buckets, sum_value=total)

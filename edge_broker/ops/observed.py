@@ -1,0 +1,174 @@
+"""What health and metrics look at: the broker, its store, its journal and its bridges, as far as `ops` reads them.
+
+Everything here is read when somebody asks, and never written. `edge_broker.broker.Broker` is the one that fits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Sized
+from typing import Protocol
+
+from edge_broker.core.histogram import Histogram
+from edge_broker.core.ops import Page
+from edge_broker.core.queue import Queue
+from edge_broker.core.router import Router
+
+
+class ObservedJournal(Protocol):
+    """The group commit. `commit_seconds_buckets` are not cumulative, and one more than the bounds."""
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the last commit succeeded."""
+
+    @property
+    def problem(self) -> str:
+        """Why it did not."""
+
+    @property
+    def commit_seconds_bounds(self) -> Sequence[float]:
+        """Upper bounds in seconds."""
+
+    @property
+    def commit_seconds_buckets(self) -> Sequence[int]:
+        """Commits by how long they took."""
+
+    @property
+    def commit_seconds_sum(self) -> float:
+        """All of them together."""
+
+
+class ObservedStore(Protocol):
+    """The store."""
+
+    @property
+    def full(self) -> bool:
+        """Whether the last commit failed for want of space."""
+
+    @property
+    def commits(self) -> int:
+        """Commits that are on the disk."""
+
+    @property
+    def commit_errors(self) -> int:
+        """Commits that failed."""
+
+    @property
+    def file_bytes(self) -> int:
+        """The size of its files; `OSError` where they cannot be looked at."""
+
+    async def read_page(self, queue_id: int, from_number: int, max_messages: int, max_bytes: int) -> Page:
+        """The stored messages of a queue from `from_number` on, or `StoreError`."""
+
+
+class ObservedStatus(Protocol):
+    """A bridge at one moment; `bridge.status.Status` says what each of these means."""
+
+    name: str
+    upstream: str
+    depth: int
+    in_flight: int
+    acknowledged: int
+    resent: int
+    connects: int
+    dropped: dict[str, int]
+    refused: dict[str, int]
+    expired: int
+    lost: int
+    last_acknowledged_wall: float | None
+    last_error: str
+    last_hint: str
+
+    @property
+    def state(self) -> str:
+        """What it is doing, in a word."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether messages cross now."""
+
+
+class ObservedBridge(Protocol):
+    """A bridge."""
+
+    @property
+    def name(self) -> str:
+        """How configuration, log and metrics call it."""
+
+    @property
+    def queue(self) -> Queue:
+        """What waits for its upstream."""
+
+    def status(self) -> ObservedStatus:
+        """What it is doing now."""
+
+
+class Observed(Protocol):
+    """The broker."""
+
+    router: Router
+
+    @property
+    def journal(self) -> ObservedJournal:
+        """Its group commit."""
+
+    @property
+    def store(self) -> ObservedStore:
+        """Its store."""
+
+    @property
+    def bridges(self) -> Sequence[ObservedBridge]:
+        """What rides along."""
+
+    @property
+    def connections(self) -> Sized:
+        """Clients' connections."""
+
+    @property
+    def listening(self) -> Sequence[str]:
+        """Where clients can connect, as URLs."""
+
+    @property
+    def not_listening(self) -> Sequence[str]:
+        """Where they should be able to and cannot."""
+
+    @property
+    def started_at(self) -> float:
+        """When it started, wall clock."""
+
+    @property
+    def swept_at(self) -> float:
+        """When its every-second work last ran, monotonic clock."""
+
+    @property
+    def last_lag_seconds(self) -> float:
+        """How late that was."""
+
+    @property
+    def loop_lag_seconds(self) -> Histogram:
+        """How late it ever was."""
+
+    @property
+    def read_errors(self) -> int:
+        """Pages of queues that could not be read."""
+
+
+def dropped_messages(observed: Observed) -> Mapping[str, int]:
+    """Messages that a recipient should have had and did not get, by reason, bridges included; never falls.
+
+    What ended sessions had counted is in the router's counters already.
+    """
+    counters = observed.router.counters
+    dropped = {"expired": 0, "lost": 0} | counters.dropped
+    for session in observed.router.sessions.values():
+        dropped["expired"] += session.queue.expired
+        dropped["lost"] += session.queue.lost
+    for bridge in observed.bridges:
+        status = bridge.status()
+        dropped["expired"] += status.expired
+        dropped["lost"] += status.lost
+        for reason, count in status.dropped.items():
+            dropped[reason] = dropped.get(reason, 0) + count
+        if status.refused:
+            dropped["upstream_refused"] = dropped.get("upstream_refused", 0) + sum(status.refused.values())
+    return dropped

@@ -1,0 +1,149 @@
+"""Messages survive their way through bytes, whatever is in them; a byte that changed is noticed."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_broker.core.message import Message
+from edge_broker.store.faults import Damaged
+from edge_broker.store.segment import (
+    MAX_SEGMENT_BYTES,
+    MAX_SEGMENT_MESSAGES,
+    decode_record,
+    decode_segment,
+    encode_record,
+    encode_segments,
+    tombstone,
+)
+from edge_broker.wire.topics import TopicCache
+from tests.store.sample import WALL_OFFSET, essence, make_message, numbered
+
+times = st.floats(min_value=-1e6, max_value=1e9).map(lambda value: round(value, 2))
+topics = st.text(st.characters(codec="utf-8", exclude_characters="+#\0"), min_size=1, max_size=300)
+messages = st.builds(
+    make_message,
+    topics,
+    st.binary(max_size=300),
+    qos=st.integers(0, 2),
+    retain=st.booleans(),
+    version=st.sampled_from((3, 4, 5)),
+    epoch=st.integers(0, 2**32 - 1),
+    sequence=st.integers(0, 2**64 - 1),
+    received_at=times,
+    expires_at=st.none() | times,
+)
+
+
+def decode_all(rows: list[tuple[int, int, int, int, int, bytes]]) -> list[tuple[int, Message]]:
+    return [pair for row in rows for pair in decode_segment(row, TopicCache(), WALL_OFFSET)]
+
+
+@given(st.lists(st.tuples(st.integers(1, 40_000), messages), max_size=12), st.integers(1, 2**40))
+def test_what_goes_in_comes_out(steps: list[tuple[int, Message]], start: int) -> None:
+    number = start
+    pairs = []
+    for step, message in steps:
+        number += step
+        pairs.append((number, message))
+    rows = encode_segments(9, pairs, WALL_OFFSET)
+    assert [(n, essence(m)) for n, m in decode_all(rows)] == [(n, essence(m)) for n, m in pairs]
+
+
+@given(messages)
+def test_a_record_alone_survives(message: Message) -> None:
+    again = decode_record(encode_record(message, WALL_OFFSET), TopicCache(), WALL_OFFSET)
+    assert essence(again) == essence(message)
+
+
+def test_times_follow_the_wall_clock_into_another_run() -> None:
+    body = encode_record(make_message(received_at=50.0, expires_at=80.0), 1000.0)
+    again = decode_record(body, TopicCache(), 400.0)  # the monotonic clock started later by 600 s
+    assert (again.received_at, again.expires_at) == (650.0, 680.0)
+
+
+def test_a_message_that_expired_in_1970_still_expires() -> None:
+    again = decode_record(encode_record(make_message(expires_at=0.0), 0.0), TopicCache(), 0.0)
+    assert again.expires_at == pytest.approx(0.0, abs=0.01)
+
+
+def test_a_variant_keeps_the_identity_of_its_origin() -> None:
+    message = make_message(qos=2, epoch=4, sequence=99)
+    again = decode_record(encode_record(message.variant(1, False, (7,)), 0.0), TopicCache(), 0.0)
+    assert (again.epoch, again.sequence, again.qos) == (4, 99, 1)
+    assert again.properties
+
+
+def test_the_packet_identifier_of_the_frame_does_not_matter() -> None:
+    message = make_message()
+    frame = bytearray(message.frame)
+    frame[message.packet_id_at : message.packet_id_at + 2] = b"\xff\xff"
+    message.frame = bytes(frame)
+    assert essence(decode_record(encode_record(message, 0.0), TopicCache(), 0.0)) == essence(message)
+
+
+@pytest.mark.parametrize("size", [100, 20_000, 3_000_000])
+def test_the_topic_is_found_behind_a_remaining_length_of_any_size(size: int) -> None:
+    again = decode_record(encode_record(make_message("a/b", bytes(size)), 0.0), TopicCache(), 0.0)
+    assert again.topic == "a/b"
+    assert len(again.payload) == size
+
+
+def test_segments_stay_within_their_limits() -> None:
+    pairs = numbered(1, MAX_SEGMENT_MESSAGES + 1, size=0) + numbered(10_000, 30, size=20_000)
+    pairs += [(200_000, make_message()), (300_000, make_message(payload=bytes(2 * MAX_SEGMENT_BYTES)))]
+    pairs += numbered(300_001, 2)
+    rows = encode_segments(1, pairs, 0.0)
+    assert [number for number, _ in decode_all(rows)] == [number for number, _ in pairs]
+    for _, first, last, count, _, body in rows:
+        assert count <= MAX_SEGMENT_MESSAGES
+        assert last - first <= 0xFFFF
+        assert len(body) <= MAX_SEGMENT_BYTES or count == 1
+    assert len(rows) == 7  # 2,000; 1 with 12 large; 12; 6; the lone one; the huge one; the last two
+
+
+def test_nothing_becomes_no_segment() -> None:
+    assert encode_segments(1, [], 0.0) == []
+
+
+def test_reading_can_begin_inside_a_segment() -> None:
+    (row,) = encode_segments(1, numbered(10, 5), 0.0)
+    assert [number for number, _ in decode_segment(row, TopicCache(), 0.0, 13)] == [13, 14]
+
+
+@given(st.data())
+def test_a_changed_byte_is_noticed(data: st.DataObject) -> None:
+    (row,) = encode_segments(5, numbered(1, 3), 0.0)
+    body = bytearray(row[5])
+    at = data.draw(st.integers(0, len(body) - 1))
+    body[at] ^= data.draw(st.integers(1, 255))
+    with pytest.raises(Damaged):
+        decode_segment((*row[:5], bytes(body)), TopicCache(), 0.0)
+
+
+@pytest.mark.parametrize("column", range(5))
+def test_a_changed_place_is_noticed(column: int) -> None:
+    row = list(encode_segments(5, numbered(1, 3), 0.0)[0])
+    row[column] += 1
+    with pytest.raises(Damaged):
+        decode_segment(tuple(row), TopicCache(), 0.0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("body", [None, "text", 7, b""])
+def test_a_body_that_is_none_is_noticed(body: object) -> None:
+    row = encode_segments(5, numbered(1, 3), 0.0)[0]
+    with pytest.raises(Damaged):
+        decode_segment((*row[:5], body), TopicCache(), 0.0)  # type: ignore[arg-type]
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_message_or_damaged(body: bytes) -> None:
+    try:
+        decode_record(body, TopicCache(), 0.0)
+    except Damaged:
+        pass
+
+
+def test_a_tombstone_is_an_intact_segment_without_messages() -> None:
+    assert decode_segment(tombstone(4, 10, 20), TopicCache(), 0.0) == []
