@@ -1,0 +1,22 @@
+"""Where the deployment's files are, and who may run the tests that install."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+RASPBERRY_PI = CHECKOUT / "deploy" / "raspberrypi"
+PROMETHEUS = CHECKOUT / "deploy" / "prometheus"
+MONITORING = CHECKOUT / "docs" / "monitoring.md"
+
+
+@pytest.fixture(scope="session")
+def as_root() -> None:
+    """Installing sets owners, which only root may: skipped for others, failed in CI."""
+    if os.geteuid() == 0:
+        return
+    reason = "the installer runs as root only"
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
