@@ -14,7 +14,7 @@ clock.
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from edge_broker.core.acknowledging import HeldAcknowledgements
 from edge_broker.core.handshake import handle_connect
@@ -136,8 +136,8 @@ class Connection:
                 try:
                     if packet.__class__ is Message:
                         self._handle_publish(packet)
-                    else:
-                        self._handle_ack(cast(Ack, packet))
+                    elif packet.__class__ is Ack:
+                        self._handle_ack(packet)
                 except MqttError as error:
                     self.fail(error.reason_code, error.detail)
                 return False
@@ -329,13 +329,18 @@ class Connection:
             raise ProtocolError("the first packet is not a CONNECT")
         queue = session.queue
         kind = ack.packet_type
-        if kind == const.PUBREL:
-            self._handle_pubrel(session, ack.packet_id)
-        elif kind == const.PUBREC and ack.reason_code < 0x80:
+        if (
+            kind == const.PUBACK
+            or kind == const.PUBCOMP
+            or (kind == const.PUBREC and ack.reason_code >= 0x80)
+        ):
+            # One of nothing in flight is late, or the client's mistake: no harm either way.
+            if queue.complete(queue.number_of(ack.packet_id)) and queue.cursor < queue.next_number:
+                session.pump()
+        elif kind == const.PUBREC:
             self._handle_pubrec(session, queue.number_of(ack.packet_id), ack.packet_id)
-        elif queue.complete(queue.number_of(ack.packet_id)) and queue.cursor < queue.next_number:
-            session.pump()
-        # An acknowledgement of nothing in flight is late, or the client's mistake: no harm either way.
+        else:
+            self._handle_pubrel(session, ack.packet_id)
 
     def _handle_pubrec(self, session: Session, number: int, packet_id: int) -> None:
         """The client has our QoS 2 message: PUBREL follows once that is on disk [4.3.3]."""

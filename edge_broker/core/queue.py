@@ -220,18 +220,18 @@ class Queue:
     def complete(self, number: int) -> bool:
         """`number` is acknowledged for good (PUBACK, PUBCOMP, expired). False if it was not in flight."""
         message = self.messages.pop(number, None)
+        pending = self.pending
         if message is None:
             if not self.released or number not in self.released:
                 return False
             self.released.remove(number)
-        else:
+        elif pending is not None or len(message.frame) > LARGE_FRAME_BYTES:
             self._let_go(message)
         self.in_flight -= 1
         if number == self.head and not self.acknowledged:
             self.head = number + 1
         else:
             self._finish(number)
-        pending = self.pending
         if pending is not None:
             if message is not None and self.unwritten.pop(number, None) is not None:
                 pending.elide(message)

@@ -48,6 +48,7 @@ class BacklogView:
         self._received_at: dict[int, tuple[int, float]] = {}
         """Of messages in the store, by queue id: the number of the oldest, and when it came."""
         self._reading: asyncio.Task[None] | None = None
+        self._logged = ""
 
     async def look(self) -> list[Backlog]:
         """All queues: the bridges', those of the sessions that most waits for, and `other`."""
@@ -119,7 +120,9 @@ class BacklogView:
             try:
                 page = await store.read_page(queue_id, number, 1, _PAGE_BYTES)
             except StoreError as error:
-                log.warning("the age of a queue's oldest message is not known: %s", error)
+                if str(error) != self._logged:  # it is tried again with every look
+                    self._logged = str(error)
+                    log.warning("metrics lack the age of a queue's oldest message: %s", error)
                 return
             if page.messages:
                 self._received_at[queue_id] = (number, page.messages[0][1].received_at)

@@ -72,14 +72,13 @@ class HttpServer:
         return application
 
     async def start(self, host: str, port: int) -> None:
-        """Serve on `host` (empty for every interface) and `port` (0 for a free one). `OSError` if that cannot be had."""
+        """Serve on `host` (empty for every interface) and `port` (0 for a free one).
+
+        `OSError` if that cannot be had; `stop` is due then too.
+        """
         await self._runner.setup()
         loop = asyncio.get_running_loop()
-        try:
-            self._server = await loop.create_server(self._accept, host or None, port, backlog=_BACKLOG)
-        except BaseException:
-            await self.stop()
-            raise
+        self._server = await loop.create_server(self._accept, host or None, port, backlog=_BACKLOG)
         host, port = self._server.sockets[0].getsockname()[:2]
         self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 

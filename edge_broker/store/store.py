@@ -290,10 +290,8 @@ class Store:
         epoch = meta.get("epoch", int(time.monotonic() + wall_offset) - 1) + 1
         epoch = max(1, min(epoch, _MAX_EPOCH))
         snapshot = loader.load(epoch, meta.get("next_queue_id", 1))
-        connection.execute("BEGIN IMMEDIATE")
-        for name, value in (("epoch", epoch), ("next_queue_id", snapshot.next_queue_id)):
-            connection.execute("REPLACE INTO meta VALUES (?, ?, ?)", rows.sealed(name, value))
-        connection.execute("COMMIT")
+        connection.execute("REPLACE INTO meta VALUES (?, ?, ?)", rows.sealed("epoch", epoch))
+        self._writer.ids_below = snapshot.next_queue_id
         self._reserve.take()
         self._loader, self._snapshot = loader, snapshot
 

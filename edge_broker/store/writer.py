@@ -27,6 +27,8 @@ _CHUNK_SIZES: Final = (128, 32, 8, 2, 1)
 _MAX_DAMAGED_KEPT: Final = 64
 """Damaged segments kept for inspection; of later ones only the place is kept."""
 
+_IDS_AT_ONCE: Final = 1_000
+
 _SEGMENTS: Final = "REPLACE INTO segment (queue_id, first_number, last_number, count, crc, body) VALUES {}"
 _QUEUES: Final = """
 INSERT INTO queue (queue_id, head, marks, crc) VALUES {}
@@ -59,6 +61,7 @@ class Writer:
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[int, bytes]] = {}  # head and marks as we wrote them, by queue
+        self.ids_below = 0  # identifiers below it count as given out, whatever becomes of their queues
         self.damaged: list[DamagedPlace] = []  # to be taken out of the way by the next transaction
         self.messages_written = 0
         self.segments_written = 0
@@ -88,12 +91,14 @@ class Writer:
             self._write_queues(connection, changed)
             _write(connection, _SEGMENTS, segments)
             _write_sessions(connection, batch, wall_offset)
+            ids_below = self._give_out_ids(connection, batch)
             _write_retained(connection, batch, wall_offset)
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
                 connection.rollback()
             raise
+        self.ids_below = ids_below
         del self.damaged[:damaged]
         self._note(batch, segments, changed)
 
@@ -115,6 +120,18 @@ class Writer:
                 moved.append((queue_id, head))
         _write(connection, _BELOW_HEADS, moved)
         _write(connection, _QUEUES, [rows.sealed(*queue) for queue in changed])
+
+    def _give_out_ids(self, connection: sqlite3.Connection, batch: Batch) -> int:
+        """Note that new identifiers are in use, for many at once; returns the new `ids_below`."""
+        highest = max(
+            [record.session_id for record in batch.sessions] + [queue_id for queue_id, _ in batch.outboxes],
+            default=-1,
+        )
+        if highest < self.ids_below:
+            return self.ids_below
+        ids_below = highest + _IDS_AT_ONCE
+        connection.execute("REPLACE INTO meta VALUES (?, ?, ?)", rows.sealed("next_queue_id", ids_below))
+        return ids_below
 
     def _note(self, batch: Batch, segments: list[SegmentRow], changed: list[tuple[int, int, bytes]]) -> None:
         """The transaction is on the disk."""

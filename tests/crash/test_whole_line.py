@@ -126,10 +126,15 @@ def test_every_reading_arrives_through_an_outage_and_two_kills(tmp_path: Path) -
         assert account.duplicates == 0, "nothing has happened that could have made a duplicate"
         upstream.stop()
         acknowledged = fleet.stats.acknowledged
-        _wait_for(lambda: fleet.stats.acknowledged > acknowledged + 2_000, "the broker takes on while the upstream is away")
+        _wait_for(
+            lambda: fleet.stats.acknowledged > acknowledged + 2_000,
+            "the broker takes on while the upstream is away",
+        )
         gateway.kill()
         gateway.start()
-        _wait_for(lambda: fleet.stats.acknowledged > acknowledged + 4_000, "the devices go on after the first kill")
+        _wait_for(
+            lambda: fleet.stats.acknowledged > acknowledged + 4_000, "the devices go on after the first kill"
+        )
         upstream.start()
         arrived = account.arrived
         _wait_for(lambda: account.arrived > arrived + 3_000, "the backlog drains")
@@ -138,7 +143,10 @@ def test_every_reading_arrives_through_an_outage_and_two_kills(tmp_path: Path) -
         assert fleet.wait(PATIENCE_SECONDS), f"the last readings are acknowledged: {fleet.stats}"
         published = {name: stats.published for name, stats in fleet.stats_by_device.items()}
         assert sum(published.values()) == fleet.dealt == READINGS
-        _wait_for(lambda: reader.missing(published) == 0, f"missing upstream: {reader.missing(published)}\n{gateway.log}")
+        _wait_for(
+            lambda: reader.missing(published) == 0,
+            f"missing upstream: {reader.missing(published)}\n{gateway.log}",
+        )
     finally:
         fleet.stop(flush_seconds=0)
         reader.stop()
@@ -148,4 +156,6 @@ def test_every_reading_arrives_through_an_outage_and_two_kills(tmp_path: Path) -
     assert exit_code == 0
     assert account.arrived == READINGS
     assert account.out_of_order == 0
-    assert account.duplicates <= INCIDENTS * (DEVICES * DEVICE_WINDOW + BRIDGE_WINDOW), "only around the incidents"
+    assert account.duplicates <= INCIDENTS * (DEVICES * DEVICE_WINDOW + BRIDGE_WINDOW), (
+        "only around the incidents"
+    )

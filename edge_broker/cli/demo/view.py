@@ -78,4 +78,4 @@ class View:
 
 
 def _ago(seconds: float | None) -> str:
-    return "never" if seconds is None else f"{seconds:.1f} s ago"
+    return "never" if seconds is None else f"{max(0.0, seconds):.1f} s ago"
