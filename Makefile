@@ -38,7 +38,7 @@ types: $(READY) ## mypy --strict
 check: lint types test ## all of the above
 
 bench: $(READY) ## side by side with Debian's mosquitto; writes docs/benchmarks.md
-	@$(BIN)/python -m benchmarks $(ARGS)
+	@$(BIN)/python -m benchmarks --write docs/benchmarks.md $(ARGS)
 
 clean: ## remove what was built
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -91,11 +91,11 @@ check_arguments() {
 check_machine() {
     command -v "$python" >/dev/null 2>&1 ||
         fail "$python is not there; install it (apt install python3 python3-venv) or name one with --python"
-    version=$("$python" -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])')
-    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+    version=$("$python" -I -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])')
+    "$python" -I -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
         fail "edge-broker needs Python 3.11 or newer and $python is $version;" \
             "Raspberry Pi OS 12 (bookworm) has it, on an older one name another with --python"
-    "$python" -c 'import ensurepip, venv' 2>/dev/null ||
+    "$python" -I -c 'import ensurepip, venv' 2>/dev/null ||
         fail "$python cannot make virtual environments; apt install python3-venv"
     programs='systemd-sysusers systemctl runuser'
     [ -z "$root" ] || programs=systemd-sysusers
@@ -117,6 +117,7 @@ make_user() {
     esac
 }
 
+# Python runs isolated (-I), or it would import the checkout that one stands in instead of what was installed.
 # Leaves a whole, tested venv in $release, under the name that it will have in the running system.
 build_release() {
     mkdir -p "$root$prefix/releases"
@@ -124,20 +125,20 @@ build_release() {
     unfinished=$root$release
     bin=$root$release/bin
     say "building with Python $version, which takes a few minutes on a small Pi"
-    "$python" -m venv "$root$release"
+    "$python" -I -m venv "$root$release"
     package=$wheel
     if [ -z "$package" ]; then
         # shellcheck disable=SC2086 # --pip-args is a list of words
-        "$bin/python" -m pip --quiet --disable-pip-version-check wheel --no-deps \
+        "$bin/python" -I -m pip --quiet --disable-pip-version-check wheel --no-deps \
             --wheel-dir "$scratch" $pip_args "$checkout"
         package=$(find "$scratch" -name '*.whl')
     fi
     # shellcheck disable=SC2086
-    "$bin/python" -m pip --quiet --disable-pip-version-check install $pip_args "$package"
-    new_version=$("$bin/python" -c 'import edge_broker; print(edge_broker.__version__)')
+    "$bin/python" -I -m pip --quiet --disable-pip-version-check install $pip_args "$package"
+    new_version=$("$bin/python" -I -c 'import edge_broker; print(edge_broker.__version__)')
     if [ -n "$root" ]; then
         # pip wrote the path of the building machine into the scripts' first lines.
-        "$bin/python" - "$root$release" "$release" <<'PYTHON'
+        "$bin/python" -I - "$root$release" "$release" <<'PYTHON'
 import pathlib, sys
 built, booted = sys.argv[1:]
 for script in [*pathlib.Path(built, "bin").iterdir(), pathlib.Path(built, "pyvenv.cfg")]:

@@ -101,8 +101,9 @@ class _Demo:
                 try:
                     self._play(view, outage, seconds)
                 except KeyboardInterrupt:
-                    outage = False
-                return self._drain(view) if outage or seconds else False
+                    return False
+                published = self._drain(view) if outage or seconds else None
+            return self._judge(published) if published is not None else False
         finally:
             self._fleet.stop(flush_seconds=0.5)
             self._reader.stop()
@@ -131,16 +132,21 @@ class _Demo:
             view.show(self._look(act))
             time.sleep(interval)
 
-    def _drain(self, view: View) -> bool:
-        """Stop the sensors, wait until everything has arrived, and say what the account says."""
+    def _drain(self, view: View) -> dict[str, int]:
+        """Stop the sensors and wait until everything has arrived; returns how much each of them published."""
         self._fleet.stop(flush_seconds=10.0)
         published = {name: stats.published for name, stats in self._fleet.stats_by_device.items()}
         deadline = time.monotonic() + _DRAIN_SECONDS
-        while (missing := self._reader.missing(published)) and time.monotonic() < deadline:
+        while self._reader.missing(published) and time.monotonic() < deadline:
             view.show(self._look("the sensors are done: the last readings arrive"))
             time.sleep(_TERMINAL_INTERVAL_SECONDS)
         view.show(self._look("done"))
+        return published
+
+    def _judge(self, published: dict[str, int]) -> bool:
+        """Say what the account says; whether a reading was lost."""
         account = self._reader.account
+        missing = self._reader.missing(published)
         verdict = "nothing lost" if not missing else f"{missing} LOST"
         self._console.print(
             f"{sum(published.values())} readings sent, {account.arrived} arrived, {verdict}, "
