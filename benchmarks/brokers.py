@@ -39,13 +39,22 @@ class Certificate:
 
 
 @dataclass(frozen=True)
+class Upstream:
+    """Where a bridge leads, over TLS; `certificate` is the upstream's own, self-signed."""
+
+    address: Address
+    certificate: Path
+
+
+@dataclass(frozen=True)
 class Setup:
-    """What one start needs. `tls` adds a listener with that certificate on `tls_address`."""
+    """What one start needs. `tls` adds a listener with that certificate on `tls_address`, `upstream` a bridge."""
 
     directory: Path
     address: Address
     tls_address: Address
     tls: Certificate | None
+    upstream: Upstream | None
 
 
 class Kind(ABC):
@@ -93,6 +102,14 @@ class Mosquitto(Kind):
                 f"certfile {setup.tls.certificate}",
                 f"keyfile {setup.tls.key}",
             ]
+        if setup.upstream:
+            host, port = setup.upstream.address
+            lines += [
+                "connection bench",
+                f"address {host}:{port}",
+                "topic # out 1",
+                f"bridge_cafile {setup.upstream.certificate}",
+            ]
         if os.geteuid() == 0:
             lines.append("user root")  # it would give root up, and then could not read its directory
         config = setup.directory / "mosquitto.conf"
@@ -127,6 +144,14 @@ class EdgeBroker(Kind):
                 *_listener("tls", setup.tls_address),
                 f'certificate = "{setup.tls.certificate}"',
                 f'key = "{setup.tls.key}"',
+            ]
+        if setup.upstream:
+            host, port = setup.upstream.address
+            lines += [
+                "[[bridges]]",
+                f'urls = ["mqtts://{host}:{port}"]',
+                f'ca = "{setup.upstream.certificate}"',
+                'out = [{ filter = "#" }]',
             ]
         config = setup.directory / "edge-broker.toml"
         config.write_text("\n".join(lines) + "\n")
@@ -170,12 +195,16 @@ class RunningBroker:
 
 @contextmanager
 def running(
-    kind: Kind, directory: Path, core: int | None, tls: Certificate | None = None
+    kind: Kind,
+    directory: Path,
+    core: int | None,
+    tls: Certificate | None = None,
+    upstream: Upstream | None = None,
 ) -> Iterator[RunningBroker]:
     """A fresh broker, answering CONNECT, on `core` (None: anywhere); stopped at the end, whatever happens."""
     directory.mkdir(parents=True)
     address, tls_address = _free_addresses()
-    setup = Setup(directory, address, tls_address, tls)
+    setup = Setup(directory, address, tls_address, tls, upstream)
     command = kind.command(kind.write_config(setup))
     if core is not None:
         command = ["taskset", "--cpu-list", str(core), *command]  # before its first thread begins

@@ -1,4 +1,4 @@
-"""A broker with nothing to do: its memory, its CPU, and what idle connections add.
+"""A broker with one bridge and nothing to do: its memory, its CPU, and what idle connections add.
 
 Two fresh processes, because memory that closed connections gave back would hide what the next ones need: one for
 plain connections, one for TLS.

@@ -249,7 +249,7 @@ def _idle_table(results: Results) -> Table:
     ]
     options = results.options
     return Table(
-        "Nothing to do",
+        "One bridge, and nothing to do",
         (f"CPU over {options.idle_seconds:g} s, as a share of one core; memory is resident memory.",),
         (
             "Broker", "RSS MB", "CPU %", f"MB added by {options.connections:,} connections",

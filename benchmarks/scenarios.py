@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import brokers, flood, idle, live, offline
-from benchmarks.brokers import Certificate, Kind, RunningBroker
+from benchmarks.brokers import Certificate, Kind, RunningBroker, Upstream
 from benchmarks.figures import Figures
 from benchmarks.machine import Cores
 
@@ -39,10 +39,15 @@ class Bench:
     options: Options
 
     def start(
-        self, name: str = "broker", tls: Certificate | None = None
+        self, name: str = "broker", tls: Certificate | None = None, upstream: Upstream | None = None
     ) -> AbstractContextManager[RunningBroker]:
         core = self.cores.broker if self.cores.are_apart else None
-        return brokers.running(self.kind, self.directory / name, core, tls)
+        return brokers.running(self.kind, self.directory / name, core, tls, upstream)
+
+    def start_upstream(self, tls: Certificate) -> AbstractContextManager[RunningBroker]:
+        """A mosquitto for a bridge to lead to, off the measured broker's core."""
+        core = self.cores.generator if self.cores.are_apart else None
+        return brokers.running(brokers.KINDS["mosquitto"], self.directory / "upstream", core, tls)
 
 
 @dataclass(frozen=True)
@@ -87,8 +92,10 @@ def _run_idle(bench: Bench) -> Figures:
     options = bench.options
     bench.directory.mkdir(parents=True, exist_ok=True)
     certificate = idle.make_certificate(bench.directory)
-    with bench.start("plain") as broker:
-        figures = idle.measure_plain(broker, options.version, options.idle_seconds, options.connections)
+    with bench.start_upstream(certificate) as cluster:
+        upstream = Upstream(cluster.tls_address, certificate.certificate)
+        with bench.start("plain", upstream=upstream) as broker:
+            figures = idle.measure_plain(broker, options.version, options.idle_seconds, options.connections)
     with bench.start("tls", certificate) as broker:
         return {**figures, **idle.measure_tls(broker, options.version, options.tls_connections, certificate)}
 
