@@ -78,7 +78,7 @@ class Bridge:
         self._forwarder: Forwarder
         self._downlink: Downlink
         self._request_tick: Callable[[], None]
-        self._starts_clean: bool
+        self._is_fresh = self._wipes_session = False
 
     @property
     def name(self) -> str:
@@ -112,9 +112,7 @@ class Bridge:
             {packet_id for session_id, packet_id in snapshot.inbound if session_id == queue.queue_id},
             self._on_subscription_refused,
         )
-        # A new outbox counts from 1 again: an upstream that still has QoS 2 identifiers of an earlier one, whose store
-        # was lost, would take new messages for old ones.
-        self._starts_clean = not self._keeps_session or (is_new and self._out.highest_qos == 2)
+        self._is_fresh = is_new and self._out.highest_qos == 2
         self._outbox.subscribe()
         if is_new:
             self._outbox.take_retained()
@@ -177,6 +175,7 @@ class Bridge:
             self._request_tick,
             self._forwarder,
             self._downlink,
+            partial(self._refuse_session, attempt.upstream),
             partial(self._on_online, attempt),
         )
         try:
@@ -205,12 +204,13 @@ class Bridge:
             const.MAXIMUM_PACKET_SIZE: settings.max_packet_bytes,
             const.TOPIC_ALIAS_MAXIMUM: settings.topic_alias_maximum,
         }
-        if self._keeps_session and config.session_expiry_seconds:
+        keeps_session = self._keeps_session and config.session_expiry_seconds > 0
+        if keeps_session:
             properties[const.SESSION_EXPIRY_INTERVAL] = config.session_expiry_seconds
         return Connect(
             version,
             config.client_id,
-            clean_start=self._starts_clean or (version < const.MQTT_5 and not config.session_expiry_seconds),
+            clean_start=not keeps_session or self._wipes_session,
             keep_alive=config.keep_alive_seconds,
             username=credentials.username,
             password=credentials.password,
@@ -222,13 +222,28 @@ class Bridge:
     def _set_state(self, state: State) -> None:
         self._state = state
 
+    def _refuse_session(self, upstream: Upstream, client: Client) -> UpstreamError | None:
+        """Why the session that the upstream opened for us will not do, None if it will.
+
+        A new outbox counts from 1 again. An upstream that still has a session of ours, from before our store was lost, may
+        have QoS 2 identifiers in it, and would take new messages for old ones: such a session is wiped first.
+        """
+        if self._is_fresh and client.session_present:
+            self._wipes_session = True
+            return failures.strange_session(upstream)
+        wiped, self._wipes_session, self._is_fresh = self._wipes_session, False, False
+        if wiped and client.version < const.MQTT_5:
+            return failures.session_wiped(
+                upstream
+            )  # a session that starts clean ends with its connection there
+        return None
+
     def _on_online(self, attempt: Attempt, client: Client) -> None:
         now = time.monotonic()
         self._policy.on_online(attempt, now)
         self._state = "online"
         self._version = _VERSION_NAMES[attempt.version]
         self._connects += 1
-        self._starts_clean = not self._keeps_session
         self._logged.clear()
         log.info(
             "bridge %s: connected to %s with MQTT %s, %d messages wait",
@@ -297,7 +312,7 @@ class Bridge:
             upstream=str(self._upstream),
             version=self._version,
             depth=queue.depth,
-            in_flight=queue.in_flight if forwarder.online else 0,
+            in_flight=forwarder.in_flight,
             sent=(forwarder.sent[0], forwarder.sent[1], forwarder.sent[2]),
             acknowledged=forwarder.acknowledged,
             resent=forwarder.resent,

@@ -48,7 +48,7 @@ class Ending(NamedTuple):
 
 
 class Conversation:
-    """`begin`, then await `ended`. `on_online` is called once the upstream has accepted us."""
+    """`begin`, then await `ended`. Once the upstream accepted us, `refuse_session` may object, else `on_online` follows."""
 
     def __init__(
         self,
@@ -60,6 +60,7 @@ class Conversation:
         request_tick: Callable[[], None],
         forwarder: Forwarder,
         downlink: Downlink,
+        refuse_session: Callable[[Client], UpstreamError | None],
         on_online: Callable[[Client], None],
     ) -> None:
         self._config = config
@@ -69,6 +70,7 @@ class Conversation:
         self._request_tick = request_tick
         self._forwarder = forwarder
         self._downlink = downlink
+        self._refuse_session = refuse_session
         self._on_online = on_online
         self._loop = asyncio.get_running_loop()
         self._client = Client(
@@ -151,12 +153,12 @@ class Conversation:
 
     def _pause_if_store_is_behind(self) -> None:
         """What came down and is not on disk yet takes memory: let the upstream wait with more of it."""
-        router = self._router
+        router, waiting = self._router, self._downlink.waiting
+        if not waiting or self._paused or self.ended.done():
+            return
         if (
-            self._downlink.waiting
-            and router.pending.uncommitted_bytes > router.max_uncommitted_bytes
-            and not self._paused
-            and not self.ended.done()
+            router.pending.uncommitted_bytes > router.max_uncommitted_bytes
+            or waiting >= router.settings.receive_maximum  # MQTT 3.1.1 cannot be told of that limit
         ):
             self._paused = True
             self._link.set_reading(False)
@@ -221,8 +223,12 @@ class Conversation:
         """The upstream accepted us."""
         client = self._client
         if client.maximum_qos == 0 and self._forwarder.needs_acknowledgements:
+            objection: UpstreamError | None = failures.takes_no_acknowledged(self._upstream)
+        else:
+            objection = self._refuse_session(client)
+        if objection is not None:
             client.disconnect()
-            self._end(failures.takes_no_acknowledged(self._upstream), "refused")
+            self._end(objection, "refused")
             return
         self._online_at = self._router.now
         self._forwarder.attach(client, self.wake, self._retreat)
@@ -282,19 +288,19 @@ class Conversation:
         if self.ended.done():
             return
         now = self._router.now
-        self._write(now)
-        if self._timer is not None:
-            self._timer.cancel()
-        progressed = self._forwarder.acknowledged > self._acknowledged_before
-        if self._online_at is not None:
-            self._forwarder.detach()
-            self._downlink.detach()
-        self._link.close()
-        self._loop.call_later(_CLOSING_SECONDS, self._link.abort)
         lasted_seconds = 0.0 if self._online_at is None else now - self._online_at
+        progressed = self._forwarder.acknowledged > self._acknowledged_before
         self.ended.set_result(
             Ending(error, sign, lasted_seconds, progressed, sent_away or self._client.sent_away)
         )
+        if self._timer is not None:
+            self._timer.cancel()
+        self._write(now)
+        self._link.close()
+        self._loop.call_later(_CLOSING_SECONDS, self._link.abort)
+        if self._online_at is not None:
+            self._forwarder.detach()
+            self._downlink.detach()
         self._request_tick()
 
     def _break(self) -> None:

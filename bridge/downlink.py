@@ -157,9 +157,8 @@ class Downlink:
             self._inbound.add(packet_id)
             pending.receive_id(self._outbox.queue.queue_id, packet_id)
             return True
-        if (
-            packet_id not in self._held
-        ):  # it came on an earlier connection: PUBREC when all until now is on disk
+        if packet_id not in self._held:
+            # It came on an earlier connection: PUBREC leaves when all until now is on disk.
             pending.hold(message)
             self._held.hold(message)
         return False

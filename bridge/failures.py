@@ -163,6 +163,21 @@ def takes_no_acknowledged(upstream: Upstream) -> UpstreamRefused:
     )
 
 
+def strange_session(upstream: Upstream) -> UpstreamUnavailable:
+    """The upstream remembers us, and we have nothing of what it remembers."""
+    return UpstreamUnavailable(
+        f"{upstream} has a session for this client_id, and this bridge's store is new: the session is wiped",
+        "commands that waited in it are gone; if another gateway uses this client_id, give each one of its own",
+    )
+
+
+def session_wiped(upstream: Upstream) -> UpstreamUnavailable:
+    """MQTT 3.1.1: that was the connection that wiped the session; the next one begins one that is kept."""
+    return UpstreamUnavailable(
+        f"{upstream} has wiped the old session: connecting once more, to begin a new one"
+    )
+
+
 def describe(reason_code: int, said: str) -> str:
     """A reason code in words, with what the other side added."""
     name = const.REASON_NAMES.get(reason_code, "unknown reason")

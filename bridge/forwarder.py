@@ -93,9 +93,8 @@ class Forwarder:
         self._retreat = retreat
         self._head_since = self._router.now
         self.queue.rewind()
-        if (
-            self.queue.released and client.session_present
-        ):  # PUBRELs go out again: not before they are on disk
+        if self.queue.released and client.session_present:
+            # PUBRELs go out again, and not before it is on disk that their PUBRECs came.
             self._router.pending.after_commit(partial(self._open_window, client))
         else:
             self._open_window(client)
@@ -135,8 +134,8 @@ class Forwarder:
 
     @property
     def in_flight(self) -> int:
-        """Messages sent and not acknowledged."""
-        return self.queue.in_flight
+        """Messages sent on this connection and not acknowledged."""
+        return 0 if self._client is None else self.queue.in_flight
 
     @property
     def needs_acknowledgements(self) -> bool:

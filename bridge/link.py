@@ -48,6 +48,7 @@ class Link(asyncio.Protocol):
         self._receiver: Receiver | None = None
         self._early: list[bytes] = []
         self._ended: str | None = None
+        self._closing = False
         self._sent_mark = -1
         self.tls_version = ""
         self.established: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -133,7 +134,7 @@ class Link(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Send `data`."""
-        if self._ended is not None:
+        if self._ended is not None or self._closing:
             return
         if self._pipe is not None:
             try:
@@ -146,7 +147,7 @@ class Link(asyncio.Protocol):
 
     def set_reading(self, reading: bool) -> None:
         """Take input, or leave it in the socket."""
-        if self._ended is None:
+        if self._ended is None and not self._closing:
             if reading:
                 self._transport.resume_reading()
             else:
@@ -161,9 +162,10 @@ class Link(asyncio.Protocol):
 
     def close(self) -> None:
         """Close when what was written is out."""
-        if self._pipe is not None and self._ended is None:
+        if self._pipe is not None and self._ended is None and not self._closing:
             self._pipe.shut()
             self._transport.write(self._pipe.take_output())
+        self._closing = True
         self._transport.close()
 
     def abort(self) -> None:

@@ -77,8 +77,10 @@ class Outbox:
         found: dict[str, Message] = {}
         for topic_filter in self._mapping.local_filters:
             found |= {message.topic: message for message in self._router.retained.match(topic_filter)}
-        for message in found.values():
-            if message.expires_at is None or message.expires_at > self._router.now:
+        for topic, message in found.items():
+            remote = self._mapping.find(topic)
+            is_kept = remote is not None and remote.qos > 0
+            if is_kept and (message.expires_at is None or message.expires_at > self._router.now):
                 self.deliver(message.copy(message.qos, True))
 
     def deliver(self, message: Message) -> None:

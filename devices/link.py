@@ -96,10 +96,10 @@ class Link:
         if self._running is not None:
             self._running.cancel()
             await asyncio.wait({self._running})
-        if self._settle_timer is not None:
-            self._settle_timer.cancel()
         if self._settling is not None:
             await asyncio.wait({self._settling})
+        if self._settle_timer is not None:
+            self._settle_timer.cancel()
 
     async def _run(self) -> None:
         settings = self._settings
@@ -236,14 +236,16 @@ class Link:
         if reason_code < _FAILURE:
             self._settle(sequence)
             self._backoff.reset()
-        elif reason_code in _REFUSED_FOR_NOW and self._session is not None:
-            # Back off as if the broker were away. Not here and now: paho is in the middle of a callback.
-            self._network.loop.call_soon(
-                self._session.close, f"the broker refuses readings for now: {reason}"
-            )
+        elif reason_code in _REFUSED_FOR_NOW:
+            self._pause(f"the broker refuses readings for now: {reason}")
         else:
             self._reject(sequence, reason_code, reason)
         self.pump_soon()
+
+    def _pause(self, why: str) -> None:
+        """Back off as if the broker were away. Not here and now: paho is in the middle of a callback."""
+        if self._session is not None:
+            self._network.loop.call_soon(self._session.close, why)
 
     def _settle(self, sequence: int) -> None:
         if self._spool.acknowledge(sequence):
@@ -265,23 +267,25 @@ class Link:
     # ------------------------------------------------------------------ the file, when no new reading's commit helps
 
     def _settle_in_file_soon(self) -> None:
-        if self._settling is not None:
-            return
-        if self._spool.settled_in_file >= _SETTLE_AFTER_READINGS:
+        if self._settling is None and self._spool.settled_in_file >= _SETTLE_AFTER_READINGS:
             self._settling = self._network.loop.create_task(self._settle_in_file())
-        elif self._settle_timer is None:
+        elif self._settling is None:
+            self._set_settle_timer()
+
+    def _set_settle_timer(self) -> None:
+        if self._settle_timer is None and self._spool.settled_in_file:
             self._settle_timer = self._network.loop.call_later(
                 _SETTLE_AFTER_SECONDS, self._on_settle_timer, self._spool.last_sequence
             )
 
     def _on_settle_timer(self, last_sequence: int) -> None:
         self._settle_timer = None
-        if self._spool.settled_in_file == 0:
+        if self._settling is not None:
             return
-        if self._spool.last_sequence == last_sequence:
+        if self._spool.last_sequence == last_sequence and self._spool.settled_in_file:
             self._settling = self._network.loop.create_task(self._settle_in_file())
         else:
-            self._settle_in_file_soon()  # readings come, and so will the next one's commit
+            self._set_settle_timer()  # readings come, and so will the next one's commit
 
     async def _settle_in_file(self) -> None:
         try:
@@ -290,6 +294,7 @@ class Link:
             _log.warning("%s: %s", self._settings.session.client_id, error)
         finally:
             self._settling = None
+            self._set_settle_timer()  # for those that were settled meanwhile, or could not be written
 
     # ------------------------------------------------------------------ commands
 

@@ -105,8 +105,9 @@ class Broker:
             self.journal = self._make_journal()
             for bridge in self.bridges:
                 bridge.start(self, snapshot)
+            http = self._make_http()  # before clients can come: importing it takes the event loop's time
             await self._start_listeners()
-            await self._start_http()
+            await self._start_http(http)
         except BaseException:
             await self._stop_serving()
             await self.store.close()
@@ -208,15 +209,20 @@ class Broker:
             identity_from=config.identity_from,
         )
 
-    async def _start_http(self) -> None:
-        address = self.config.http.address
-        if address is None:
-            return
+    def _make_http(self) -> HttpServer | None:
+        if self.config.http.address is None:
+            return None
         from edge_broker.ops.http import HttpServer  # aiohttp costs memory that a broker without it keeps
 
-        self._http = HttpServer(self)
-        await self._http.start(address.host, address.port)
-        log.info("health and metrics on %s", self._http.url)
+        return HttpServer(self)
+
+    async def _start_http(self, http: HttpServer | None) -> None:
+        address = self.config.http.address
+        if http is None or address is None:
+            return
+        self._http = http
+        await http.start(address.host, address.port)
+        log.info("health and metrics on %s", http.url)
 
     async def _stop_serving(self) -> None:
         for listener in self._listeners:

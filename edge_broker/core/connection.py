@@ -152,6 +152,8 @@ class Connection:
             while not self.paused and self.end is None:
                 packet = decoder.next_packet()
                 if packet is None:
+                    if self.session is None and decoder.waiting_for not in (0, const.CONNECT):
+                        raise ProtocolError("the first packet is not a CONNECT")  # no need to wait for all of it
                     return False
                 if packet.__class__ is Message:
                     deliveries += self._handle_publish(packet)

@@ -87,22 +87,22 @@ class Message(Publish):
 
     def parts_for(self, version: int, now: float) -> tuple[bytes, bytes]:
         """The packet at QoS > 0 for a connection of `version`: what stands before its packet identifier, and after."""
-        if version < const.MQTT_5:
-            parts = self.parts_3
-            if parts is None:
-                same = self.version < const.MQTT_5
-                parts = self.parts_3 = _split(*(self._as_it_came() if same else self._encode(version, now)))
+        form_5 = version >= const.MQTT_5
+        parts = self.parts_5 if form_5 else self.parts_3
+        if parts is not None:
             return parts
-        if self.expires_at is not None:  # never the same twice
+        if form_5 and self.expires_at is not None:  # never the same twice
             return _split(*self._encode(version, now))
-        parts = self.parts_5
-        if parts is None:
-            same = self.version >= const.MQTT_5
-            parts = self.parts_5 = _split(*(self._as_it_came() if same else self._encode(version, now)))
+        if form_5 == (self.version >= const.MQTT_5):
+            at = self.packet_id_at
+            parts = (self.frame[:at], self.frame[at + 2 :])
+        else:
+            parts = _split(*self._encode(version, now))
+        if form_5:
+            self.parts_5 = parts
+        else:
+            self.parts_3 = parts
         return parts
-
-    def _as_it_came(self) -> tuple[bytes, int]:
-        return self.frame, self.packet_id_at
 
     def _encode(self, version: int, now: float) -> tuple[bytes, int]:
         """The packet in another version's form or with its expiry: (whole packet, offset of the packet identifier)."""

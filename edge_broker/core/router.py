@@ -230,6 +230,8 @@ class Router:
         session.subscriptions.clear()
         self.counters.drop("expired", session.queue.expired)  # what its queue counted outlives it
         self.counters.drop("lost", session.queue.lost)
+        if session.durable:
+            self.counters.drop("session_ended", session.queue.depth)
         session.queue.discard()
         delayed = self._delayed_wills.pop(session.client_id, None)
         if delayed is not None and session.will is not None:

@@ -39,7 +39,16 @@ class Hub(Protocol):
 class StreamProtocol(asyncio.Protocol):
     """One accepted TCP connection, and the `Outlet` of its core connection."""
 
-    __slots__ = ("_closed", "_connection", "_hub", "_listener", "_reading", "_transport", "_working")
+    __slots__ = (
+        "_closed",
+        "_connection",
+        "_hub",
+        "_listener",
+        "_reading",
+        "_transport",
+        "_unread_bytes",
+        "_working",
+    )
 
     def __init__(self, hub: Hub, listener: str) -> None:
         self._hub = hub
@@ -47,6 +56,7 @@ class StreamProtocol(asyncio.Protocol):
         self._reading = True
         self._working = False
         self._closed = False
+        self._unread_bytes = 0  # written although the transport's buffer was full
         self._connection: Connection
         self._transport: asyncio.Transport
 
@@ -101,6 +111,7 @@ class StreamProtocol(asyncio.Protocol):
         self._connection.on_writable(False)
 
     def resume_writing(self) -> None:
+        self._unread_bytes = 0
         try:
             self._connection.on_writable(True)
         except Exception:
@@ -111,8 +122,23 @@ class StreamProtocol(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Send `data`; the transport buffers what the socket does not take."""
-        if not self._closed:
+        if not self._closed and (self._connection.writable or self._has_room(len(data))):
             self._transport.write(data)
+
+    def _has_room(self, size: int) -> bool:
+        """Whether a peer that does not keep up may have `size` bytes of answers more.
+
+        What it subscribed to waits elsewhere; one that goes on asking and reads nothing is cut off.
+        """
+        hub = self._hub
+        self._unread_bytes += size
+        if self._unread_bytes <= hub.router.settings.max_output_bytes:
+            return True
+        hub.router.counters.refuse("unread_output")
+        self._connection.on_lost("it asks and does not read the answers")
+        self._abort()
+        hub.request_tick()
+        return False
 
     def close(self) -> None:
         """Close when everything written is out, or at the latest when the other side's patience is ours to end."""
@@ -215,7 +241,7 @@ class TlsStreamProtocol(StreamProtocol):
 
     def write(self, data: bytes) -> None:
         """Encrypt and send `data`."""
-        if self._closed:
+        if self._closed or not (self._connection.writable or self._has_room(len(data))):
             return
         try:
             self._pipe.send(data)

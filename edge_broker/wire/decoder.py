@@ -133,6 +133,11 @@ class Decoder:
         return self._decode_alike(data, 0, like)
 
     @property
+    def waiting_for(self) -> int:
+        """The type of the packet that has begun and is not whole yet; 0 where none has."""
+        return self._buffer[self.at] >> 4 if self.at < len(self._buffer) else 0
+
+    @property
     def buffered_bytes(self) -> int:
         """Bytes taken and not yet handed out as packets."""
         return len(self._buffer) - self.at + len(self._tail)

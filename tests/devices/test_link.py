@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -202,9 +203,45 @@ def test_a_written_qos_0_reading_settles_no_other(broker: ScriptedBroker) -> Non
         assert session is not None
         session._client._last_mid = broker.published[0].packet_id - 1  # as after 65,535 more
         device.publish_reading(2, qos=0)
-        broker.wait(lambda: len(broker.published) == 2)
+        wait_until(lambda: device.stats.acknowledged > 0, "QoS 0 is done once it is written")
+        assert list(device._spool._in_flight) == [1]
         assert (device.stats.acknowledged, device.stats.spooled) == (1, 1)
         device.close(timeout_seconds=0)
+
+
+def test_the_settled_leave_the_file_when_no_reading_follows(
+    broker: ScriptedBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("devices.link._SETTLE_AFTER_SECONDS", 0.1)
+    with Device("porch", broker.url, spool=tmp_path / "porch.spool", timing=QUICK) as device:
+        device.publish_reading(1)
+        assert device.flush(10)
+        assert device._spool.settled_in_file == 1
+        wait_until(lambda: device._spool.settled_in_file == 0, "still in the file", timeout_seconds=5)
+
+
+def test_the_settled_leave_with_the_next_reading_and_cost_no_commit_of_their_own(
+    broker: ScriptedBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("devices.link._SETTLE_AFTER_SECONDS", 0.2)
+    with Device("porch", broker.url, spool=tmp_path / "porch.spool", timing=QUICK) as device:
+        statements: list[str] = []
+        device._spool._db.set_trace_callback(statements.append)
+        started = time.monotonic()
+        while time.monotonic() - started < 0.7:
+            device.publish_reading(1)
+            assert device.flush(10)
+        assert statements.count("COMMIT") == device.stats.published
+        device._spool._db.set_trace_callback(None)
+
+
+def test_a_drained_backlog_leaves_the_file_piece_by_piece(broker: ScriptedBroker, tmp_path: Path) -> None:
+    with Device("porch", broker.url, spool=tmp_path / "porch.spool", timing=QUICK) as device:
+        device.publish_readings(list(range(1200)))
+        assert device.flush(20)
+        wait_until(
+            lambda: device._spool.settled_in_file < 500, "all are still in the file", timeout_seconds=5
+        )
 
 
 def test_a_broker_with_qos_0_only_is_not_used(broker: ScriptedBroker) -> None:

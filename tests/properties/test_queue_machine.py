@@ -6,9 +6,12 @@ pass, damages the store and crashes. After each step the model checks what was s
 
 from __future__ import annotations
 
+import random
 from collections import deque
+from collections.abc import Callable
 from types import SimpleNamespace
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -25,6 +28,24 @@ from tests.pump.model_store import ModelStore
 QUEUE_ID = 7
 OVERHEAD_BYTES = 500
 SIZES = st.sampled_from((0, 10, 300, LARGE_FRAME_BYTES + 100))
+
+
+CAN: dict[str, Callable[[QueueMachine], bool]] = {
+    "seal": lambda m: len(m.sealed) < 3 and not m.pending.empty,
+    "commit": lambda m: m.applied < len(m.sealed),
+    "settle": lambda m: m.applied > 0,
+    "read": lambda m: bool(m.pending.reads),
+    "answer_read": lambda m: bool(m.pages),
+    "connect": lambda m: m.client is None and m.connecting is None,
+    "disconnect": lambda m: m.client is not None,
+    "reconnect": lambda m: m.client is not None,
+    "acknowledge": lambda m: m.client is not None and bool(m.client.published),
+    "complete": lambda m: m.client is not None and bool(m.client.released),
+    "acknowledge_all": lambda m: m.client is not None,
+    "set_writable": lambda m: m.client is not None,
+    "damage": lambda m: QUEUE_ID in m.store.queues and bool(m.store.queues[QUEUE_ID].waiting),
+}
+"""When each step is possible; a step that is not here always is."""
 
 
 class Subscriber:
@@ -74,7 +95,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.ever_sent: set[int] = set()
         self.maybe_sent_below = 0  # a crash forgets what was sent: up to here DUP may be set either way
         self.safe: set[int] = set()
-        self.waiting: dict[int, int] = {}  # id of a message to its number
+        self.waiting: dict[Message, int] = {}  # whose publisher is not acknowledged yet, and their numbers
         self.expired = self.lost = 0
         self._begin(Queue(QUEUE_ID, Pending(1, window_bytes)))
 
@@ -87,6 +108,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.queue = queue
         self.session = Session(self.router, "client", "anonymous", 60, queue)
         self.client: Subscriber | None = None
+        self.connecting: object = None
         self.sealed: deque[Sealed] = deque()  # the first `applied` of them are on disk
         self.applied = 0
         self.pages: list[Page | None] = []
@@ -114,7 +136,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.session.deliver(message.variant(min(qos, granted), False))
         if message.unsafe:
             message.publisher = self
-            self.waiting[id(message)] = number
+            self.waiting[message] = number
         else:
             self.on_number_safe(number)
 
@@ -125,7 +147,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     def on_safe(self, message: Message) -> None:
         message.publisher = None
-        self.on_number_safe(self.waiting.pop(id(message)))
+        self.on_number_safe(self.waiting.pop(message))
 
     def on_number_safe(self, number: int) -> None:
         """A publisher is acknowledged: the message is on disk, or its recipient has it."""
@@ -143,18 +165,18 @@ class QueueMachine(RuleBasedStateMachine):
     def _is_expired(self, number: int) -> bool:
         return self.expires.get(number, self.now + 1) <= self.now
 
-    @precondition(lambda self: len(self.sealed) < 3 and not self.pending.empty)
+    @precondition(CAN["seal"])
     @rule()
     def seal(self) -> None:
         self.sealed.append(self.pending.seal())
 
-    @precondition(lambda self: self.applied < len(self.sealed))
+    @precondition(CAN["commit"])
     @rule()
     def commit(self) -> None:
         self.store.apply(self.sealed[self.applied].batch)
         self.applied += 1
 
-    @precondition(lambda self: self.applied)
+    @precondition(CAN["settle"])
     @rule()
     def settle(self) -> None:
         self.applied -= 1
@@ -169,7 +191,7 @@ class QueueMachine(RuleBasedStateMachine):
                 self.commit()
             self.settle()
 
-    @precondition(lambda self: self.pending.reads)
+    @precondition(CAN["read"])
     @rule(size=st.sampled_from((1, 4, 1000)), fails=st.sampled_from((False, False, False, True)))
     def read(self, size: int, fails: bool) -> None:
         """The store reads now; the answer comes later."""
@@ -178,7 +200,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert queue.reading is not None
         self.pages.append(None if fails else self.store.read_page(QUEUE_ID, queue.reading[0], size))
 
-    @precondition(lambda self: self.pages)
+    @precondition(CAN["answer_read"])
     @rule()
     def answer_read(self) -> None:
         page = self.pages.pop(0)
@@ -188,35 +210,42 @@ class QueueMachine(RuleBasedStateMachine):
 
     # ---- what the client does
 
-    @precondition(lambda self: self.client is None)
+    @precondition(CAN["connect"])
     @rule()
     def connect(self) -> None:
-        self.client = Subscriber(self, self.window)
-        self.session.attach(self.client)
-        self.session.pump()
+        """Deliveries begin when the CONNECT is committed, as for any durable session."""
+        attempt = self.connecting = object()
+        self.pending.after_commit(lambda: self._attach(attempt))
 
-    @precondition(lambda self: self.client is not None)
+    def _attach(self, attempt: object) -> None:
+        if attempt is self.connecting:
+            self.connecting = None
+            self.client = Subscriber(self, self.window)
+            self.session.attach(self.client)
+            self.session.pump()
+
+    @precondition(CAN["disconnect"])
     @rule()
     def disconnect(self) -> None:
         self.client = None
         self.session.detach(self.now)
 
-    @precondition(lambda self: self.client is not None)
+    @precondition(CAN["reconnect"])
     @rule()
     def reconnect(self) -> None:
         self.disconnect()
         self.connect()
 
-    @precondition(lambda self: self.client is not None and self.client.published)
+    @precondition(CAN["acknowledge"])
     @rule(choice=st.integers(0, 1000))
     def acknowledge(self, choice: int) -> None:
-        """PUBACK or PUBREC for something in flight, mostly the oldest."""
+        """PUBACK or PUBREC for something in flight; 0 is the oldest."""
         assert self.client is not None
         numbers = sorted(self.client.published)
-        number = numbers[0 if choice > 300 else choice % len(numbers)]
+        number = numbers[choice % len(numbers)]
         qos = self.client.published.pop(number)
         assert self.queue.number_of((number - 1) % 65535 + 1) == number
-        if qos == 2 and choice % 5:
+        if qos == 2 and number % 5:  # the others are refused
             self.client.received.add(number)
             self.released.add(number)
             assert self.queue.release(number)
@@ -225,7 +254,7 @@ class QueueMachine(RuleBasedStateMachine):
         else:
             self._finish(number)
 
-    @precondition(lambda self: self.client is not None and self.client.released)
+    @precondition(CAN["complete"])
     @rule(choice=st.integers(0, 1000))
     def complete(self, choice: int) -> None:
         """PUBCOMP for one of those whose PUBREL is here."""
@@ -243,14 +272,14 @@ class QueueMachine(RuleBasedStateMachine):
         if self.queue.cursor < self.queue.next_number:
             self.session.pump()
 
-    @precondition(lambda self: self.client is not None)
+    @precondition(CAN["acknowledge_all"])
     @rule()
     def acknowledge_all(self) -> None:
         for _ in range(len(self.client.published) if self.client else 0):
             if self.client is not None and self.client.published:
-                self.acknowledge(1000)
+                self.acknowledge(0)
 
-    @precondition(lambda self: self.client is not None)
+    @precondition(CAN["set_writable"])
     @rule(writable=st.booleans())
     def set_writable(self, writable: bool) -> None:
         assert self.client is not None
@@ -265,7 +294,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.now += 3.0
         self.router.now = self.now
 
-    @precondition(lambda self: QUEUE_ID in self.store.queues and self.store.queues[QUEUE_ID].waiting)
+    @precondition(CAN["damage"])
     @rule(choice=st.integers(0, 1000))
     def damage(self, choice: int) -> None:
         """One message on disk cannot be read any more."""
@@ -345,6 +374,9 @@ class QueueMachine(RuleBasedStateMachine):
         if not hasattr(self, "queue"):
             return
         queue = self.queue
+        assert (queue.released or set()) == self.released
+        assert queue.acknowledged is None or min(queue.acknowledged, default=queue.head + 1) > queue.head
+        assert not any(number in self.acknowledged for number in queue.messages)
         assert queue.bytes_in_memory == sum(len(m.frame) + OVERHEAD_BYTES for m in queue.messages.values())
         if self.client is None:
             assert all(number >= queue.committed for number in queue.messages), "offline, yet kept in memory"
@@ -357,12 +389,15 @@ class QueueMachine(RuleBasedStateMachine):
         )
 
     def teardown(self) -> None:
+        if hasattr(self, "queue"):
+            self.drain()
+
+    def drain(self) -> None:
         """Everything that is still owed arrives, and nothing remains."""
-        if not hasattr(self, "queue"):
-            return
         if self.client is None:
             self.connect()
-        assert self.client is not None
+            while self.client is None:
+                self.commit_everything()
         self.set_writable(True)
         for _ in range(3 * self.queue.next_number + 50):
             self.commit_everything()
@@ -374,6 +409,8 @@ class QueueMachine(RuleBasedStateMachine):
             while self.client.released:
                 self.complete(0)
             self.memory_is_counted()
+            if self.queue.depth == 0 and self.pending.empty:
+                break
         for number in range(self.client.cursor + 1, self.queue.next_number):
             self._check_passed_over(number)
         queue = self.queue
@@ -395,3 +432,59 @@ QueueMachine.TestCase.settings = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
 )
 TestQueueMachine = QueueMachine.TestCase
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_long_walks(seed: int) -> None:
+    """The same machine for hundreds of steps at a time: deep backlogs, which Hypothesis's short runs do not reach.
+
+    Each walk has its own temper: how often clients leave, how slow the disk and the reader are, whether it crashes.
+    """
+    dice = random.Random(seed)
+    machine = QueueMachine()
+    machine.start(dice.choice((0, 1500, 6000)), dice.choice((1, 3, 12, 300)))
+    weights = {
+        "publish": dice.choice((3.0, 8.0)),
+        "publish_many": 1.0,
+        "seal": 3.0,
+        "commit": dice.choice((1.0, 4.0)),
+        "settle": dice.choice((1.0, 4.0)),
+        "commit_everything": dice.choice((0.0, 3.0)),
+        "read": dice.choice((0.3, 3.0)),
+        "answer_read": dice.choice((0.3, 3.0)),
+        "connect": 4.0,
+        "disconnect": dice.choice((0.0, 0.3)),
+        "reconnect": dice.choice((0.0, 1.0)),
+        "acknowledge": dice.choice((2.0, 12.0)),
+        "complete": dice.choice((0.5, 3.0)),
+        "acknowledge_all": dice.choice((0.0, 1.0)),
+        "set_writable": 0.5,
+        "let_time_pass": 0.3,
+        "damage": dice.choice((0.0, 0.3)),
+        "crash": dice.choice((0.0, 0.6)),
+    }
+    qos = dice.choice(((1,), (1, 1, 2), (2,)))
+    latest_ack = dice.choice((0, 1000))  # in order, or in any
+    arguments: dict[str, Callable[[], tuple[object, ...]]] = {
+        "publish": lambda: (
+            dice.choice(qos),
+            dice.choice((1, 2, 2)),
+            dice.choice((0, 300, LARGE_FRAME_BYTES + 100)),
+            dice.choice((None, None, None, 5.0)),
+        ),
+        "publish_many": lambda: (dice.randint(3, 30),),
+        "read": lambda: (dice.choice((1, 4, 1000)), dice.random() < 0.2),
+        "acknowledge": lambda: (dice.randint(0, latest_ack),),
+        "complete": lambda: (dice.randrange(1000),),
+        "set_writable": lambda: (dice.random() < 0.7,),
+        "damage": lambda: (dice.randrange(1000),),
+    }
+    for _ in range(6):
+        for name in dice.choices(list(weights), list(weights.values()), k=150):
+            if CAN.get(name, lambda _: True)(machine):
+                getattr(machine, name)(*arguments.get(name, tuple)())
+                machine.memory_is_counted()
+        ending = dice.choice(("crash", "disconnect", "disconnect", ""))
+        if ending and CAN.get(ending, lambda _: True)(machine):
+            getattr(machine, ending)()
+        machine.drain()

@@ -88,7 +88,7 @@ async def test_sessions_come_back_as_they_were(state_dir: Path) -> None:
     async with opened(state_dir) as (_, snapshot):
         assert snapshot.subscriptions == subscriptions
         assert sorted(snapshot.inbound) == [(4, 2), (5, 65535)]
-        assert snapshot.next_queue_id == 6
+        assert snapshot.next_queue_id > 5
         plain, with_will = snapshot.sessions
         assert plain == records[0]
         assert with_will.will is not None
@@ -115,16 +115,29 @@ async def test_a_removed_session_takes_everything_of_it_along(state_dir: Path) -
         assert set(snapshot.queues) == {2}
         assert await read_all(store, 1) == []
         assert len(await read_all(store, 2)) == 3
+        database = look_inside(state_dir)
+        for table, column in (
+            ("subscription", "session_id"),
+            ("inbound", "session_id"),
+            ("queue", "queue_id"),
+        ):
+            assert database.execute(f"SELECT {column} FROM {table}").fetchall() == [(2,)], table
+        database.close()
 
 
 async def test_an_identifier_is_not_given_out_again_after_a_restart(state_dir: Path) -> None:
     async with opened(state_dir) as (store, _):
         await store.commit(session_batch(1, 8))
-    async with opened(state_dir) as (store, snapshot):
-        assert snapshot.next_queue_id == 9
         await store.commit(Batch(removed_sessions=[8]))
+    for _ in range(3):
+        async with opened(state_dir) as (_, snapshot):
+            next_id = snapshot.next_queue_id
+            assert 8 < next_id < 2000
+    async with opened(state_dir) as (store, _):
+        await store.commit(session_batch(next_id))
+        await store.commit(Batch(removed_sessions=[next_id]))
     async with opened(state_dir) as (_, snapshot):
-        assert snapshot.next_queue_id == 9
+        assert snapshot.next_queue_id > next_id
 
 
 async def test_subscriptions_are_removed_before_they_are_added(state_dir: Path) -> None:
@@ -158,7 +171,7 @@ async def test_outboxes_are_found_by_their_name(state_dir: Path) -> None:
     async with opened(state_dir) as (store, snapshot):
         assert snapshot.outboxes == {"cloud": 7}
         assert snapshot.queues == {}
-        assert snapshot.next_queue_id == 8
+        assert snapshot.next_queue_id > 7
         await store.commit(queue_batch(7, numbered(1, 2)))
     async with opened(state_dir) as (_, snapshot):
         assert snapshot.queues[7] == QueueState(7, 1, 3, [], [], 2)
@@ -351,6 +364,23 @@ async def test_a_row_that_was_tampered_with_is_left_out_and_told(
         assert snapshot.queues == {2: QueueState(2, 4, 7, [], [], 3), 3: QueueState(3, 3, 10, [9], [], 6)}
     for table in ("session", "subscription", "inbound", "retained", "queue", "outbox"):
         assert f"of table {table} is damaged" in caplog.text
+
+
+async def test_what_belongs_to_nobody_is_told_and_left_out(
+    state_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(state_dir) as (store, _):
+        batch = session_batch(1, 2)
+        batch.subscriptions = [SubscriptionRecord(1, "a", 1, False, False, 0)]
+        batch.inbound = {(1, 9): True}
+        batch.queues = [QueueWrite(1, numbered(1, 3), 1, [], [])]
+        await store.commit(batch)
+    database = look_inside(state_dir)
+    database.execute("DELETE FROM session WHERE session_id = 1")
+    database.close()
+    async with opened(state_dir) as (_, snapshot):
+        assert (snapshot.subscriptions, snapshot.inbound, snapshot.queues) == ([], [], {})
+    assert "queue 1 holds messages, but whose it was is lost" in caplog.text
 
 
 async def test_two_brokers_do_not_share_a_directory(state_dir: Path) -> None:

@@ -1,0 +1,225 @@
+"""Listeners on real sockets: plain and TLS, on either event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import socket
+import ssl
+from pathlib import Path
+
+import pytest
+
+from edge_broker.net.listeners import Listener
+from edge_broker.net.tls import client_context
+from edge_broker.wire import const
+from edge_broker.wire.encoder import PINGREQ, encode_connect, encode_publish, encode_subscribe
+from edge_broker.wire.packets import Connect, Ping, Publish, Suback, SubscriptionRequest
+from tests.net.conftest import Run
+from tests.net.hub import LocalHub, Peer, until
+
+
+def tls_options(pki: Path, **more: object) -> dict[str, object]:
+    return {"certificate": str(pki / "server.crt"), "key": str(pki / "server.key"), **more}
+
+
+def trusting(pki: Path, who: str | None = None) -> ssl.SSLContext:
+    """The context of a client; asyncio's own TLS, which nobody here wrote."""
+    pair = (None, None) if who is None else (str(pki / f"{who}.crt"), str(pki / f"{who}.key"))
+    return client_context(str(pki / "ca.crt"), *pair)
+
+
+def test_a_plain_listener(run: Run) -> None:
+    async def scenario() -> None:
+        hub = LocalHub()
+        listener = await hub.listen()
+        assert listener.accepting
+        assert listener.url == f"mqtt://{listener.name}"
+        peer = await Peer.open(listener)
+        assert (await peer.connect("c")).reason_code == const.SUCCESS
+        (connection,) = hub.connections
+        assert connection.address.startswith("127.0.0.1:")
+        assert connection.listener == listener.name
+        listener.stop_accepting()
+        assert not listener.accepting
+        peer.writer.write(PINGREQ)
+        assert isinstance(await peer.receive(), Ping), "who is in may stay"
+        with pytest.raises(ConnectionRefusedError):
+            await Peer.open(listener)
+        peer.close()
+        await until(lambda: not hub.connections)
+
+    run(scenario())
+
+
+def test_a_tls_listener(run: Run, pki: Path) -> None:
+    async def scenario() -> None:
+        hub = LocalHub()
+        listener = await hub.listen(**tls_options(pki))
+        assert listener.url.startswith("mqtts://")
+        peer = await Peer.open(listener, trusting(pki))
+        await peer.connect("c")
+        payload = os.urandom(300_000)
+        peer.writer.write(encode_subscribe(const.MQTT_5, 1, [SubscriptionRequest("t", 0)]))
+        assert isinstance(await peer.receive(), Suback)
+        peer.writer.write(encode_publish(const.MQTT_5, "t", payload))
+        echo = await peer.receive()
+        assert isinstance(echo, Publish)
+        assert echo.payload == payload
+        peer.close()
+        await until(lambda: not hub.connections)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("identity_from", "name"),
+    [("common_name", "sensor-1"), ("san_dns", "sensor.local"), ("spiffe", "spiffe://home/sensor")],
+)
+def test_the_certificate_names_the_client(run: Run, pki: Path, identity_from: str, name: str) -> None:
+    async def scenario() -> None:
+        hub = LocalHub()
+        listener = await hub.listen(
+            **tls_options(pki, client_ca=str(pki / "ca.crt"), require_client_certificate=True),
+            identity_from=identity_from,
+        )
+        peer = await Peer.open(listener, trusting(pki, "client"))
+        await peer.connect("c")
+        (connection,) = hub.connections
+        assert connection.certificate_names == (name,)
+        peer.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("who", [None, "stranger", "expired"])
+def test_a_client_without_a_good_certificate_does_not_get_in(run: Run, pki: Path, who: str | None) -> None:
+    async def scenario() -> None:
+        hub = LocalHub()
+        listener = await hub.listen(
+            **tls_options(pki, client_ca=str(pki / "ca.crt"), require_client_certificate=True)
+        )
+        with pytest.raises((ssl.SSLError, ConnectionError, EOFError)):
+            await _enter(listener, trusting(pki, who))
+        await until(lambda: not hub.connections)
+        assert hub.refused == {"tls": 1}
+        assert hub.router.sessions == {}
+
+    run(scenario())
+
+
+async def _enter(listener: Listener, context: ssl.SSLContext) -> None:
+    """In TLS 1.3 a refused client may think itself connected until it hears nothing more."""
+    peer = await Peer.open(listener, context)
+    await peer.connect("c")
+
+
+def test_plain_bytes_on_a_tls_port(run: Run, pki: Path) -> None:
+    async def scenario() -> None:
+        hub = LocalHub()
+        listener = await hub.listen(**tls_options(pki))
+        good = await Peer.open(listener, trusting(pki))
+        await good.connect("good")
+        bad = await Peer.open(listener)
+        bad.writer.write(encode_connect(Connect(const.MQTT_5, "bad", True, 0)))
+        await bad.ended()
+        await until(lambda: len(hub.connections) == 1)
+        assert hub.refused == {"tls": 1}
+        good.writer.write(PINGREQ)
+        assert isinstance(await good.receive(), Ping)
+        good.close()
+
+    run(scenario())
+
+
+def test_a_handshake_that_never_ends_is_ended(run: Run, pki: Path) -> None:
+    async def scenario() -> None:
+        hub = LocalHub(connect_timeout_seconds=1.0)
+        listener = await hub.listen(**tls_options(pki))
+        peer = await Peer.open(listener)
+        peer.writer.write(b"\x16\x03\x01\x02\x00\x01\x00\x01")
+        await until(lambda: hub.connections)
+        (connection,) = hub.connections
+        connection.check_idle(connection.opened_at + 0.9)
+        assert connection.end is None
+        connection.check_idle(connection.opened_at + 1.1)
+        hub.request_tick()
+        await peer.ended()
+        await until(lambda: not hub.connections)
+
+    run(scenario())
+
+
+def test_renewed_certificates_are_for_the_next_connection(run: Run, pki: Path, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        for suffix in ("crt", "key"):
+            shutil.copy(pki / f"server.{suffix}", tmp_path / f"server.{suffix}")
+        hub = LocalHub()
+        listener = await hub.listen(
+            certificate=str(tmp_path / "server.crt"), key=str(tmp_path / "server.key")
+        )
+
+        async def server_name() -> str:
+            peer = await Peer.open(listener, trusting(pki))
+            certificate = peer.writer.get_extra_info("peercert")
+            peer.close()
+            return str(dict(pair for names in certificate["subject"] for pair in names)["commonName"])
+
+        old = await Peer.open(listener, trusting(pki))
+        assert await server_name() == "gateway"
+        (tmp_path / "server.crt").write_text("torn")
+        with pytest.raises(ssl.SSLError):
+            listener.load_certificates()
+        assert await server_name() == "gateway", "what was read last stays in force"
+        for suffix in ("crt", "key"):
+            shutil.copy(pki / f"renewed.{suffix}", tmp_path / f"server.{suffix}")
+        listener.load_certificates()
+        assert await server_name() == "gateway-2"
+        await old.connect("old")
+        old.close()
+
+    run(scenario())
+
+
+def test_a_taken_port(run: Run) -> None:
+    async def scenario() -> None:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            port = taken.getsockname()[1]
+            listener = Listener(LocalHub(), "127.0.0.1", port)
+            with pytest.raises(OSError, match="in use") as caught:
+                await listener.start()
+        assert caught.value.filename == f"mqtt://127.0.0.1:{port}"
+        assert not listener.accepting
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_every_interface_means_both_ip_versions(run: Run, address: str) -> None:
+    async def scenario() -> None:
+        if ":" in address and not _has_ipv6():
+            pytest.skip("this machine has no IPv6")
+        hub = LocalHub()
+        listener = Listener(hub, "", 0)
+        await listener.start()
+        port = int(listener.name.rpartition(":")[2])
+        _, writer = await asyncio.open_connection(address, port)
+        await until(lambda: hub.connections)
+        (connection,) = hub.connections
+        assert connection.address.startswith(address)
+        writer.close()
+        listener.stop_accepting()
+
+    run(scenario())
+
+
+def _has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
