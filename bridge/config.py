@@ -74,7 +74,13 @@ class RuleConfig(Section, frozen=True):
     local_prefix: Annotated[str, Meta(description="What stands before the filter here.")] = ""
     remote_prefix: Annotated[str, Meta(description="What stands before the filter upstream.")] = ""
     qos: Annotated[
-        int, Meta(ge=0, le=2, description="At most this; a message sent at a lower QoS keeps it.")
+        int,
+        Meta(
+            ge=0,
+            le=2,
+            description="`out`: the QoS at which a message goes up, whatever its sender used, so that what cheap sensors "
+            "publish at QoS 0 is kept too; 0 is live only. `in`: at most this.",
+        ),
     ] = 1
 
     def __post_init__(self) -> None:

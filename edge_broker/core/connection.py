@@ -153,7 +153,9 @@ class Connection:
                 packet = decoder.next_packet()
                 if packet is None:
                     if self.session is None and decoder.waiting_for not in (0, const.CONNECT):
-                        raise ProtocolError("the first packet is not a CONNECT")  # no need to wait for all of it
+                        raise ProtocolError(
+                            "the first packet is not a CONNECT"
+                        )  # no need to wait for all of it
                     return False
                 if packet.__class__ is Message:
                     deliveries += self._handle_publish(packet)

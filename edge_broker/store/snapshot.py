@@ -61,7 +61,7 @@ class SnapshotLoader:
             next_queue_id=max([next_queue_id - 1, *known, *outboxes.values(), *self._ids_in_use()]) + 1,
         )
         self._add_subscriptions(snapshot, known)
-        self._add_inbound(snapshot, known)
+        self._add_inbound(snapshot, known | set(outboxes.values()))
         return snapshot
 
     def meta(self) -> dict[str, int]:
