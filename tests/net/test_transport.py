@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from typing import Any
 
 import pytest
@@ -114,6 +115,9 @@ def test_a_client_that_asks_and_reads_no_answer_is_cut_off(run: Run) -> None:
     async def scenario() -> None:
         hub = LocalHub(max_output_bytes=50_000)
         listener = await hub.listen()
+        assert listener._server is not None
+        for sock in listener._server.sockets:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 << 10)  # or megabytes lie in the kernel
         witness = await joined(hub, listener, "witness")
         greedy = await joined(hub, listener, "greedy")
         greedy.stop_reading()

@@ -194,8 +194,27 @@ async def test_what_came_late_during_a_commit_waits_for_the_rest_of_its_delay() 
     await asyncio.sleep(0.04)
     pending.add("b")
     journal.poke()
+    await asyncio.sleep(0.005)
+    pending.add("c")
+    journal.poke()
     await asyncio.sleep(0.2)
-    assert disk.tries == [(0.0, ("a",)), (0.06, ("b",))]
+    assert disk.tries == [(0.0, ("a",)), (0.06, ("b", "c"))]
+    await journal.close()
+
+
+@pytest.mark.parametrize(("count", "size", "urgent"), [(1, 100, True), (10, 100, False), (2, 5_000, False)])
+@in_fake_time
+async def test_what_came_late_and_is_not_to_wait_follows_at_once(count: int, size: int, urgent: bool) -> None:
+    disk = Disk(seconds=0.05)
+    journal, pending = make(disk)
+    pending.add("a", urgent=True)
+    journal.poke()
+    await asyncio.sleep(0.045)
+    for _ in range(count):
+        pending.add("b", size, urgent)
+    journal.poke()
+    await asyncio.sleep(0.2)
+    assert [when for when, _ in disk.tries] == [0.0, 0.05]
     await journal.close()
 
 

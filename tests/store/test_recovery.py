@@ -71,6 +71,7 @@ async def reopened(directory: Path) -> tuple[RecoveryReport, Snapshot, list[int]
         await store.commit(Batch(retained={"new": make_message("new", retain=True)}))
     async with opened(directory) as (store, again):
         assert store.recovery is None
+        assert look_inside(directory).execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         assert again.epoch > snapshot.epoch
         assert [number for number, _ in await read_all(store, OUTBOX)] == outbox
     return report, snapshot, outbox, session
@@ -124,6 +125,7 @@ async def test_what_is_before_the_cut_of_a_truncated_file_is_saved(state_dir: Pa
     path = state_dir / DATABASE_NAME
     os.truncate(path, int(path.stat().st_size * part))
     report, _, outbox, _ = await reopened(state_dir)
+    assert not report.set_aside.with_name(report.set_aside.name + ".first-page").exists()
     # rows may be cut, but what was read is in order and what was not is either told or behind an end that is unknown
     assert outbox == sorted(outbox)
     assert OUTBOX in report.open_ended or set(told(report)) | set(outbox) == set(range(1, MESSAGES + 1))
@@ -280,6 +282,40 @@ async def test_acknowledged_numbers_are_not_called_lost(state_dir: Path) -> None
     report, snapshot, _, _ = await reopened(state_dir)
     assert report.lost == {OUTBOX: [(12, 12)]}
     assert snapshot.queues[OUTBOX].next_number == 22
+
+
+async def test_the_log_of_the_damaged_database_does_not_meet_the_new_one(state_dir: Path) -> None:
+    async with opened(state_dir) as (store, _):
+        await store.commit(Batch(outboxes=[(OUTBOX, "cloud")]))
+        for first in range(1, 500, 10):
+            await store.commit(queue_batch(OUTBOX, numbered(first, 10, size=200)))
+        copies = {name: (state_dir / name).read_bytes() for name in (DATABASE_NAME, f"{DATABASE_NAME}-wal")}
+        await store.commit(queue_batch(OUTBOX, [], head=401))
+    for name, content in copies.items():  # as after a kill
+        (state_dir / name).write_bytes(content)
+    database = look_inside(state_dir)
+    database.execute("PRAGMA wal_checkpoint(PASSIVE)")
+    (state_dir / f"{DATABASE_NAME}-wal").rename(state_dir / "log")
+    database.close()
+    (state_dir / "log").rename(state_dir / f"{DATABASE_NAME}-wal")
+    wipe(state_dir, pages_of(state_dir, "meta"))
+    report, _, outbox, _ = await reopened(state_dir)
+    assert outbox == list(range(1, 501))
+    assert report.set_aside.with_name(report.set_aside.name + "-wal").exists()
+
+
+async def test_segments_below_the_head_are_not_taken_over(state_dir: Path) -> None:
+    async with opened(state_dir) as (store, _):
+        await store.commit(Batch(outboxes=[(OUTBOX, "cloud")]))
+        await store.commit(queue_batch(OUTBOX, numbered(11, 5), head=11))
+        await store.commit(queue_batch(OUTBOX, numbered(1, 5), head=11))  # overtaken by its acknowledgements
+    with (state_dir / DATABASE_NAME).open("r+b") as file:
+        file.write(bytes(16))
+    report, snapshot, _, _ = await reopened(state_dir)
+    assert report.saved["segment"] == 1
+    assert report.saved_messages == {OUTBOX: 5}
+    assert report.lost == {}
+    assert snapshot.queues[OUTBOX].stored == 5
 
 
 async def test_a_log_without_its_database_is_not_taken_for_the_log_of_a_new_one(state_dir: Path) -> None:
