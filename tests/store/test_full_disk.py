@@ -146,8 +146,8 @@ async def test_the_journal_finds_its_way_out_while_the_backlog_drains(small_disk
 def test_a_disk_that_is_small_anyway_keeps_nothing_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    free = os.statvfs(tmp_path)
-    monkeypatch.setattr(reserve_module, "RESERVE_BYTES", free.f_bavail * free.f_frsize)
+    monkeypatch.setattr(reserve_module, "RESERVE_BYTES", 1 << 20)
+    monkeypatch.setattr(Reserve, "_free_bytes", lambda _: 3 << 19)
     reserve = Reserve(tmp_path)
     assert not reserve.take()
     assert not reserve.held

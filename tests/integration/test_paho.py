@@ -1,0 +1,240 @@
+"""paho-mqtt, in both versions, against the broker as it is run."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from paho.mqtt.enums import MQTTProtocolVersion
+
+from tests.integration.broker_process import BrokerProcess, until
+from tests.integration.foreign import V3, V5, Paho
+
+BOTH = pytest.mark.parametrize("version", [V3, V5], ids=["3.1.1", "5"])
+
+
+@pytest.fixture
+def topic() -> str:
+    """A topic of this test's own, since the broker is shared."""
+    return f"t/{uuid4().hex}"
+
+
+@BOTH
+@pytest.mark.parametrize("published", [0, 1, 2])
+@pytest.mark.parametrize("granted", [0, 1, 2])
+def test_every_qos(
+    broker: BrokerProcess, topic: str, version: MQTTProtocolVersion, published: int, granted: int
+) -> None:
+    subscriber = Paho(broker.port, version=version).connected().subscribe(topic, granted)
+    publisher = Paho(broker.port, version=version).connected()
+    for number in range(5):
+        publisher.publish(topic, b"%d" % number, published)
+    messages = subscriber.wait_for(5)
+    assert [message.payload for message in messages] == [b"0", b"1", b"2", b"3", b"4"]
+    assert {message.qos for message in messages} == {min(published, granted)}
+    publisher.leave()
+    subscriber.leave()
+
+
+@BOTH
+def test_wildcards(broker: BrokerProcess, topic: str, version: MQTTProtocolVersion) -> None:
+    subscriber = Paho(broker.port, version=version).connected()
+    subscriber.subscribe(f"{topic}/+/temperature", 1).subscribe(f"{topic}/all/#", 1)
+    publisher = Paho(broker.port, version=version).connected()
+    for level in ("a/temperature", "a/b/temperature", "a/humidity", "all", "all/x/y", "last/temperature"):
+        publisher.publish(f"{topic}/{level}", b"x", 1)
+    got = [message.topic.removeprefix(f"{topic}/") for message in subscriber.wait_for(4)]
+    assert got == ["a/temperature", "all", "all/x/y", "last/temperature"]
+    publisher.leave()
+    subscriber.leave()
+
+
+@BOTH
+def test_retained(broker: BrokerProcess, topic: str, version: MQTTProtocolVersion) -> None:
+    publisher = Paho(broker.port, version=version).connected()
+    publisher.publish(f"{topic}/1", b"old", 1, retain=True)
+    publisher.publish(f"{topic}/1", b"new", 1, retain=True)
+    publisher.publish(f"{topic}/2", b"gone", 1, retain=True)
+    publisher.publish(f"{topic}/2", b"", 1, retain=True)
+    subscriber = Paho(broker.port, version=version).connected().subscribe(f"{topic}/#", 1)
+    publisher.publish(f"{topic}/3", b"live", 1)
+    got = [(m.topic[-1], m.payload, m.retain) for m in subscriber.wait_for(2)]
+    assert got == [("1", b"new", True), ("3", b"live", False)]
+    publisher.publish(f"{topic}/1", b"", 1, retain=True)
+    publisher.leave()
+    subscriber.leave()
+
+
+@BOTH
+def test_a_will(broker: BrokerProcess, topic: str, version: MQTTProtocolVersion) -> None:
+    watcher = Paho(broker.port, version=version).connected().subscribe(topic, 2)
+    polite = Paho(broker.port, version=version, will=(topic, b"not this", 1, False)).connected()
+    polite.leave()
+    lost = Paho(broker.port, version=version, will=(topic, b"gone", 2, False), comes_back=False)
+    lost.connected().vanish()
+    (message,) = watcher.wait_for(1)
+    assert (message.payload, message.qos) == (b"gone", 2)
+    watcher.leave()
+
+
+@BOTH
+@pytest.mark.parametrize("qos", [1, 2])
+def test_a_session_is_kept_while_its_client_is_away(
+    broker: BrokerProcess, topic: str, version: MQTTProtocolVersion, qos: int
+) -> None:
+    client_id = uuid4().hex
+    first = Paho(broker.port, client_id, version, expiry=3600, clean=False).connected()
+    assert not first.session_present
+    first.subscribe(topic, qos)
+    first.leave()
+    publisher = Paho(broker.port, version=version).connected()
+    for number in range(300):
+        publisher.client.publish(topic, b"%d" % number, qos)
+    publisher.publish(topic, b"last", qos)
+    again = Paho(broker.port, client_id, version, expiry=3600, clean=False).connected()
+    assert again.session_present
+    again.wait_for(301)
+    assert again.payloads == [*(b"%d" % number for number in range(300)), b"last"]
+    again.leave()
+    clean = Paho(broker.port, client_id, version, clean=True).connected()
+    assert not clean.session_present
+    clean.leave()
+    publisher.leave()
+
+
+@BOTH
+def test_a_shared_subscription(broker: BrokerProcess, topic: str, version: MQTTProtocolVersion) -> None:
+    members = [
+        Paho(broker.port, version=version).connected().subscribe(f"$share/group/{topic}", 1) for _ in range(3)
+    ]
+    publisher = Paho(broker.port, version=version).connected()
+    for number in range(30):
+        publisher.publish(topic, b"%d" % number, 1)
+    until(lambda: sum(len(member.messages) for member in members) == 30, "not each message once")
+    assert {len(member.messages) for member in members} == {10}
+    for client in (*members, publisher):
+        client.leave()
+
+
+@BOTH
+@pytest.mark.parametrize("qos", [0, 1])
+def test_a_large_payload(broker: BrokerProcess, topic: str, version: MQTTProtocolVersion, qos: int) -> None:
+    subscriber = Paho(broker.port, version=version).connected().subscribe(topic, qos)
+    publisher = Paho(broker.port, version=version).connected()
+    payload = os.urandom(3_500_000)
+    publisher.publish(topic, payload, qos)
+    assert subscriber.wait_for(1)[0].payload == payload
+    publisher.leave()
+    subscriber.leave()
+
+
+@BOTH
+def test_a_connection_taken_over(broker: BrokerProcess, topic: str, version: MQTTProtocolVersion) -> None:
+    client_id = uuid4().hex
+    old = Paho(broker.port, client_id, version, comes_back=False).connected()
+    lost: list[object] = []
+    old.client.on_disconnect = lambda *arguments: lost.append(arguments)
+    new = Paho(broker.port, client_id, version).connected().subscribe(topic)
+    until(lambda: lost, "the old connection stays")
+    new.publish(topic, b"x")
+    new.wait_for(1)
+    new.leave()
+    old.leave()
+
+
+def test_properties_of_mqtt_5_travel(broker: BrokerProcess, topic: str) -> None:
+    subscriber = Paho(broker.port).connected().subscribe(topic, 1)
+    older = Paho(broker.port, version=V3).connected().subscribe(topic, 1)
+    publisher = Paho(broker.port).connected()
+    publisher.publish(
+        topic,
+        b"x",
+        1,
+        PayloadFormatIndicator=1,
+        MessageExpiryInterval=60,
+        ContentType="text/plain",
+        ResponseTopic="reply/here",
+        CorrelationData=b"\0\1\2",
+        UserProperty=[("unit", "°C"), ("unit", "again")],
+    )
+    properties = subscriber.wait_for(1)[0].properties
+    assert properties is not None
+    assert properties.json() == {
+        "PayloadFormatIndicator": 1,
+        "MessageExpiryInterval": 60,
+        "ContentType": "text/plain",
+        "ResponseTopic": "reply/here",
+        "CorrelationData": "000102",
+        "UserProperty": [("unit", "°C"), ("unit", "again")],
+    }
+    assert older.wait_for(1)[0].payload == b"x"
+    for client in (subscriber, older, publisher):
+        client.leave()
+
+
+def test_options_of_mqtt_5_subscriptions(broker: BrokerProcess, topic: str) -> None:
+    client = Paho(broker.port).connected()
+    client.publish(topic, b"kept", 1, retain=True)
+    client.subscribe(topic, 1, noLocal=True, retainAsPublished=True, retainHandling=2)
+    client.publish(topic, b"own", 1)
+    other = Paho(broker.port).connected()
+    other.publish(topic, b"others", 1, retain=True)
+    (message,) = client.wait_for(1)
+    assert (message.payload, message.retain) == (b"others", True)
+    other.publish(topic, b"", 1, retain=True)
+    for each in (client, other):
+        each.leave()
+
+
+def test_topic_aliases(broker: BrokerProcess, topic: str) -> None:
+    subscriber = Paho(broker.port).connected().subscribe(topic, 1)
+    publisher = Paho(broker.port).connected()
+    publisher.publish(topic, b"1", 1, TopicAlias=4)
+    publisher.publish("", b"2", 1, TopicAlias=4)
+    assert [(m.topic, m.payload) for m in subscriber.wait_for(2)] == [(topic, b"1"), (topic, b"2")]
+    for client in (subscriber, publisher):
+        client.leave()
+
+
+# ---- TLS
+
+
+def context(pki: Path, who: str | None) -> ssl.SSLContext:
+    made = ssl.create_default_context(cafile=str(pki / "ca.crt"))
+    if who is not None:
+        made.load_cert_chain(pki / f"{who}.crt", pki / f"{who}.key")
+    return made
+
+
+@BOTH
+def test_mutual_tls(broker: BrokerProcess, pki: Path, topic: str, version: MQTTProtocolVersion) -> None:
+    tls = context(pki, "client")
+    subscriber = Paho(broker.ports[1], version=version, tls=tls).connected().subscribe(topic, 1)
+    publisher = Paho(broker.ports[1], version=version, tls=tls).connected()
+    plain = Paho(broker.port, version=version).connected()
+    payload = os.urandom(1_000_000)
+    publisher.publish(topic, payload, 1)
+    plain.publish(topic, b"from the plain listener", 1)
+    assert [m.payload for m in subscriber.wait_for(2)] == [payload, b"from the plain listener"]
+    for client in (subscriber, publisher, plain):
+        client.leave()
+
+
+@pytest.mark.parametrize("who", [None, "stranger"])
+def test_a_client_without_a_good_certificate(broker: BrokerProcess, pki: Path, who: str | None) -> None:
+    with pytest.raises((ssl.SSLError, ConnectionError, AssertionError)):
+        _enter(broker.ports[1], context(pki, who))
+    Paho(broker.ports[1], tls=context(pki, "client")).connected().leave()
+
+
+def _enter(port: int, tls: ssl.SSLContext) -> None:
+    """In TLS 1.3 a refused client's own handshake succeeds; the end comes instead of the CONNACK."""
+    lost: list[object] = []
+    client = Paho(port, tls=tls, comes_back=False)
+    client.client.on_disconnect = lambda *arguments: lost.append(arguments)
+    until(lambda: lost or client.connections, "neither in nor out")
+    client.leave()
+    assert client.connections == 1, "it is not let in"
