@@ -254,7 +254,11 @@ class Connection:
             pending = self.router.pending
             pending.receive_id(session.session_id, packet_id)
             pending.hold(message)
-        recipients = self.router.publish(message, session)
+        try:
+            recipients = self.router.publish(message, session)
+        except MqttError:
+            self._forget_inbound(session, packet_id)
+            raise
         if message.unsafe or self._held:
             self._hold(message)
         else:
@@ -366,13 +370,18 @@ class Connection:
             code = const.PACKET_IDENTIFIER_NOT_FOUND if self.version >= const.MQTT_5 else const.SUCCESS
             self.send(encode_ack(self.version, const.PUBCOMP, packet_id, code))
             return
-        inbound.remove(packet_id)
+        self._forget_inbound(session, packet_id)
         answer = _pack_ack(_PUBCOMP_HEAD, packet_id)
         if session.durable:
-            self.router.pending.release_id(session.session_id, packet_id)
             self.router.pending.after_commit(lambda: self.send(answer))
         else:
             self.send(answer)
+
+    def _forget_inbound(self, session: Session, packet_id: int) -> None:
+        assert session.inbound is not None
+        session.inbound.remove(packet_id)
+        if session.durable:
+            self.router.pending.release_id(session.session_id, packet_id)
 
     # ---- output
 

@@ -28,6 +28,9 @@ def handle_connect(connection: Connection, packet: Connect) -> None:
         raise MqttError(const.BAD_AUTHENTICATION_METHOD, "enhanced authentication is not offered")
     if not packet.client_id and packet.version < const.MQTT_5 and not packet.clean_start:
         raise MqttError(const.CLIENT_IDENTIFIER_NOT_VALID, "no client identifier")  # [MQTT-3.1.3-8] of 3.1.1
+    will, settings = packet.will, connection.router.settings
+    if will is not None and will.topic.count("/") >= settings.max_topic_levels:
+        raise MqttError(const.TOPIC_NAME_INVALID, "a will for a topic of more levels than we allow")
     connection.client_id = packet.client_id or connection.router.new_client_id()
     connection.pause()
     credentials = Credentials(

@@ -20,6 +20,7 @@ from edge_broker.core.routing import Route, RoutingTable
 from edge_broker.core.session import Recipient, Session, Subscription
 from edge_broker.core.settings import Settings
 from edge_broker.core.trie import TopicTree
+from edge_broker.errors import MqttError
 from edge_broker.wire import const
 from edge_broker.wire.topics import TopicCache
 
@@ -75,10 +76,13 @@ class Router:
     # ---- messages
 
     def publish(self, message: Message, publisher: Recipient | None) -> int:
-        """Deliver `message` to all who subscribed; returns to how many. Look at `message.unsafe` before acknowledging."""
+        """Deliver `message` to all who subscribed; returns to how many. Look at `message.unsafe` before acknowledging.
+
+        `MqttError` for a topic that a client may not publish to.
+        """
         route = self._routes.get(message.topic)
         if route is None:
-            route = self.table.find(message.topic)
+            route = self._find_route(message.topic, publisher)
         plain = route.plain
         qos = message.qos
         if plain is None or message.retain or qos == 2 or message.expiry_interval is not None:
@@ -87,6 +91,12 @@ class Router:
         for deliver, granted in plain:
             deliver(message if granted >= qos else message.variant(granted, False))
         return len(plain)
+
+    def _find_route(self, topic: str, publisher: Recipient | None) -> Route:
+        """The route of a topic that is not remembered; `MqttError` where a client goes deeper than it may."""
+        if topic.count("/") >= self.settings.max_topic_levels and isinstance(publisher, Session):
+            raise MqttError(const.TOPIC_NAME_INVALID, "a topic of more levels than we allow")
+        return self.table.find(topic)
 
     def _form(self, message: Message, subscription: Subscription) -> Message:
         """`message` as `subscription` gets it."""

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import aiosqlite
 
-from edge_broker.store.faults import leaves_doubt
+from edge_broker.store.faults import READ_ERRORS, leaves_doubt
 
 T = TypeVar("T")
 
@@ -71,7 +71,7 @@ class ThreadedConnection(aiosqlite.Connection):
             self._doubtful = False
         try:
             return function(self._conn)
-        except sqlite3.Error as error:
+        except READ_ERRORS as error:
             self._doubtful = self._doubtful or leaves_doubt(error)
             raise
 

@@ -59,6 +59,10 @@ _NOT_THE_FILE: Final = (
 )
 
 
+READ_ERRORS: Final = (sqlite3.Error, UnicodeDecodeError)
+"""What reading a database raises. The second is SQLite's own message, where it quotes damaged text."""
+
+
 class Damaged(Exception):
     """Bytes that were read back are not what was written: a checksum is wrong, or they make no sense."""
 
@@ -89,6 +93,8 @@ def explain(operation: str, error: BaseException) -> StoreError:
 
 def is_damage(error: BaseException) -> bool:
     """Whether the content of the file is wrong."""
+    if isinstance(error, UnicodeDecodeError):
+        return True
     return primary_code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
@@ -97,12 +103,12 @@ def calls_for_recovery(error: BaseException) -> bool:
 
     Not where the file may be fine and only cannot be used now: no room, no permission, locked, no memory.
     """
-    return isinstance(error, sqlite3.Error) and primary_code(error) not in _NOT_THE_FILE
+    return isinstance(error, READ_ERRORS) and primary_code(error) not in _NOT_THE_FILE
 
 
 def leaves_doubt(error: BaseException) -> bool:
     """Whether the connection must be made anew before its next use."""
-    return isinstance(error, sqlite3.Error) and primary_code(error) not in (
+    return isinstance(error, READ_ERRORS) and primary_code(error) not in (
         sqlite3.SQLITE_FULL,
         sqlite3.SQLITE_BUSY,
         sqlite3.SQLITE_CONSTRAINT,

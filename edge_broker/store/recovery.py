@@ -160,7 +160,6 @@ def _swap(path: Path, aside: Path) -> None:
 
 def _copy(table: str, found: Iterator[rows.Row], target: sqlite3.Connection, report: RecoveryReport) -> None:
     """Take over the rows of one of the small tables whose checksum holds."""
-    report.saved[table] = 0
     for row in found:
         checked = (row[0], row[2], row[1]) if table == "retained" else row
         try:
@@ -169,7 +168,7 @@ def _copy(table: str, found: Iterator[rows.Row], target: sqlite3.Connection, rep
             report.damaged[table] = report.damaged.get(table, 0) + 1
             continue
         target.execute(f"INSERT OR IGNORE INTO {table} VALUES ({','.join('?' * len(row))})", row)
-        report.saved[table] += 1
+    report.saved[table] = target.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
 
 
 def _copy_segments(
@@ -177,7 +176,6 @@ def _copy_segments(
 ) -> None:
     """Take over the segments that are intact, still needed, and somebody's."""
     heads = dict(target.execute("SELECT queue_id, head FROM queue").fetchall())
-    report.saved["segment"] = 0
 
     def needed() -> Iterator[tuple[Any, ...]]:
         for row in source.numbered("segment", "id", _SEGMENT_COLUMNS):
@@ -187,13 +185,15 @@ def _copy_segments(
             elif queue_id not in owned:
                 report.ownerless[queue_id] = report.ownerless.get(queue_id, 0) + count
             elif last >= heads.get(queue_id, 0):
-                report.saved["segment"] += 1
-                report.saved_messages[queue_id] = report.saved_messages.get(queue_id, 0) + count
                 yield row
 
     segments = needed()
     while chunk := list(islice(segments, _CHUNK_ROWS)):
         target.executemany(f"INSERT OR IGNORE INTO segment ({_SEGMENT_COLUMNS}) VALUES (?,?,?,?,?,?)", chunk)
+    report.saved["segment"] = target.execute("SELECT count(*) FROM segment").fetchone()[0]
+    report.saved_messages = dict(
+        target.execute("SELECT queue_id, sum(count) FROM segment GROUP BY 1").fetchall()
+    )
 
 
 def _account(

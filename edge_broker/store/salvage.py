@@ -15,10 +15,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from edge_broker.store.faults import READ_ERRORS
 from edge_broker.store.schema import PAGE_BYTES, build_empty, lenient_text, side_files
 
-_MAX_MISSES: Final = 10_000
-"""So many ids without a readable row, where the highest id is unknown, are taken for the end of a table."""
+_NEAR: Final = 64
+_FAR: Final = 10_000
+"""How many ids behind an unreadable one are asked for by themselves: at once, and where that was not enough."""
+_NO_ID: Final = 1 << 62
 
 _PAGE_COUNT_AT: Final = 28
 _LEAST_MESSAGE_BYTES: Final = 40
@@ -62,7 +65,7 @@ class SalvageSource:
             found = connection.execute(
                 "SELECT count(*) FROM sqlite_schema WHERE name IN ('session', 'queue', 'segment')"
             ).fetchone()[0]
-        except sqlite3.Error as error:
+        except READ_ERRORS as error:
             self.problem = self.problem or str(error)
             found = 0
         if found == 3:
@@ -91,52 +94,72 @@ class SalvageSource:
         if self._connection is None:
             self.incomplete.add(table)
             return
-        position = -1
-        highest: int | None = None
+        forward = f"SELECT {key}, {columns} FROM {table} NOT INDEXED WHERE {key} > ? ORDER BY {key}"
+        highest = self._highest(table, key)
+        position, resume_at = -1, -1
         while True:
             try:
-                for row in self._connection.execute(
-                    f"SELECT {key}, {columns} FROM {table} WHERE {key} > ? ORDER BY {key}", (position,)
-                ):
-                    position = row[0]
+                for row in self._connection.execute(forward, (position,)):
+                    if position < row[0] <= highest:  # an id beyond is not one that was read right
+                        position = row[0]
                     yield row[1:]
                 return
-            except sqlite3.Error as error:
+            except READ_ERRORS as error:
                 self._note(table, error)
-            if highest is None:
-                highest = self._highest(table, key)
-            found = self._next_readable(f"SELECT {columns} FROM {table} WHERE {key} = ?", position, highest)
+            found = self._probe(table, key, columns, position, position + _NEAR)
             if found is None:
+                if resume_at <= position:
+                    resume_at = self._lowest_from_end(table, key, position)
+                end = min(resume_at, position + _FAR) if resume_at > position else position + _FAR
+                found = self._probe(table, key, columns, position + _NEAR, min(end, highest + 1))
+            if found is not None:
+                position = found[0]
+                yield found[1:]
+            elif resume_at > position:
+                position = max(position + 1, resume_at - 1)
+            else:
                 return
-            position, row = found
-            yield row
 
-    def _next_readable(self, select: str, position: int, highest: int) -> tuple[int, tuple[Any, ...]] | None:
-        """(id, row) of the first row behind `position` that can be read by itself."""
+    def _probe(self, table: str, key: str, columns: str, after: int, end: int) -> tuple[Any, ...] | None:
+        """(id, columns) of the first row with an id behind `after` and below `end` that can be read by itself."""
         assert self._connection is not None
-        end = highest + 1 if highest >= 0 else position + _MAX_MISSES
-        for number in range(position + 1, end):
+        select = f"SELECT {key}, {columns} FROM {table} NOT INDEXED WHERE {key} = ?"
+        for number in range(after + 1, end):
             try:
-                row = self._connection.execute(select, (number,)).fetchone()
-            except sqlite3.Error:
+                row: tuple[Any, ...] | None = self._connection.execute(select, (number,)).fetchone()
+            except READ_ERRORS:
                 continue
             if row is not None:
-                return number, row
+                return row
         return None
 
     def _highest(self, table: str, key: str) -> int:
-        """The highest id of a table, -1 where it cannot be told."""
+        """The highest id of a table as far as anything tells; an id that no table of ours reaches where nothing does."""
         assert self._connection is not None
         candidates = [f"SELECT max({key}) FROM {table} NOT INDEXED"]
-        if table == "segment":
-            candidates.append("SELECT max(id) FROM segment INDEXED BY segment_place")
+        if table == "segment":  # its index is another witness
+            candidates.insert(0, "SELECT max(id) FROM segment INDEXED BY segment_place")
         for select in candidates:
             try:
-                found = self._connection.execute(select).fetchone()[0]
-            except sqlite3.Error:
+                return int(self._connection.execute(select).fetchone()[0] or 0)
+            except READ_ERRORS:
                 continue
-            return -1 if found is None else int(found)
-        return -1
+        return _NO_ID
+
+    def _lowest_from_end(self, table: str, key: str, above: int) -> int:
+        """The lowest id above `above` that is reached from the end of the table; -1 if none is."""
+        assert self._connection is not None
+        lowest = -1
+        try:
+            for (number,) in self._connection.execute(
+                f"SELECT {key} FROM {table} NOT INDEXED ORDER BY {key} DESC"
+            ):
+                if number <= above:
+                    break
+                lowest = number if lowest < 0 else min(lowest, number)
+        except READ_ERRORS as error:
+            self._note(table, error)
+        return lowest
 
     def keyed(self, table: str, key: str) -> Iterator[tuple[Any, ...]]:
         """The readable rows of a small table with any other primary key; `key` names its columns."""
@@ -150,7 +173,7 @@ class SalvageSource:
                 last = row[:keys]
                 yield row[keys:]
             return
-        except sqlite3.Error as error:
+        except READ_ERRORS as error:
             self._note(table, error)
         backwards = ", ".join(f"{column} DESC" for column in key.split(", "))
         from_end = []
@@ -159,7 +182,7 @@ class SalvageSource:
                 if row[:keys] == last:
                     break
                 from_end.append(row[keys:])
-        except sqlite3.Error as error:
+        except READ_ERRORS as error:
             self._note(table, error)
         yield from reversed(from_end)
 
@@ -179,10 +202,10 @@ class SalvageSource:
                 " ORDER BY first_number DESC LIMIT 1",
                 (queue_id,),
             ).fetchone()
-        except sqlite3.Error:
+        except READ_ERRORS:
             return None
         return int(row[0]) if row else 0
 
-    def _note(self, table: str, error: sqlite3.Error) -> None:
+    def _note(self, table: str, error: Exception) -> None:
         self.incomplete.add(table)
         self.problem = self.problem or str(error)

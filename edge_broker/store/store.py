@@ -26,7 +26,7 @@ from edge_broker.core.ops import Batch, Page, Snapshot
 from edge_broker.errors import StoreError
 from edge_broker.store import rows
 from edge_broker.store.connection import ThreadedConnection
-from edge_broker.store.faults import NoRoom, calls_for_recovery, explain, is_damage
+from edge_broker.store.faults import READ_ERRORS, NoRoom, calls_for_recovery, explain, is_damage
 from edge_broker.store.lock import DirectoryLock
 from edge_broker.store.pages import PageReader
 from edge_broker.store.recovery import RecoveryReport, finish_interrupted, recover
@@ -101,7 +101,7 @@ class Store:
         try:
             await store._writing.start()
             await store._reading.start()
-        except (sqlite3.Error, OSError, StoreError) as error:
+        except (*READ_ERRORS, OSError, StoreError) as error:
             await store.close()
             raise explain("open", error) from error
         except BaseException:
@@ -256,7 +256,7 @@ class Store:
             create(self._path)
         try:
             return self._open_and_load()
-        except sqlite3.Error as error:
+        except READ_ERRORS as error:
             if self._reserve.ran_out(error):
                 if not self._reserve.give_up():
                     raise NoRoom(str(error)) from error

@@ -6,8 +6,8 @@ import pytest
 
 from edge_broker.wire import const
 from edge_broker.wire.encoder import PINGREQ, encode_publish
-from edge_broker.wire.packets import Disconnect, Publish
-from tests.pump.pump import Pump
+from edge_broker.wire.packets import Connack, Disconnect, Publish, Will
+from tests.pump.pump import Pump, TestClient
 
 V3, V5 = const.MQTT_3_1_1, const.MQTT_5
 
@@ -301,3 +301,30 @@ def test_a_packet_larger_than_we_take() -> None:
     assert publisher.take(Disconnect).reason_code == const.PACKET_TOO_LARGE
     other.send(PINGREQ)
     assert other.types == ["PING"]
+
+
+# ---- topics
+
+
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_a_topic_deeper_than_allowed(qos: int) -> None:
+    """One of 64 KB would take tens of megabytes in the retained messages' tree."""
+    pump = Pump(max_topic_levels=3)
+    publisher = pump.client("p", clean=False, expiry=60)
+    publisher.publish("a/b/c", b"x", qos=qos, packet_id=1, retain=True)
+    pump.commit()
+    publisher.publish("a/b/c/d", b"x", qos=qos, packet_id=2, retain=True)
+    assert publisher.inbox.pop().reason_code == const.TOPIC_NAME_INVALID  # type: ignore[union-attr]
+    assert publisher.closed
+    assert len(pump.router.retained) == 1
+    pump.commit()
+    assert 2 not in (pump.session("p").inbound or set()), "sent again it would be taken for a duplicate"
+    assert pump.store.inbound == ({(pump.session("p").session_id, 1)} if qos == 2 else set())
+
+
+def test_a_will_for_a_topic_deeper_than_allowed() -> None:
+    pump = Pump(max_topic_levels=3)
+    client = TestClient(pump)
+    client.connect("c", will=Will("a/b/c/d", b"x", 0, True, 0, {}))
+    assert client.take(Connack).reason_code == const.TOPIC_NAME_INVALID
+    assert client.closed
