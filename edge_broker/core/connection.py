@@ -20,7 +20,7 @@ from edge_broker.core.acknowledging import HeldAcknowledgements
 from edge_broker.core.handshake import handle_connect
 from edge_broker.core.message import Message
 from edge_broker.core.ports import Outlet
-from edge_broker.core.subscribing import handle_subscribe, handle_unsubscribe
+from edge_broker.core.subscribing import RetainedDelivery, handle_subscribe, handle_unsubscribe
 from edge_broker.errors import MqttError, ProtocolError
 from edge_broker.wire import const
 from edge_broker.wire.decoder import Decoder
@@ -35,7 +35,7 @@ from edge_broker.wire.topics import TopicCache
 
 if TYPE_CHECKING:
     from edge_broker.core.router import Router
-    from edge_broker.core.session import Session
+    from edge_broker.core.session import Session, Subscription
 
 _pack_ack: Final = struct.Struct(">HH").pack
 _PUBACKS: Final = [b"\x40\x02" + packet_id.to_bytes(2, "big") for packet_id in range(const.MAX_PACKET_ID + 1)]
@@ -67,6 +67,7 @@ class Connection:
         "_held",
         "_outlet",
         "_permitted",
+        "_retained",
         "address",
         "certificate_names",
         "client_id",
@@ -124,6 +125,7 @@ class Connection:
         self._held: HeldAcknowledgements | None = None
         self._denied: set[Message] | None = None  # of those held: not allowed
         self._permitted: dict[str, bool] | None = None
+        self._retained: RetainedDelivery | None = None  # while it is owed any; input waits for it
 
     # ---- input
 
@@ -172,7 +174,7 @@ class Connection:
                     return not self.paused and self.end is None
         except MqttError as error:
             self.fail(error.reason_code, error.detail)
-        return False
+        return self._give_retained()
 
     @property
     def buffered_bytes(self) -> int:
@@ -185,7 +187,7 @@ class Connection:
 
     def go_on(self) -> None:
         """Handle input again."""
-        self.paused = False
+        self.paused = self._retained is not None
         if self.end is None:
             self.last_received_at = self.router.now  # meanwhile it could say nothing that we would have heard
             self._outlet.wake()
@@ -209,6 +211,34 @@ class Connection:
             self._handle_disconnect(self.session, packet)
         else:
             raise ProtocolError(f"{type(packet).__name__.upper()} is not for a server")
+
+    def owe_retained(self, subscriptions: list[Subscription]) -> None:
+        """Give the retained messages for new subscriptions: at once, or a stretch per turn if they are many."""
+        assert self.session is not None
+        if self._retained is not None:
+            self._retained.add(subscriptions)
+            return
+        retained = RetainedDelivery(self, self.session)
+        retained.add(subscriptions)
+        if not retained.step():
+            self._retained = retained
+            self.pause()
+            self._outlet.wake()
+
+    def _give_retained(self) -> bool:
+        """Go on giving; whether there is something to do in the next turn."""
+        retained = self._retained
+        if retained is None or self.end is not None:
+            return False
+        if retained.step():
+            self._retained = None
+            self.paused = False
+            return True
+        if not retained.is_blocked:
+            return True
+        if self.writable:
+            self.router.stalled.append(self)
+        return False
 
     # ---- messages from the client
 
@@ -447,6 +477,8 @@ class Connection:
         self.writable = writable
         if writable and self.session is not None:
             self.session.pump()
+            if self._retained is not None:
+                self._outlet.wake()
 
     # ---- the end
 

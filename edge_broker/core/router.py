@@ -144,15 +144,16 @@ class Router:
             return
         self.pending.retain(message)
 
-    def deliver_retained(self, subscription: Subscription) -> None:
-        """Give a new subscription the retained messages that it matches [3.3.1.3]."""
-        for message in self.retained.match(subscription.matched_filter):
-            if message.expires_at is not None and message.expires_at <= self.now:
-                self.retained.remove(message.topic)
-                self.pending.forget_retained(message.topic)
-                continue
-            qos = min(message.qos, subscription.qos)
-            subscription.recipient.deliver(message.copy(qos, True, subscription.subscription_ids))
+    def deliver_retained(self, message: Message, subscription: Subscription) -> None:
+        """Give a new subscription one of the retained messages that it matches [3.3.1.3], if it still is one."""
+        if self.retained.get(message.topic) is not message:
+            return
+        if message.expires_at is not None and message.expires_at <= self.now:
+            self.retained.remove(message.topic)
+            self.pending.forget_retained(message.topic)
+            return
+        qos = min(message.qos, subscription.qos)
+        subscription.recipient.deliver(message.copy(qos, True, subscription.subscription_ids))
 
     # ---- subscriptions
 

@@ -1,14 +1,16 @@
 """SUBSCRIBE and UNSUBSCRIBE [3.8 to 3.11].
 
 A subscription takes effect at once; the SUBACK of a durable session waits until it is on disk. Retained messages follow
-the SUBACK.
+the SUBACK, a stretch per turn of the event loop: one SUBSCRIBE may ask for all of them a thousand times over.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from edge_broker.core.message import Message
 from edge_broker.core.session import Session, Subscription
 from edge_broker.errors import MqttError, ProtocolError
 from edge_broker.wire import const
@@ -40,9 +42,8 @@ def handle_subscribe(connection: Connection, session: Session, packet: Subscribe
 
     def answer() -> None:
         connection.send(encode_suback(connection.version, packet.packet_id, reason_codes))
-        for subscription in wanted:
-            if session.subscriptions.get(subscription.topic_filter) is subscription:
-                connection.router.deliver_retained(subscription)
+        if wanted and connection.end is None:
+            connection.owe_retained(wanted)
 
     _answer_when_kept(connection, session, answer)
 
@@ -94,3 +95,54 @@ def _answer_when_kept(connection: Connection, session: Session, answer: Callable
         connection.router.pending.after_commit(answer)
     else:
         answer()
+
+
+class RetainedDelivery:
+    """The retained messages that are still to be given to new subscriptions of one connection.
+
+    What is left when the connection ends is not given: the client has to subscribe again for it.
+    """
+
+    __slots__ = ("_connection", "_messages", "_session", "_subscriptions")
+
+    def __init__(self, connection: Connection, session: Session) -> None:
+        self._connection = connection
+        self._session = session
+        self._subscriptions: deque[Subscription] = deque()
+        self._messages: list[Message] | None = None  # the first one's; None before they are looked up
+
+    def add(self, subscriptions: list[Subscription]) -> None:
+        """Give the messages for `subscriptions` behind those for earlier ones."""
+        self._subscriptions.extend(subscriptions)
+
+    def step(self) -> bool:
+        """Give a stretch of them, no more than the client and the store have room for; True if that was all."""
+        router = self._connection.router
+        settings = router.settings
+        work = size_bytes = 0
+        while self._subscriptions:
+            subscription = self._subscriptions[0]
+            if self._messages is None:
+                if work and subscription.topic_filter.endswith(("+", "#")):
+                    return False  # looking all topics through is work enough for one turn
+                self._messages = router.retained.match(subscription.matched_filter)
+                work += 1
+            is_wanted = self._session.subscriptions.get(subscription.topic_filter) is subscription
+            while is_wanted and self._messages:
+                if work > settings.work_budget_deliveries or size_bytes > settings.max_output_bytes:
+                    return False
+                if self.is_blocked:
+                    return False
+                message = self._messages.pop()
+                router.deliver_retained(message, subscription)
+                work += 1
+                size_bytes += len(message.frame)
+            self._messages = None
+            self._subscriptions.popleft()
+        return True
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether more would only be dropped, or pile up before the store."""
+        connection, router = self._connection, self._connection.router
+        return not connection.writable or router.pending.uncommitted_bytes > router.max_uncommitted_bytes

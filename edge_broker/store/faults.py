@@ -103,7 +103,7 @@ def calls_for_recovery(error: BaseException) -> bool:
 
     Not where the file may be fine and only cannot be used now: no room, no permission, locked, no memory.
     """
-    return isinstance(error, READ_ERRORS) and primary_code(error) not in _NOT_THE_FILE
+    return is_damage(error) or primary_code(error) not in (0, *_NOT_THE_FILE)
 
 
 def leaves_doubt(error: BaseException) -> bool:

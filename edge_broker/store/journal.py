@@ -118,9 +118,8 @@ class Journal:
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
-        self._first_at: float | None = (
-            None  # when the batch that gathers during a commit got its first operation
-        )
+        # When the batch that gathers during a commit got its first operation.
+        self._first_at: float | None = None
         self._held: deque[SealedBatch] = deque()  # sealed for their acknowledgements while the disk was full
         self._flushing = False
         self._closing = asyncio.Event()

@@ -74,6 +74,8 @@ class PageReader:
         places = connection.execute(_PLACES, {"queue": queue_id, "number": from_number})
         try:
             for segment_id, first, last in places:
+                if type(first) is not int or type(last) is not int:
+                    raise DamagedStore("the index of the segments holds something else than numbers")
                 if last < from_number:
                     continue
                 room = _NO_LIMIT if page.end == from_number else max_bytes - size_bytes

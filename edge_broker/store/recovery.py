@@ -13,19 +13,21 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from heapq import merge
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from edge_broker.store import rows
 from edge_broker.store.faults import Damaged
 from edge_broker.store.salvage import SalvageSource
 from edge_broker.store.schema import build_empty, move_into_place, side_files, sync
-from edge_broker.store.segment import segment_crc, tombstone
+from edge_broker.store.segment import SegmentRow, is_intact, tombstone
 
 _CHUNK_ROWS: Final = 64
+_STRETCHES_TOLD: Final = 50
 
 _SMALL_TABLES: Final = (
     # table, primary key, whether that is a whole number
@@ -46,7 +48,8 @@ class RecoveryReport:
 
     `saved` and `damaged`: rows by table. `incomplete`: tables of which an unknown number of rows was unreadable.
     `saved_messages` and `lost`: by queue; the latter as (first, last) of each stretch, both included. `open_ended`:
-    queues of which more may be lost behind the last number known. `ownerless`: queues whose session or outbox is lost,
+    queues of which more may be lost behind the last number known. `unmarked`: queues of which it is lost what was
+    acknowledged, with the first number that is left. `ownerless`: queues whose session or outbox is lost,
     with the messages that are still in the file set aside.
     """
 
@@ -58,6 +61,7 @@ class RecoveryReport:
     saved_messages: dict[int, int] = field(default_factory=dict)
     lost: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
     open_ended: set[int] = field(default_factory=set)
+    unmarked: dict[int, int] = field(default_factory=dict)
     ownerless: dict[int, int] = field(default_factory=dict)
 
     @property
@@ -71,9 +75,13 @@ class RecoveryReport:
         yield f"the damaged file is kept as {self.set_aside}; delete it when nothing of it is needed any more"
         yield "saved: " + ", ".join(f"{count} {table}" for table, count in self.saved.items())
         for queue_id, stretches in self.lost.items():
-            yield f"queue {queue_id}: lost " + ", ".join(f"{first} to {last}" for first, last in stretches)
+            told = ", ".join(f"{first} to {last}" for first, last in stretches[:_STRETCHES_TOLD])
+            more = len(stretches) - _STRETCHES_TOLD
+            yield f"queue {queue_id}: lost {told}" + (f" and {more} more stretches" if more > 0 else "")
         for queue_id in sorted(self.open_ended):
             yield f"queue {queue_id}: its end was unreadable, more may be lost behind its last number"
+        for queue_id, first in self.unmarked.items():
+            yield f"queue {queue_id}: its marks are lost; all from {first} on comes again, what was before may be lost"
         for queue_id, count in self.ownerless.items():
             yield f"queue {queue_id}: whose it was is lost, its {count} messages are in the damaged file only"
         for table, count in self.damaged.items():
@@ -177,10 +185,11 @@ def _copy_segments(
     """Take over the segments that are intact, still needed, and somebody's."""
     heads = dict(target.execute("SELECT queue_id, head FROM queue").fetchall())
 
-    def needed() -> Iterator[tuple[Any, ...]]:
+    def needed() -> Iterator[SegmentRow]:
+        row: SegmentRow
         for row in source.numbered("segment", "id", _SEGMENT_COLUMNS):
-            queue_id, first, last, count, crc, body = row
-            if type(body) is not bytes or segment_crc(queue_id, first, last, count, body) != crc:
+            queue_id, _, last, count, _, _ = row
+            if not is_intact(row):
                 report.damaged["segment"] = report.damaged.get("segment", 0) + 1
             elif queue_id not in owned:
                 report.ownerless[queue_id] = report.ownerless.get(queue_id, 0) + count
@@ -205,21 +214,25 @@ def _account(
         "DELETE FROM queue WHERE queue_id = ?", [(number,) for number in states.keys() - owned]
     )
     for queue_id in sorted(owned):
-        spans = target.execute(
-            "SELECT first_number, last_number FROM segment WHERE queue_id = ? ORDER BY first_number",
-            (queue_id,),
-        ).fetchall()
-        head = spans[0][0] if spans else 1
+        spans = (
+            "SELECT first_number, last_number FROM segment INDEXED BY segment_place"
+            " WHERE queue_id = ? ORDER BY first_number"
+        )
+        oldest = target.execute(f"{spans} LIMIT 1", (queue_id,)).fetchone()
+        newest = target.execute(f"{spans} DESC LIMIT 1", (queue_id,)).fetchone()
+        head = oldest[0] if oldest else 1
         acknowledged: list[int] = []
         if queue_id in states:
             _, head, acknowledged, _ = rows.queue_marks(states[queue_id])
-        last = max([head - 1, *acknowledged[-1:], *(span[1] for span in spans[-1:])])
+        elif oldest:
+            report.unmarked[queue_id] = head
+        last = max([head - 1, *acknowledged[-1:], newest[1] if newest else 0])
         indexed = source.last_number(queue_id)
         if indexed is None or indexed > last + source.most_messages:
             report.open_ended.add(queue_id)
         else:
             last = max(last, indexed)
-        lost = _missing(head, last, spans, acknowledged)
+        lost = _missing(head, last, target.execute(spans, (queue_id,)), acknowledged)
         if lost:
             report.lost[queue_id] = lost
             if lost[-1][1] == last:
@@ -228,12 +241,15 @@ def _account(
 
 
 def _missing(
-    head: int, last: int, spans: list[tuple[int, int]], acknowledged: list[int]
+    head: int, last: int, spans: Iterable[tuple[int, int]], acknowledged: list[int]
 ) -> list[tuple[int, int]]:
-    """The numbers from `head` to `last` that are neither in `spans` nor acknowledged, as (first, last) of each stretch."""
+    """The numbers from `head` to `last` that are neither in `spans` nor acknowledged, as (first, last) of each stretch.
+
+    Both come in order.
+    """
     stretches: list[tuple[int, int]] = []
     number = head
-    for first, end in sorted([*spans, *((done, done) for done in acknowledged), (last + 1, last + 1)]):
+    for first, end in merge(spans, ((done, done) for done in acknowledged), ((last + 1, last + 1),)):
         if first > number:
             stretches.append((number, first - 1))
         number = max(number, end + 1)

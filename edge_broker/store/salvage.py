@@ -141,9 +141,11 @@ class SalvageSource:
             candidates.insert(0, "SELECT max(id) FROM segment INDEXED BY segment_place")
         for select in candidates:
             try:
-                return int(self._connection.execute(select).fetchone()[0] or 0)
+                found = self._connection.execute(select).fetchone()[0]
             except READ_ERRORS:
                 continue
+            if found is None or type(found) is int:
+                return found or 0
         return _NO_ID
 
     def _lowest_from_end(self, table: str, key: str, above: int) -> int:
@@ -204,7 +206,9 @@ class SalvageSource:
             ).fetchone()
         except READ_ERRORS:
             return None
-        return int(row[0]) if row else 0
+        if row is None:
+            return 0
+        return row[0] if type(row[0]) is int else None
 
     def _note(self, table: str, error: Exception) -> None:
         self.incomplete.add(table)

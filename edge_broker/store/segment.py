@@ -48,6 +48,16 @@ def segment_crc(queue_id: int, first_number: int, last_number: int, count: int, 
     return crc32(body, crc32(_PLACE.pack(queue_id, first_number, last_number, count)))
 
 
+def is_intact(row: SegmentRow) -> bool:
+    """Whether a row that was read is one that was written; its columns may be anything."""
+    queue_id, first, last, count, crc, body = row
+    return (
+        type(body) is bytes
+        and all(type(number) is int for number in (queue_id, first, last, count))
+        and segment_crc(queue_id, first, last, count, body) == crc
+    )
+
+
 def tombstone(queue_id: int, first_number: int, last_number: int) -> SegmentRow:
     """A segment without messages: it keeps the place of numbers that are lost, so that none is given out twice."""
     return (
@@ -111,8 +121,8 @@ def decode_segment(
     row: SegmentRow, topics: TopicNames, wall_offset: float, from_number: int = 0
 ) -> list[tuple[int, Message]]:
     """(number, message) of what the row holds from `from_number` on; `Damaged` if it is not as it was written."""
-    queue_id, first, last, count, crc, body = row
-    if type(body) is not bytes or segment_crc(queue_id, first, last, count, body) != crc:
+    queue_id, first, last, count, _, body = row
+    if not is_intact(row):
         raise Damaged(f"the checksum of numbers {first} to {last} of queue {queue_id} is wrong")
     messages = decode_records(body, first, topics, wall_offset)
     if len(messages) != count:

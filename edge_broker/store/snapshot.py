@@ -17,6 +17,7 @@ from edge_broker.core.message import Message
 from edge_broker.core.ops import QueueState, SessionRecord, Snapshot
 from edge_broker.store import rows
 from edge_broker.store.faults import Damaged
+from edge_broker.store.schema import DamagedStore
 from edge_broker.store.segment import TopicNames
 
 _QUEUE_IDS: Final = """
@@ -27,6 +28,9 @@ WITH RECURSIVE owner(queue_id) AS (
 )
 SELECT queue_id FROM owner WHERE queue_id IS NOT NULL
 """
+_MAX_ID: Final = 1 << 48
+"""Above any identifier that was ever given out; what claims to be one was not read right."""
+
 _FIRST: Final = "SELECT first_number FROM segment WHERE queue_id = ? ORDER BY first_number LIMIT 1"
 _LAST: Final = "SELECT last_number FROM segment WHERE queue_id = ? ORDER BY first_number DESC LIMIT 1"
 
@@ -104,22 +108,28 @@ class SnapshotLoader:
                 states[queue_id] = self._state(queue_id, head, acknowledged, released)
         for (queue_id,) in self._connection.execute(_QUEUE_IDS).fetchall():
             if queue_id not in states:
-                head = self._connection.execute(_FIRST, (queue_id,)).fetchone()[0]
-                states[queue_id] = self._state(queue_id, head, [], [])
+                first = self._number(_FIRST, queue_id)
+                states[queue_id] = self._state(queue_id, 1 if first is None else first, [], [])
             if queue_id not in known:
                 self.ownerless.append(queue_id)
         return {queue_id: state for queue_id, state in states.items() if queue_id in known}
 
     def _state(self, queue_id: int, head: int, acknowledged: list[int], released: list[int]) -> QueueState:
-        last = self._connection.execute(_LAST, (queue_id,)).fetchone()
-        next_number = max(
-            head,
-            *(numbers[-1] + 1 for numbers in (acknowledged, released) if numbers),
-            last[0] + 1 if last else 1,
-        )
+        last = self._number(_LAST, queue_id)
+        marked = [numbers[-1] for numbers in (acknowledged, released) if numbers]
+        next_number = max([head, *(number + 1 for number in marked), 1 if last is None else last + 1])
         return QueueState(
             queue_id, head, next_number, acknowledged, released, next_number - head - len(acknowledged)
         )
+
+    def _number(self, select: str, queue_id: int) -> int | None:
+        """The number that `select` finds of a queue in the index of its segments, None where it has none."""
+        row = self._connection.execute(select, (queue_id,)).fetchone()
+        if row is None:
+            return None
+        if type(row[0]) is not int:
+            raise DamagedStore("the index of the segments holds something else than numbers")
+        return row[0]
 
     def _retained(self) -> list[Message]:
         messages = []
@@ -149,4 +159,4 @@ class SnapshotLoader:
             " UNION ALL SELECT max(session_id) FROM session UNION ALL SELECT max(queue_id) FROM outbox"
             " UNION ALL SELECT max(session_id) FROM subscription UNION ALL SELECT max(session_id) FROM inbound"
         )
-        return [value for (value,) in last if value is not None]
+        return [value for (value,) in last if type(value) is int and value < _MAX_ID]

@@ -201,9 +201,11 @@ class Store:
             await asyncio.wait([self._tidy_task])
         try:
             await self._reading.close()
-            await self._writing.close()  # the last one brings the write-ahead log into the database
         finally:
-            self._lock.release()
+            try:
+                await self._writing.close()  # the last one brings the write-ahead log into the database
+            finally:
+                self._lock.release()
 
     def _take_snapshot(self) -> Snapshot:
         """What was loaded when the database was opened; the log hears of what is missing in it."""
@@ -215,7 +217,7 @@ class Store:
         for table, key in loader.damaged:
             _log.error("the store's row %s of table %s is damaged and left out", key, table)
         for queue_id in loader.ownerless:
-            _log.error("queue %d holds messages, but whose it was is lost", queue_id)
+            _log.error("queue %s holds messages, but whose it was is lost", queue_id)
         return snapshot
 
     async def _read(self, read: Callable[[sqlite3.Connection], Page]) -> Page:

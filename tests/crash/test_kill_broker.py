@@ -58,10 +58,13 @@ def is_complete(client: Paho) -> bool:
 
 
 def check(client: Paho) -> None:
-    """What a durable subscriber must have got by the end."""
+    """What a durable subscriber must have got by the end.
+
+    Not in the order of the numbers: what paho is given while it connects again it may send before what it sends again.
+    """
     expected = list(range(1, MESSAGES + 1))
-    assert list(dict.fromkeys(received(client, 1))) == expected, "QoS 1: each, in order, some perhaps twice"
-    assert received(client, 2) == expected, "QoS 2: each once, in order"
+    assert sorted(set(received(client, 1))) == expected, "QoS 1: each, some perhaps twice"
+    assert sorted(received(client, 2)) == expected, "QoS 2: each once"
 
 
 @pytest.mark.parametrize("version", [V3, V5], ids=["3.1.1", "5"])
@@ -100,6 +103,7 @@ def test_killed_while_publishing(start_broker: StartBroker, version: MQTTProtoco
     assert back.session_present
     until(lambda: is_complete(back), "something acknowledged was not kept")
     check(back)
+    assert received(back, 2) == received(live, 2), "whoever gets the same messages gets them in the same order"
     for client in (live, back, state, *publishers):
         client.leave()
     assert broker.stop() == 0

@@ -191,7 +191,7 @@ class TestClient:
     def __init__(self, pump: Pump) -> None:
         self.pump = pump
         self.inbox: list[Packet] = []
-        self.closed = False
+        self.closed = self.lost = False
         self.awake = False
         self.blocked = False  # the socket takes nothing: what the broker writes stays in `unread`
         self.unread = b""
@@ -206,6 +206,8 @@ class TestClient:
     # ---- what the core calls (Outlet)
 
     def write(self, data: bytes) -> None:
+        if self.lost:
+            return
         assert not self.closed
         if self.blocked:
             self.unread += data
@@ -308,7 +310,7 @@ class TestClient:
 
     def vanish(self) -> None:
         """The connection breaks without a word."""
-        self.closed = True
+        self.closed = self.lost = True
         self.connection.on_lost("the connection was lost")
         self.pump.run()
 

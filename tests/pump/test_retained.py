@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 
 from edge_broker.wire import const
-from edge_broker.wire.packets import Connack, Publish, Suback
+from edge_broker.wire.decoder import Decoder
+from edge_broker.wire.encoder import PINGREQ, encode_subscribe
+from edge_broker.wire.packets import Connack, Publish, Suback, SubscriptionRequest
+from edge_broker.wire.topics import TopicCache
 from tests.pump.pump import Pump, TestClient
 
 
@@ -150,3 +153,132 @@ def test_into_a_durable_queue_it_is_kept(pump: Pump, publisher: TestClient) -> N
 def test_between_versions(pump: Pump, one: int, other: int) -> None:
     pump.client("p", version=one).publish("a", b"x", retain=True)
     assert retained(pump.client("c", version=other).subscribed("a")) == [("a", b"x", True)]
+
+
+# ---- very many of them
+
+
+@pytest.fixture
+def full(pump: Pump, publisher: TestClient) -> Pump:
+    """A broker with 5,000 retained messages."""
+    for number in range(5000):
+        publisher.publish(f"a/{number}", b"%d" % number, retain=True)
+    pump.commit()
+    return pump
+
+
+def subscribe_to_everything(
+    client: TestClient, filters: tuple[str, ...] = ("#", "+/#", "a/#", "a/+"), qos: int = 0
+) -> None:
+    requests = [SubscriptionRequest(topic_filter, qos) for topic_filter in filters]
+    client.send(encode_subscribe(const.MQTT_5, 1, requests) + PINGREQ, run=False)
+
+
+def test_many_are_given_a_stretch_per_turn_and_others_go_on(full: Pump) -> None:
+    greedy, other = full.client("greedy"), full.client("other")
+    subscribe_to_everything(greedy)
+    other.send(PINGREQ, run=False)
+    waiting = list(greedy.connection.output)
+    assert 0 < len(waiting) < 1100, "a turn's work"
+    turns = 0
+    while greedy.awake:
+        greedy.awake = greedy.connection.work()
+        assert len(greedy.connection.output) - len(waiting) < 1100
+        waiting = list(greedy.connection.output)
+        turns += 1
+    assert turns >= 16
+    full.run()
+    assert other.types == ["PING"]
+    greedy.take(Suback)
+    assert greedy.types[-1] == "PING", "what came behind SUBSCRIBE waits for its end"
+    greedy.inbox.pop()
+    payloads = greedy.take_payloads()
+    assert len(payloads) == 20_000
+    assert set(payloads) == {b"%d" % number for number in range(5000)}
+
+
+def test_large_ones_are_given_as_the_client_takes_them() -> None:
+    pump = Pump(max_output_bytes=50_000)
+    publisher = pump.client("p")
+    for number in range(50):
+        publisher.publish(f"a/{number}", b"x" * 10_000, retain=True)
+    client = pump.client("c")
+    client.block()
+    subscribe_to_everything(client, ("#",))
+    pump.run()
+    assert len(client.unread) < 70_000
+    assert not client.awake, "it waits for the client"
+    pump.wait(100)
+    client.unblock()
+    client.take(Suback)
+    assert client.types.pop() == "PING"
+    assert sum(isinstance(packet, Publish) for packet in client.inbox) == 50
+    assert pump.dropped == {}
+
+
+def test_into_a_durable_queue_they_wait_for_the_store() -> None:
+    pump = Pump(max_uncommitted_bytes=20_000)
+    publisher = pump.client("p")
+    for number in range(100):
+        publisher.publish(f"a/{number}", b"x" * 1000, qos=1, packet_id=1, retain=True)
+        pump.commit()
+    client = pump.client("d", clean=False, expiry=60)
+    subscribe_to_everything(client, ("#",), qos=1)
+    pump.run()
+    pump.seal()
+    pump.settle()
+    assert client.types[:2] == ["PING", "SUBACK"]
+    assert pump.pending.uncommitted_bytes < 25_000
+    client.ping()
+    assert client.types[-1] != "PING"
+    pump.commit()
+    assert client.types.pop() == "PING"
+    assert sum(isinstance(packet, Publish) for packet in client.inbox) == 100
+
+
+def test_a_client_that_leaves_in_the_middle(full: Pump) -> None:
+    client = full.client("c")
+    subscribe_to_everything(client)
+    client.vanish()
+    full.run()
+    assert not client.awake
+    assert full.router.sessions.keys() == {"p"}
+
+
+def test_what_changes_in_the_middle(full: Pump, publisher: TestClient) -> None:
+    """Replaced, it comes as the live message that it is; removed, it does not come at all."""
+    client = full.client("c")
+    subscribe_to_everything(client, ("a/#",))
+    given = {p.topic for p in _read(client)}
+    later = [f"a/{number}" for number in range(5000) if f"a/{number}" not in given]
+    publisher.publish(later[0], b"new", retain=True, run=False)
+    publisher.publish(later[1], b"", retain=True, run=False)
+    full.run()
+    by_topic: dict[str, list[bytes]] = {}
+    for packet in client.inbox:
+        if isinstance(packet, Publish):
+            by_topic.setdefault(packet.topic, []).append(packet.payload)
+    assert by_topic[later[0]] == [b"new"]
+    assert by_topic[later[1]] == [b""]
+    assert len(by_topic) == 5000
+
+
+def _read(client: TestClient) -> list[Publish]:
+    """What is in the connection's output, which stays there."""
+    decoder = Decoder(TopicCache(), const.MAX_REMAINING_LENGTH, version=const.MQTT_5, from_server=True)
+    decoder.feed(b"".join(client.connection.output))
+    packets = []
+    while (packet := decoder.next_packet()) is not None:
+        packets.append(packet)
+    return [packet for packet in packets if isinstance(packet, Publish)]
+
+
+def test_a_second_subscribe_in_the_middle(full: Pump) -> None:
+    client = full.client("c", clean=False, expiry=60)
+    subscribe_to_everything(client, ("#",))
+    subscribe_to_everything(client, ("a/#",))
+    full.run()
+    full.commit()
+    assert client.types.count("SUBACK") == 2
+    assert client.types.count("PING") == 2
+    assert sum(isinstance(packet, Publish) for packet in client.inbox) == 10_000
