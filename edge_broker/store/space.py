@@ -16,13 +16,20 @@ _PAGES_PER_STEP: Final = 256
 
 
 def give_back(connection: sqlite3.Connection) -> bool:
-    """Shorten the file by one small step if that pays; whether there may be more to do."""
-    free = connection.execute("PRAGMA freelist_count").fetchone()[0]
-    if (
-        free < _LEAST_FREE_PAGES
-        or free < _FREE_OF_ALL * connection.execute("PRAGMA page_count").fetchone()[0]
-    ):
+    """Shorten the database by one small step if that pays; whether there is more to do."""
+    if not _pays(connection):
         return False
     # A script: its statements are stepped to their end without coming back to Python for each page.
     connection.executescript(f"PRAGMA incremental_vacuum({_PAGES_PER_STEP})")
-    return True
+    if _pays(connection):
+        return True
+    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()  # it is this that makes the file shorter
+    return False
+
+
+def _pays(connection: sqlite3.Connection) -> bool:
+    free = connection.execute("PRAGMA freelist_count").fetchone()[0]
+    return bool(
+        free >= _LEAST_FREE_PAGES
+        and free >= _FREE_OF_ALL * connection.execute("PRAGMA page_count").fetchone()[0]
+    )

@@ -51,13 +51,13 @@ class Paho:
         self.version = version
         self.messages: list[paho.MQTTMessage] = []
         self.session_present = False
-        self.connections = 0
+        self.connections = self.losses = 0
         self.acknowledged: set[int] = set()
         self._granted: dict[int, list[Any]] = {}
         self._connected = threading.Event()
         self.client.on_message = lambda _client, _data, message: self.messages.append(message)
         self.client.on_connect = self._on_connect
-        self.client.on_disconnect = lambda *_: self._connected.clear()
+        self.client.on_disconnect = self._on_disconnect
         self.client.on_subscribe = lambda _c, _d, mid, codes, _p: self._granted.update({mid: codes})
         self.client.on_publish = lambda _c, _d, mid, _code, _p: self.acknowledged.add(mid)
         self.client.max_inflight_messages_set(in_flight)
@@ -82,6 +82,10 @@ class Paho:
         if not reason.is_failure:
             self.connections += 1
             self._connected.set()
+
+    def _on_disconnect(self, *_: Any) -> None:
+        self.losses += 1
+        self._connected.clear()
 
     def connected(self) -> Paho:
         assert self._connected.wait(WAIT_SECONDS), "not connected"

@@ -49,8 +49,8 @@ def test_a_damaged_store_is_set_aside_and_the_broker_serves(start_broker: StartB
     client = Paho(broker.port, "c", expiry=3600, clean=False).connected().subscribe("t", 1)
     client.leave()
     publisher = Paho(broker.port).connected()
-    for number in range(50):
-        publisher.publish("t", b"%d" % number * 100, 1)
+    for number in range(10):
+        publisher.publish("t", b"%d" % number * 1000, 1)
     publisher.leave()
     broker.kill()
     (database,) = (
