@@ -125,7 +125,7 @@ class Connection:
         self._held: HeldAcknowledgements | None = None
         self._denied: set[Message] | None = None  # of those held: not allowed
         self._permitted: dict[str, bool] | None = None
-        self._retained: RetainedDelivery | None = None  # while it is owed any; input waits for it
+        self._retained: RetainedDelivery | None = None  # while it is owed any
 
     # ---- input
 
@@ -145,6 +145,11 @@ class Connection:
                 return False
         self._decoder.feed(data)
         return self.work()
+
+    def take_turn(self) -> bool:
+        """What was left for this turn of the event loop; True if something is left for the next."""
+        more = self._give_retained()
+        return self.work() or more
 
     def work(self) -> bool:
         """Handle buffered input up to the budget; True if some is left that could be handled now."""
@@ -174,7 +179,7 @@ class Connection:
                     return not self.paused and self.end is None
         except MqttError as error:
             self.fail(error.reason_code, error.detail)
-        return self._give_retained()
+        return False
 
     @property
     def buffered_bytes(self) -> int:
@@ -187,7 +192,7 @@ class Connection:
 
     def go_on(self) -> None:
         """Handle input again."""
-        self.paused = self._retained is not None
+        self.paused = False
         if self.end is None:
             self.last_received_at = self.router.now  # meanwhile it could say nothing that we would have heard
             self._outlet.wake()
@@ -218,27 +223,23 @@ class Connection:
         if self._retained is not None:
             self._retained.add(subscriptions)
             return
-        retained = RetainedDelivery(self, self.session)
-        retained.add(subscriptions)
-        if not retained.step():
-            self._retained = retained
-            self.pause()
+        self._retained = RetainedDelivery(self, self.session)
+        self._retained.add(subscriptions)
+        if self._give_retained():
             self._outlet.wake()
 
     def _give_retained(self) -> bool:
-        """Go on giving; whether there is something to do in the next turn."""
+        """Go on giving; whether there is more for the next turn. Else room for more, or the store, wakes us."""
         retained = self._retained
         if retained is None or self.end is not None:
             return False
         if retained.step():
             self._retained = None
-            self.paused = False
-            return True
-        if not retained.is_blocked:
-            return True
-        if self.writable:
-            self.router.stalled.append(self)
-        return False
+            return False
+        router = self.router
+        if router.pending.uncommitted_bytes > router.max_uncommitted_bytes and self not in router.stalled:
+            router.stalled.append(self)
+        return not retained.is_blocked
 
     # ---- messages from the client
 
@@ -373,8 +374,11 @@ class Connection:
             or (kind == const.PUBREC and ack.reason_code >= 0x80)
         ):
             # One of nothing in flight is late, or the client's mistake: no harm either way.
-            if queue.complete(queue.number_of(ack.packet_id)) and queue.cursor < queue.next_number:
-                session.pump()
+            if queue.complete(queue.number_of(ack.packet_id)):
+                if queue.cursor < queue.next_number:
+                    session.pump()
+                if self._retained is not None and self._give_retained():
+                    self._outlet.wake()
         elif kind == const.PUBREC:
             self._handle_pubrec(session, queue.number_of(ack.packet_id), ack.packet_id)
         else:
@@ -488,8 +492,8 @@ class Connection:
             if interval and not session.expiry_interval:
                 raise ProtocolError("a session expiry interval where CONNECT had none")  # [3.14.2.2.2]
             session.expiry_interval = min(interval, self.router.settings.max_session_expiry_seconds)
-        if packet.reason_code != const.DISCONNECT_WITH_WILL:
-            self.will = session.will = None  # [MQTT-3.14.4-3]
+        if packet.reason_code == const.SUCCESS:
+            self.will = session.will = None  # [MQTT-3.14.4-3]: an error, or a wish for the will, leaves it
         self._finish(const.SUCCESS, "the client disconnected")
 
     def fail(self, reason_code: int, detail: str) -> None:
@@ -528,6 +532,8 @@ class Connection:
         """About once a second: end what is silent for too long [MQTT-3.1.2-22]."""
         if self.end is not None:
             return
+        if self._retained is not None:
+            self._outlet.wake()
         if self.session is None:
             if not self.paused and now - self.opened_at > self.router.settings.connect_timeout_seconds:
                 self.router.counters.refuse("connect_timeout")

@@ -28,6 +28,8 @@ def handle_connect(connection: Connection, packet: Connect) -> None:
         raise MqttError(const.BAD_AUTHENTICATION_METHOD, "enhanced authentication is not offered")
     if not packet.client_id and packet.version < const.MQTT_5 and not packet.clean_start:
         raise MqttError(const.CLIENT_IDENTIFIER_NOT_VALID, "no client identifier")  # [MQTT-3.1.3-8] of 3.1.1
+    if connection.router.is_overloaded:
+        raise MqttError(const.SERVER_BUSY, "the store is too far behind for one more client")
     will, settings = packet.will, connection.router.settings
     if will is not None and will.topic.count("/") >= settings.max_topic_levels:
         raise MqttError(const.TOPIC_NAME_INVALID, "a will for a topic of more levels than we allow")
@@ -72,7 +74,8 @@ def _on_admission(connection: Connection, packet: Connect, admission: Admission)
     if session.durable:
         router.pending.save_session(session.record())
     if session.durable or router.pending.batch.removed_sessions:
-        router.pending.after_commit(partial(_accept, connection, packet, session, present))
+        router.connects_waiting += 1
+        router.pending.after_commit(partial(_accept_kept, connection, packet, session, present))
     else:
         _accept(connection, packet, session, present)
 
@@ -98,7 +101,9 @@ def will_message(will: Will) -> Message:
     expiry_interval = properties.pop(const.MESSAGE_EXPIRY_INTERVAL, None)
     block = encode_properties(properties)
     message = build_message(will.topic, will.payload, qos=will.qos, retain=will.retain, property_block=block)
-    message.expiry_interval = expiry_interval
+    if expiry_interval is not None:
+        message.expiry_interval = expiry_interval
+        message.expires_at = message.received_at + expiry_interval  # what the store keeps; anew later
     return message
 
 
@@ -114,6 +119,11 @@ def _take_terms(connection: Connection, packet: Connect) -> None:
         settings.send_window, packet.properties.get(const.RECEIVE_MAXIMUM, const.MAX_PACKET_ID)
     )
     connection.max_packet_bytes = packet.properties.get(const.MAXIMUM_PACKET_SIZE, 0)
+
+
+def _accept_kept(connection: Connection, packet: Connect, session: Session, present: bool) -> None:
+    connection.router.connects_waiting -= 1
+    _accept(connection, packet, session, present)
 
 
 def _accept(connection: Connection, packet: Connect, session: Session, present: bool) -> None:

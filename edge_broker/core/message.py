@@ -60,6 +60,10 @@ class Message(Publish):
             found = variants[key] = self.copy(qos, retain, subscription_ids)
         return found
 
+    def forget_variants(self) -> None:
+        """Keep no variant any more; those who got one have it."""
+        self._variants = None
+
     def copy(self, qos: int, retain: bool, subscription_ids: tuple[int, ...] = ()) -> Message:
         """A variant that is not remembered: for messages that live long, as the retained ones do."""
         block = self.property_block

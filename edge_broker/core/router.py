@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from edge_broker.core.counters import Counters
 from edge_broker.core.message import Message
@@ -26,6 +26,8 @@ from edge_broker.wire.topics import TopicCache
 
 if TYPE_CHECKING:
     from edge_broker.core.connection import Connection
+
+_MAX_CONNECTS_WAITING: Final = 10_000
 
 
 class Stalled(Protocol):
@@ -68,6 +70,7 @@ class Router:
         self.sessions: dict[str, Session] = {}
         self.dirty: list[Connection] = []
         self.stalled: list[Stalled] = []
+        self.connects_waiting = 0  # for the store, also those whose clients have given up
         self.now = 0.0
         self._routes = self.table.routes
         self._next_queue_id = next_queue_id
@@ -134,6 +137,8 @@ class Router:
     def _deliver_to(self, message: Message, subscriptions: list[Subscription]) -> None:
         for subscription in subscriptions:
             subscription.recipient.deliver(self._form(message, subscription))
+        if message.retain:
+            message.forget_variants()  # it stays
 
     # ---- retained messages
 
@@ -270,13 +275,22 @@ class Router:
 
     # ---- the store's side
 
+    @property
+    def is_overloaded(self) -> bool:
+        """Whether clients that come again and again could fill the memory, since what they want never gets on disk."""
+        return (
+            self.connects_waiting >= _MAX_CONNECTS_WAITING
+            or self.pending.uncommitted_bytes > 2 * self.max_uncommitted_bytes
+        )
+
     def restore(self, snapshot: Snapshot) -> None:
         """Take over what the store kept. Sessions that were connected count as disconnected from now on."""
         by_id: dict[int, Session] = {}
         for record in snapshot.sessions:
             queue = self.restore_queue(snapshot, record.session_id)
             session = Session(self, record.client_id, record.identity, record.expiry_interval, queue)
-            session.disconnected_at = self.now if record.disconnected_at is None else record.disconnected_at
+            left_at = self.now if record.disconnected_at is None else record.disconnected_at
+            session.disconnected_at = min(left_at, self.now)  # a board without a clock may boot in the past
             session.will, session.will_delay = record.will, record.will_delay
             self.sessions[record.client_id] = by_id[record.session_id] = session
             if session.will is not None:

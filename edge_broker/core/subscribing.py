@@ -113,7 +113,12 @@ class RetainedDelivery:
 
     def add(self, subscriptions: list[Subscription]) -> None:
         """Give the messages for `subscriptions` behind those for earlier ones."""
-        self._subscriptions.extend(subscriptions)
+        owed = self._subscriptions
+        owed.extend(subscriptions)
+        if len(owed) > 2 * self._session.router.settings.max_subscriptions_per_client:
+            current = self._session.subscriptions  # what was replaced since is not owed any more
+            first = owed.popleft()
+            self._subscriptions = deque((first, *(s for s in owed if current.get(s.topic_filter) is s)))
 
     def step(self) -> bool:
         """Give a stretch of them, no more than the client and the store have room for; True if that was all."""
@@ -129,9 +134,8 @@ class RetainedDelivery:
                 work += 1
             is_wanted = self._session.subscriptions.get(subscription.topic_filter) is subscription
             while is_wanted and self._messages:
-                if work > settings.work_budget_deliveries or size_bytes > settings.max_output_bytes:
-                    return False
-                if self.is_blocked:
+                is_enough = work > settings.work_budget_deliveries or size_bytes > settings.max_output_bytes
+                if is_enough or self.is_blocked:
                     return False
                 message = self._messages.pop()
                 router.deliver_retained(message, subscription)
@@ -143,6 +147,13 @@ class RetainedDelivery:
 
     @property
     def is_blocked(self) -> bool:
-        """Whether more would only be dropped, or pile up before the store."""
-        connection, router = self._connection, self._connection.router
-        return not connection.writable or router.pending.uncommitted_bytes > router.max_uncommitted_bytes
+        """Whether more would only be dropped, or pile up in the queue or before the store.
+
+        Whatever makes room then wakes the connection: its socket, an acknowledgement, the next commit.
+        """
+        connection = self._connection
+        if connection.router.pending.uncommitted_bytes > connection.router.max_uncommitted_bytes:
+            return True
+        if self._subscriptions and self._subscriptions[0].qos:
+            return not self._session.ready
+        return not connection.writable

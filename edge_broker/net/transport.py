@@ -165,7 +165,7 @@ class StreamProtocol(asyncio.Protocol):
         if self._closed or connection.end is not None:
             return
         try:
-            if connection.work():
+            if connection.take_turn():
                 self._continue_later()
             elif connection.paused:
                 self._pause_if_full()

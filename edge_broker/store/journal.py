@@ -225,10 +225,14 @@ class Journal:
         """Commit the acknowledgements that wait behind `batch`; they free the space that it needs."""
         if not self._pending.empty:
             self._held.append(self._pending.seal())
+        waiting = [batch, *(sealed.batch for sealed in self._held)]
+        overtaking = acknowledgements(waiting)
         try:
-            await self._store.commit(acknowledgements([batch, *(sealed.batch for sealed in self._held)]))
+            await self._store.commit(overtaking)
         except StoreError as error:
             _log.debug("acknowledgements could not make room either: %s", error)
+        else:
+            carry_over(overtaking, waiting)
 
     async def _closed_within(self, seconds: float) -> bool:
         try:
@@ -288,3 +292,17 @@ def acknowledgements(batches: Iterable[Batch]) -> Batch:
             )
         )
     return Batch(queues=queues)
+
+
+def carry_over(overtaking: Batch, batches: Iterable[Batch]) -> None:
+    """Have `batches` say again what `acknowledgements` of them has committed: else they would take it back."""
+    writes: dict[int, list[QueueWrite]] = {}
+    for batch in batches:
+        for write in batch.queues:
+            writes.setdefault(write.queue_id, []).append(write)
+    for done in overtaking.queues:
+        end = next((write.messages[0][0] for write in writes[done.queue_id] if write.messages), _NO_NUMBER)
+        for write in writes[done.queue_id]:
+            write.head = max(write.head, done.head)
+            write.acknowledged = done.acknowledged + [n for n in write.acknowledged if n >= end]
+            write.released = done.released + [n for n in write.released if n >= end]

@@ -64,14 +64,17 @@ def session_row(record: SessionRecord, wall_offset: float) -> Row:
 
 def session_record(row: Row, topics: TopicNames, wall_offset: float) -> SessionRecord:
     """What `session_row` was made of."""
-    session_id, client_id, identity, expiry_interval, disconnected_ms, will_delay, will, _ = opened(row)
+    session_id, client_id, identity, expiry_interval, disconnected_ms, will_delay, raw_will, _ = opened(row)
+    will = None if raw_will is None else decode_record(raw_will, topics, wall_offset)
+    if will is not None and will.expires_at is not None:
+        will.expiry_interval = round(will.expires_at - will.received_at)  # counts from when it is published
     return SessionRecord(
         session_id,
         client_id,
         identity,
         expiry_interval,
         None if disconnected_ms is None else disconnected_ms / 1000 - wall_offset,
-        None if will is None else decode_record(will, topics, wall_offset),
+        will,
         will_delay,
     )
 

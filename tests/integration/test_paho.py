@@ -90,7 +90,7 @@ def test_a_session_is_kept_while_its_client_is_away(
     assert not first.session_present
     first.subscribe(topic, qos)
     first.leave()
-    publisher = Paho(broker.port, version=version).connected()
+    publisher = Paho(broker.port, version=version, in_flight=300).connected()
     for number in range(300):
         publisher.client.publish(topic, b"%d" % number, qos)
     publisher.publish(topic, b"last", qos)

@@ -276,3 +276,31 @@ def test_a_connection_that_breaks_leaves_its_will(run: Run) -> None:
         watcher.close()
 
     run(scenario())
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+def test_very_many_retained_messages_reach_a_subscriber(run: Run, qos: int) -> None:
+    """More than a turn's work, more than the transport's buffer, more than the client's window."""
+
+    async def scenario() -> None:
+        hub = LocalHub(max_output_bytes=20_000, max_queue_bytes_in_memory=20_000)
+        listener = await hub.listen()
+        publisher = await joined(hub, listener, "p")
+        for number in range(3000):
+            publisher.writer.write(encode_publish(V5, f"r/{number}", b"x" * 100, qos, True, packet_id=1))
+        await until(lambda: len(hub.router.retained) == 3000)
+        peer = await Peer.open(listener)
+        await peer.connect("c", properties={const.RECEIVE_MAXIMUM: 20})
+        peer.writer.write(encode_subscribe(V5, 1, [SubscriptionRequest("r/#", qos)]))
+        assert isinstance(await peer.receive(), Suback)
+        topics = set()
+        while len(topics) < 3000:
+            publish = await peer.receive()
+            topics.add(publish.topic)
+            if qos:
+                peer.writer.write(b"\x40\x02" + publish.packet_id.to_bytes(2, "big"))
+        assert hub.router.counters.dropped == {}
+        peer.close()
+        publisher.close()
+
+    run(scenario())

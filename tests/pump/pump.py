@@ -153,7 +153,7 @@ class Pump:
         while True:
             awake = [client for client in self.clients if client.awake]
             for client in awake:
-                client.awake = client.connection.work()
+                client.awake = client.connection.take_turn()
             dirty, self.router.dirty = self.router.dirty, []
             for connection in dirty:
                 connection.flush()
