@@ -23,7 +23,11 @@ def family(pid: int) -> list[int]:
     found = [pid]
     for parent in found:
         for task in Path(f"/proc/{parent}/task").iterdir():
-            found += [int(child) for child in (task / "children").read_text().split()]
+            try:
+                children = (task / "children").read_text()
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # a thread that ended just now; what it started has another parent by then
+            found += [int(child) for child in children.split()]
     return found
 
 
