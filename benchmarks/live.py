@@ -32,6 +32,7 @@ PATTERNS = (
     Pattern("1to1", "1 publisher → 1 subscriber, W 200", 1, 1, 200),
     Pattern("200pairs", "200 pairs, W 1 each", 200, 1, 1),
     Pattern("200to1", "200 publishers → 1 subscriber, W 1 each", 200, 1, 1, collect=True),
+    Pattern("200to1-w10", "200 publishers → 1 subscriber, W 10 each", 200, 1, 10, collect=True),
     Pattern("1to100", "1 publisher → 100 subscribers, W 10", 1, 100, 10),
 )
 

@@ -31,6 +31,7 @@ from edge_broker.wire.encoder import (
     encode_disconnect,
 )
 from edge_broker.wire.packets import Ack, Connect, Disconnect, Packet, Ping, Subscribe, Unsubscribe
+from edge_broker.wire.pubacks import PUBACKS
 from edge_broker.wire.topics import TopicCache
 
 if TYPE_CHECKING:
@@ -38,9 +39,7 @@ if TYPE_CHECKING:
     from edge_broker.core.session import Session, Subscription
 
 _pack_ack: Final = struct.Struct(">HH").pack
-_PUBACKS: Final = [b"\x40\x02" + packet_id.to_bytes(2, "big") for packet_id in range(const.MAX_PACKET_ID + 1)]
-"""The PUBACK of each packet identifier, ready made: one is sent for nearly every message."""
-_PACKET_IDS: Final = [puback[2:] for puback in (_PUBACKS[-1], *_PUBACKS[1:-1])]
+_PACKET_IDS: Final = [puback[2:] for puback in (PUBACKS[-1], *PUBACKS[1:-1])]
 """The packet identifier of each queue number modulo `MAX_PACKET_ID`, as bytes."""
 _PUBREC_HEAD: Final = 0x5002
 _PUBREL_HEAD: Final = 0x6202
@@ -138,8 +137,8 @@ class Connection:
                 try:
                     if packet.__class__ is Message:
                         self._handle_publish(packet)
-                    elif packet.__class__ is Ack:
-                        self._handle_ack(packet)
+                    elif packet.__class__ is tuple:
+                        self._handle_pubacks(*packet)
                 except MqttError as error:
                     self.fail(error.reason_code, error.detail)
                 return False
@@ -265,7 +264,7 @@ class Connection:
             output = self.output
             if not output:
                 router.dirty.append(self)
-            output.append(_PUBACKS[message.packet_id])
+            output.append(PUBACKS[message.packet_id])
         return recipients + 1
 
     def _handle_publish_2(self, message: Message, session: Session) -> int:
@@ -322,9 +321,7 @@ class Connection:
             if not self.output:
                 router.dirty.append(self)
             self.output.append(
-                _PUBACKS[message.packet_id]
-                if message.qos == 1
-                else _pack_ack(_PUBREC_HEAD, message.packet_id)
+                PUBACKS[message.packet_id] if message.qos == 1 else _pack_ack(_PUBREC_HEAD, message.packet_id)
             )
 
     def _may_publish(self, topic: str) -> bool:
@@ -375,14 +372,25 @@ class Connection:
         ):
             # One of nothing in flight is late, or the client's mistake: no harm either way.
             if queue.complete(queue.number_of(ack.packet_id)):
-                if queue.cursor < queue.next_number:
-                    session.pump()
-                if self._retained is not None and self._give_retained():
-                    self._outlet.wake()
+                self._on_completed(session)
         elif kind == const.PUBREC:
             self._handle_pubrec(session, queue.number_of(ack.packet_id), ack.packet_id)
         else:
             self._handle_pubrel(session, ack.packet_id)
+
+    def _handle_pubacks(self, packet_id: int, count: int) -> None:
+        session = self.session
+        if session is None:
+            raise ProtocolError("the first packet is not a CONNECT")
+        if session.queue.complete_run(packet_id, count):
+            self._on_completed(session)
+
+    def _on_completed(self, session: Session) -> None:
+        """The client's window has room again."""
+        if session.queue.cursor < session.queue.next_number:
+            session.pump()
+        if self._retained is not None and self._give_retained():
+            self._outlet.wake()
 
     def _handle_pubrec(self, session: Session, number: int, packet_id: int) -> None:
         """The client has our QoS 2 message: PUBREL follows once that is on disk [4.3.3]."""
@@ -448,7 +456,15 @@ class Connection:
         """A delivery at QoS 1 or 2, number `number` of the session's queue."""
         router = self.router
         parts = message.parts_3 if self.version < const.MQTT_5 else message.parts_5
-        head, tail = parts or message.parts_for(self.version, router.now)
+        if parts is not None:
+            head, tail = parts
+        elif message.version == self.version and message.expires_at is None:
+            frame = message.frame
+            at = message.packet_id_at
+            head = frame[:at]
+            tail = frame[at + 2 :]
+        else:
+            head, tail = message.parts_for(self.version, router.now)
         if self.max_packet_bytes and len(head) + len(tail) + 2 > self.max_packet_bytes:
             router.counters.drop("packet_too_large")
             assert self.session is not None

@@ -239,6 +239,25 @@ class Queue:
                 pending.touch(self)
         return True
 
+    def complete_run(self, packet_id: int, count: int) -> bool:
+        """`count` packet identifiers from `packet_id` on are acknowledged for good. False if none was in flight."""
+        first = self.number_of(packet_id)
+        end = first + count
+        if (
+            first == self.head
+            and end <= self.cursor
+            and self.pending is None
+            and not (self.acknowledged or self.released or self.large_in_flight_bytes)
+        ):  # the oldest ones, in order, and nothing to be told of them: what most acknowledgements are
+            messages = self.messages
+            for number in range(first, end):
+                del messages[number]
+            self.in_flight -= count
+            self.head = end
+            return True
+        done = [self.complete(self.number_of(packet_id + offset)) for offset in range(count)]
+        return any(done)
+
     def release(self, number: int) -> bool:
         """PUBREC came for `number`: its message is no longer needed, PUBREL is. False if it was not in flight."""
         message = self.messages.get(number)

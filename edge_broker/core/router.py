@@ -91,6 +91,8 @@ class Router:
         if plain is None or message.retain or qos == 2 or message.expiry_interval is not None:
             return self._publish_with_care(message, route, publisher)
         message.received_at = self.now
+        if qos and len(plain) > 1:
+            message.parts_for(message.version, self.now)  # made once for all
         for deliver, granted in plain:
             deliver(message if granted >= qos else message.variant(granted, False))
         return len(plain)

@@ -33,4 +33,7 @@ class Settings:
     work_budget_bytes: int = 4 << 10
     """Input handled in one go for one connection; the rest waits for its next turn. A batch takes some five turns of the
     event loop from its first message to its acknowledgements, so turns are kept short when many connections flood."""
-    work_budget_deliveries: int = 500
+    work_budget_deliveries: int = 2000
+    """Likewise, where one message goes to many: about a millisecond's worth."""
+    work_budget_retained: int = 500
+    """Retained messages given in one go: each is encoded anew."""

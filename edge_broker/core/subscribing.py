@@ -134,7 +134,7 @@ class RetainedDelivery:
                 work += 1
             is_wanted = self._session.subscriptions.get(subscription.topic_filter) is subscription
             while is_wanted and self._messages:
-                is_enough = work > settings.work_budget_deliveries or size_bytes > settings.max_output_bytes
+                is_enough = work > settings.work_budget_retained or size_bytes > settings.max_output_bytes
                 if is_enough or self.is_blocked:
                     return False
                 message = self._messages.pop()

@@ -17,6 +17,7 @@ from edge_broker.wire.bodies import decode_body
 from edge_broker.wire.encoder import encode_publish
 from edge_broker.wire.packets import Ack, Connect, Packet, Publish
 from edge_broker.wire.properties import Properties, decode_properties, encode_properties
+from edge_broker.wire.pubacks import PubackRun, take_pubacks
 from edge_broker.wire.topics import Likeness, TopicCache, check_topic_name
 
 _OWN_TO_THE_HOP: Final = frozenset(
@@ -110,27 +111,32 @@ class Decoder:
             self._buffer = buffer[at:] + data
         self.at = 0
 
-    def take_whole(self, data: bytes) -> Publish | Ack | None:
-        """The packet that `data` is, if it is one whole PUBLISH like one before, or one plain PUBACK: what sensors send.
+    def take_whole(self, data: bytes) -> Publish | PubackRun | None:
+        """The packet that `data` is, if it is one whole PUBLISH like one before, or plain PUBACKs in order.
 
         None for anything else, and while earlier bytes wait: then `data` was not taken, and `feed` is for it.
         """
         size = len(data)
         if size < 4 or self.at != len(self._buffer):
             return None
-        first = data[0]
-        if size == 4:
-            packet_id = data[2] << 8 | data[3]
-            if first != 0x40 or data[1] != 2 or not packet_id:
-                return None
-            ack = self._puback
-            ack.packet_id = packet_id
-            return ack
+        if data[0] == 0x40:
+            return take_pubacks(data)
+        if size < 5:
+            return None
         topic_at = 4 if data[1] < 0x80 else 5
         like = self._likenesses.get(data[: topic_at + (data[topic_at - 2] << 8 | data[topic_at - 1])])
-        if like is None or like[0] != size:
+        if like is None:
             return None
-        return self._decode_alike(data, 0, like)
+        known_size, topic, packet_id_at, payload_at, qos, retain = like
+        version = self.version
+        if known_size != size or (version >= const.MQTT_5 and data[payload_at - 1]):
+            return None
+        packet_id = 0
+        if qos:
+            packet_id = data[packet_id_at] << 8 | data[packet_id_at + 1]
+            if not packet_id:
+                return None
+        return self._publish_type(data, version, topic, packet_id_at, payload_at, qos, retain, packet_id)
 
     @property
     def waiting_for(self) -> int:

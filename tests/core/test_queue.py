@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edge_broker.core.message import Message, build_message
 from edge_broker.core.ops import Page, QueueState
@@ -106,6 +108,47 @@ def test_nothing_is_acknowledged_twice() -> None:
     assert queue.complete(1)
     assert not queue.complete(1)
     assert queue.depth == 1
+
+
+@given(
+    in_memory=st.booleans(),
+    large=st.booleans(),
+    before=st.lists(st.tuples(st.booleans(), st.integers(1, 8)), max_size=4),
+    sent_again=st.integers(0, 8),
+    first=st.integers(1, 10),
+    count=st.integers(2, 10),
+)
+def test_a_run_is_the_same_as_one_after_the_other(
+    in_memory: bool,
+    large: bool,
+    before: list[tuple[bool, int]],
+    sent_again: int,
+    first: int,
+    count: int,
+) -> None:
+    at_once, one_by_one = (
+        Queue(7, None if in_memory else pending()),
+        Queue(7, None if in_memory else pending()),
+    )
+    for queue in (at_once, one_by_one):
+        queue.rewind()
+        for number in range(1, 9):
+            queue.append(message(bytes(5000 if large and number == 4 else 1), qos=1 + (number == 6)))
+            commit(queue)
+            queue.next_to_send(0.0)
+        for is_puback, number in before:
+            (queue.complete if is_puback else queue.release)(number)
+        if sent_again:
+            queue.rewind()
+            for _ in range(sent_again):
+                queue.next_to_send(0.0)
+    done = [one_by_one.complete(one_by_one.number_of(packet_id)) for packet_id in range(first, first + count)]
+    assert at_once.complete_run(first, count) == any(done)
+    for field in ("head", "cursor", "in_flight", "large_in_flight_bytes", "bytes_in_memory", "depth"):
+        assert getattr(at_once, field) == getattr(one_by_one, field), field
+    assert list(at_once.messages) == list(one_by_one.messages)
+    assert (at_once.acknowledged or set()) == (one_by_one.acknowledged or set())
+    assert (at_once.released or set()) == (one_by_one.released or set())
 
 
 def test_released_it_needs_no_message_any_more() -> None:

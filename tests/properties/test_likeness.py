@@ -82,12 +82,15 @@ def outcome(decoder: Decoder, chunks: list[bytes], take_whole: bool) -> list[Any
     try:
         for chunk in chunks:
             whole = decoder.take_whole(chunk) if take_whole else None
-            if whole is not None:
+            if isinstance(whole, tuple):
+                packet_id, count = whole
+                found += [everything(Ack(const.PUBACK, packet_id + offset)) for offset in range(count)]
+            elif whole is not None:
                 found.append(everything(whole))
-                continue
-            decoder.feed(chunk)
-            while (packet := decoder.next_packet()) is not None:
-                found.append(everything(packet))
+            else:
+                decoder.feed(chunk)
+                while (packet := decoder.next_packet()) is not None:
+                    found.append(everything(packet))
     except MqttError as error:
         found.append((type(error), error.reason_code))
     found.append(decoder.buffered_bytes if not found or not isinstance(found[-1][0], type) else None)
@@ -182,6 +185,4 @@ def test_the_shortcut_is_taken() -> None:
         taken = decoder(warm_cache(version, 1 << 20, [packet]), version, 1 << 20).take_whole(packet)
         assert isinstance(taken, Publish)
         assert (taken.topic, taken.packet_id, taken.payload) == ("a/b", 7, b"12")
-    ack = decoder(TopicCache(), const.MQTT_5, 1 << 20).take_whole(b"\x40\x02\x00\x07")
-    assert isinstance(ack, Ack)
-    assert ack.packet_id == 7
+    assert decoder(TopicCache(), const.MQTT_5, 1 << 20).take_whole(b"\x40\x02\x00\x07") == (7, 1)
