@@ -162,7 +162,7 @@ class Conversation:
         ):
             self._paused = True
             self._link.set_reading(False)
-            router.stalled.append(self)
+            router.stalled[self] = None
 
     def go_on(self) -> None:
         """The store has caught up."""

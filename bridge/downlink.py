@@ -23,6 +23,7 @@ from bridge.outbox import Outbox
 from edge_broker.core.acknowledging import HeldAcknowledgements
 from edge_broker.core.client import Client
 from edge_broker.core.message import Message
+from edge_broker.errors import MessageRefused
 from edge_broker.wire import const
 from edge_broker.wire.packets import SubscriptionRequest
 
@@ -138,7 +139,10 @@ class Downlink:
             local = local_form(message, topic)
             if message.qos == 2:
                 self._router.pending.hold(local)
-            self._router.publish(local, self._outbox)
+            try:
+                self._router.publish(local, self._outbox)
+            except MessageRefused:
+                self.dropped["refused"] = self.dropped.get("refused", 0) + 1
         if not local.qos:
             return
         if local.unsafe or self._held:

@@ -5,6 +5,7 @@
     │   ├── MalformedPacket                 the bytes are not a packet (0x81)
     │   ├── ProtocolError                   a packet that may not come here or now (0x82)
     │   └── PacketTooLarge                  more bytes than we accept (0x95)
+    ├── MessageRefused(reason_code, detail) one message is not taken, and its sender told so; its connection goes on
     ├── ConfigError(key, problem, hint)     the user's file says something that cannot be
     ├── StoreError(operation, problem)      the disk did not keep what it was given: nothing may be acknowledged
     └── UpstreamError(problem, hint)        the bridge's far end
@@ -55,6 +56,15 @@ class PacketTooLarge(MqttError):
 
     def __init__(self, size_bytes: int, maximum_bytes: int) -> None:
         super().__init__(_PACKET_TOO_LARGE, f"a packet of {size_bytes} bytes, {maximum_bytes} are allowed")
+
+
+class MessageRefused(EdgeBrokerError):
+    """One PUBLISH is not taken. `reason_code` is for its PUBACK or PUBREC, where the sender's version has one."""
+
+    def __init__(self, reason_code: int, detail: str) -> None:
+        super().__init__(f"{detail} (reason code 0x{reason_code:02x})")
+        self.reason_code = reason_code
+        self.detail = detail
 
 
 class ConfigError(EdgeBrokerError):

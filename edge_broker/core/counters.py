@@ -9,8 +9,9 @@ class Counters:
     """What went through the router since the start. `received` and `sent` are by QoS; `dropped` by reason.
 
     `acknowledge_seconds`: how long QoS > 0 publishes waited for their durable recipients; those that no durable recipient
-    wanted were acknowledged at once and are not in it. `refused`: connections not let in or ended for what the peer did,
-    by reason.
+    wanted were acknowledged at once and are not in it. `denied`: publishes and subscriptions that were not allowed.
+    `throttled`: how often a client that published faster than it may was made to wait. `refused`: connections not let in
+    or ended for what the peer did, by reason.
     """
 
     __slots__ = (
@@ -21,6 +22,7 @@ class Counters:
         "received",
         "refused",
         "sent",
+        "throttled",
     )
 
     def __init__(self) -> None:
@@ -30,6 +32,7 @@ class Counters:
         self.refused: dict[str, int] = {}
         self.connections = 0
         self.denied = 0
+        self.throttled = 0
         self.acknowledge_seconds = Histogram()
 
     def drop(self, reason: str, messages: int = 1) -> None:

@@ -6,35 +6,39 @@ session waits until the session is on disk. CONNACK is the first packet that a c
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+from edge_broker.core.aliases import TopicAliases
+from edge_broker.core.authenticating import Authentication
 from edge_broker.core.message import Message, build_message
 from edge_broker.core.ports import Admission, Credentials
 from edge_broker.core.session import Session
+from edge_broker.core.settings import Settings
 from edge_broker.errors import MqttError
 from edge_broker.wire import const
-from edge_broker.wire.encoder import encode_connack
+from edge_broker.wire.encoder import encode_auth, encode_connack
 from edge_broker.wire.packets import Connect, Will
 from edge_broker.wire.properties import Properties, encode_properties
 
 if TYPE_CHECKING:
     from edge_broker.core.connection import Connection
+    from edge_broker.core.router import Router
 
 
 def handle_connect(connection: Connection, packet: Connect) -> None:
     """Check what can be checked at once, then ask the authenticator."""
-    if const.AUTHENTICATION_METHOD in packet.properties:
-        raise MqttError(const.BAD_AUTHENTICATION_METHOD, "enhanced authentication is not offered")
+    connection.max_packet_bytes = packet.properties.get(const.MAXIMUM_PACKET_SIZE, 0)
     if not packet.client_id and packet.version < const.MQTT_5 and not packet.clean_start:
         raise MqttError(const.CLIENT_IDENTIFIER_NOT_VALID, "no client identifier")  # [MQTT-3.1.3-8] of 3.1.1
     if connection.router.is_overloaded:
         raise MqttError(const.SERVER_BUSY, "the store is too far behind for one more client")
-    will, settings = packet.will, connection.router.settings
-    if will is not None and will.topic.count("/") >= settings.max_topic_levels:
-        raise MqttError(const.TOPIC_NAME_INVALID, "a will for a topic of more levels than we allow")
+    if len(packet.client_id.encode()) > connection.router.settings.max_client_id_bytes:
+        raise MqttError(const.CLIENT_IDENTIFIER_NOT_VALID, "a longer client identifier than we allow")
+    if packet.will is not None:
+        _check_will(connection.router, packet.will)
     connection.client_id = packet.client_id or connection.router.new_client_id()
-    connection.pause()
     credentials = Credentials(
         connection.client_id,
         packet.username,
@@ -43,41 +47,79 @@ def handle_connect(connection: Connection, packet: Connect) -> None:
         connection.listener,
         connection.certificate_names,
     )
-    connection.router.authenticator.authenticate(credentials, partial(_on_admission, connection, packet))
+    authenticator = connection.router.authenticator
+    method = packet.properties.get(const.AUTHENTICATION_METHOD)
+    on_admission = partial(_on_admission, connection, packet)
+    if method is None:
+        connection.pause()
+        authenticator.authenticate(credentials, on_admission)
+    else:
+        connection.authentication = Authentication(
+            connection, authenticator, credentials, method, on_admission
+        )
+        connection.authentication.begin(packet.properties.get(const.AUTHENTICATION_DATA, b""))
+
+
+def _check_will(router: Router, will: Will) -> None:
+    """What can be said of a will before it is known whose it is."""
+    settings = router.settings
+    if will.topic.count("/") >= settings.max_topic_levels or will.topic.startswith("$SYS/"):
+        raise MqttError(const.TOPIC_NAME_INVALID, "a will for a topic that we do not allow")
+    if len(will.topic.encode()) > settings.max_topic_bytes:
+        raise MqttError(const.TOPIC_NAME_INVALID, "a will for a longer topic than we allow")
+    if will.qos > settings.maximum_qos:
+        raise MqttError(const.QOS_NOT_SUPPORTED, "a will of a higher QoS than we offer")  # [MQTT-3.2.2-12]
+    if will.retain and not settings.retain_available:
+        raise MqttError(const.RETAIN_NOT_SUPPORTED, "a retained will")  # [MQTT-3.2.2-13]
+    if will.delay_interval and router.delayed_wills() >= settings.max_delayed_wills:
+        raise MqttError(const.QUOTA_EXCEEDED, "as many delayed wills as there may be")
 
 
 def _on_admission(connection: Connection, packet: Connect, admission: Admission) -> None:
     if connection.end is not None:
         return
     if admission.reason_code:
-        connection.fail(admission.reason_code, admission.detail or "refused")
-        return
-    router = connection.router
-    settings = router.settings
-    if not _may_leave_will(connection, packet, admission.identity):
-        router.counters.denied += 1
+        connection.fail(admission.reason_code, admission.detail or "refused", tell=False)
+    elif connection.session is not None:
+        _go_on_authenticated(connection, connection.session, admission)
+    elif not _may_leave_will(connection, packet, admission.identity):
+        connection.router.counters.denied += 1
         connection.fail(const.NOT_AUTHORIZED, "its will is for a topic that it may not publish to")
+    else:
+        connection.pause()
+        try:
+            _open(connection, packet, admission)
+        except MqttError as error:
+            connection.fail(error.reason_code, error.detail)
+
+
+def _go_on_authenticated(connection: Connection, session: Session, admission: Admission) -> None:
+    """A client that is connected has authenticated itself anew."""
+    assert connection.authentication is not None
+    if admission.identity != session.identity:
+        connection.fail(const.NOT_AUTHORIZED, "authenticated anew as somebody else")
         return
-    expiry_interval = _session_expiry(packet, settings.max_session_expiry_seconds)
-    opened = router.open_session(
+    connection.send(encode_auth(const.SUCCESS, connection.authentication.properties(admission.data)))
+
+
+def _open(connection: Connection, packet: Connect, admission: Admission) -> None:
+    """The client is admitted: give it its session, and CONNACK when that is on disk where it must be."""
+    router = connection.router
+    expiry_interval = _session_expiry(packet, router.settings.max_session_expiry_seconds)
+    session, present = router.open_session(
         connection, connection.client_id, admission.identity, packet.clean_start, expiry_interval
     )
-    if opened is None:
-        connection.fail(
-            const.CLIENT_IDENTIFIER_NOT_VALID, "this client identifier belongs to another identity"
-        )
-        return
-    session, present = opened
+    accept = partial(_accept, connection, packet, session, present, admission.data)
     session.will = None if packet.will is None else will_message(packet.will)
     session.will_delay = 0 if packet.will is None else packet.will.delay_interval
     _take_terms(connection, packet)
     if session.durable:
         router.pending.save_session(session.record())
-    if session.durable or router.pending.batch.removed_sessions:
+    if session.durable or router.pending.removals:
         router.connects_waiting += 1
-        router.pending.after_commit(partial(_accept_kept, connection, packet, session, present))
+        router.pending.after_commit(partial(_accept_kept, connection, accept))
     else:
-        _accept(connection, packet, session, present)
+        accept()
 
 
 def _may_leave_will(connection: Connection, packet: Connect, identity: str) -> bool:
@@ -118,15 +160,19 @@ def _take_terms(connection: Connection, packet: Connect) -> None:
     connection.send_window = min(
         settings.send_window, packet.properties.get(const.RECEIVE_MAXIMUM, const.MAX_PACKET_ID)
     )
-    connection.max_packet_bytes = packet.properties.get(const.MAXIMUM_PACKET_SIZE, 0)
+    alias_maximum = packet.properties.get(const.TOPIC_ALIAS_MAXIMUM, 0)
+    if alias_maximum and settings.topic_alias_maximum:
+        connection.aliases = TopicAliases(min(alias_maximum, settings.topic_alias_maximum))
 
 
-def _accept_kept(connection: Connection, packet: Connect, session: Session, present: bool) -> None:
+def _accept_kept(connection: Connection, accept: Callable[[], None]) -> None:
     connection.router.connects_waiting -= 1
-    _accept(connection, packet, session, present)
+    accept()
 
 
-def _accept(connection: Connection, packet: Connect, session: Session, present: bool) -> None:
+def _accept(
+    connection: Connection, packet: Connect, session: Session, present: bool, authentication_data: bytes
+) -> None:
     """Everything is in place, and on disk where it must be: answer, and let the session's deliveries go."""
     if session.claimed_by is not connection:
         return
@@ -136,7 +182,11 @@ def _accept(connection: Connection, packet: Connect, session: Session, present: 
         return
     connection.session = session
     connection.will = session.will
-    properties = _connack_properties(connection, packet, session) if packet.version >= const.MQTT_5 else {}
+    properties: Properties = {}
+    if packet.version >= const.MQTT_5:
+        properties = _connack_properties(connection, packet, session)
+    if connection.authentication is not None:
+        properties |= connection.authentication.properties(authentication_data)  # [MQTT-4.12.0-2]
     connection.send(encode_connack(connection.version, present, const.SUCCESS, properties))
     session.attach(connection)
     session.pump()
@@ -151,10 +201,31 @@ def _connack_properties(connection: Connection, packet: Connect, session: Sessio
         const.MAXIMUM_PACKET_SIZE: settings.max_packet_bytes,
         const.TOPIC_ALIAS_MAXIMUM: settings.topic_alias_maximum,
     }
+    properties |= _availability(settings)
+    if settings.response_information and packet.properties.get(const.REQUEST_RESPONSE_INFORMATION):
+        properties[const.RESPONSE_INFORMATION] = settings.response_information.replace(
+            "{client_id}", connection.client_id
+        )
     if not packet.client_id:
         properties[const.ASSIGNED_CLIENT_IDENTIFIER] = connection.client_id
     if connection.keep_alive != packet.keep_alive:
         properties[const.SERVER_KEEP_ALIVE] = connection.keep_alive
     if session.expiry_interval != packet.properties.get(const.SESSION_EXPIRY_INTERVAL, 0):
         properties[const.SESSION_EXPIRY_INTERVAL] = session.expiry_interval
+    return properties
+
+
+def _availability(settings: Settings) -> Properties:
+    """What we do not offer, although MQTT 5 knows it."""
+    properties: Properties = {}
+    if settings.maximum_qos < 2:
+        properties[const.MAXIMUM_QOS] = settings.maximum_qos
+    for property_id, is_available in (
+        (const.RETAIN_AVAILABLE, settings.retain_available),
+        (const.WILDCARD_SUBSCRIPTION_AVAILABLE, settings.wildcard_subscriptions_available),
+        (const.SUBSCRIPTION_IDENTIFIER_AVAILABLE, settings.subscription_ids_available),
+        (const.SHARED_SUBSCRIPTION_AVAILABLE, settings.shared_subscriptions_available),
+    ):
+        if not is_available:
+            properties[property_id] = 0
     return properties

@@ -14,7 +14,7 @@ from typing import Protocol
 from edge_broker.wire import const
 from edge_broker.wire.encoder import encode_publish
 from edge_broker.wire.packets import Publish
-from edge_broker.wire.properties import encode_properties
+from edge_broker.wire.properties import Properties, encode_properties
 
 
 class Publisher(Protocol):
@@ -87,7 +87,7 @@ class Message(Publish):
             self.expires_at is None or version < const.MQTT_5
         ):
             return self.frame
-        return self._encode(version, now)[0]
+        return self.encode(version, now)[0]
 
     def parts_for(self, version: int, now: float) -> tuple[bytes, bytes]:
         """The packet at QoS > 0 for a connection of `version`: what stands before its packet identifier, and after."""
@@ -96,28 +96,36 @@ class Message(Publish):
         if parts is not None:
             return parts
         if form_5 and self.expires_at is not None:  # never the same twice
-            return _split(*self._encode(version, now))
+            return _split(*self.encode(version, now))
         if form_5 == (self.version >= const.MQTT_5):
             at = self.packet_id_at
             parts = (self.frame[:at], self.frame[at + 2 :])
         else:
-            parts = _split(*self._encode(version, now))
+            parts = _split(*self.encode(version, now))
         if form_5:
             self.parts_5 = parts
         else:
             self.parts_3 = parts
         return parts
 
-    def _encode(self, version: int, now: float) -> tuple[bytes, int]:
-        """The packet in another version's form or with its expiry: (whole packet, offset of the packet identifier)."""
+    def encode(self, version: int, now: float, alias: int = 0, is_known: bool = False) -> tuple[bytes, int]:
+        """The packet built anew: (whole packet, offset of the packet identifier).
+
+        With `alias` it carries that as its topic alias, and where the client knows the alias already, no topic.
+        """
         payload = self.payload
+        topic = "" if is_known else self.topic
         block = b""
         if version >= const.MQTT_5:
             block = self.property_block
+            of_this_hop: Properties = {}
+            if alias:
+                of_this_hop[const.TOPIC_ALIAS] = alias
             if self.expires_at is not None:
-                remaining = {const.MESSAGE_EXPIRY_INTERVAL: max(0, math.ceil(self.expires_at - now))}
-                block = encode_properties(remaining | self.properties)
-        whole = encode_publish(version, self.topic, payload, self.qos, self.retain, property_block=block)
+                of_this_hop[const.MESSAGE_EXPIRY_INTERVAL] = max(0, math.ceil(self.expires_at - now))
+            if of_this_hop:
+                block = encode_properties(of_this_hop | self.properties)
+        whole = encode_publish(version, topic, payload, self.qos, self.retain, property_block=block)
         return whole, len(whole) - len(payload) - len(block) - 2
 
 

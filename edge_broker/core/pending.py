@@ -8,13 +8,16 @@ fails the same sealed batch is tried again, so nothing is settled out of order.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 from edge_broker.core.message import Message
 from edge_broker.core.ops import Batch, SessionRecord, SubscriptionRecord
 
 if TYPE_CHECKING:
     from edge_broker.core.queue import Queue
+
+_Item = TypeVar("_Item")
 
 
 class Pending:
@@ -33,6 +36,7 @@ class Pending:
         "epoch",
         "inbound",
         "reads",
+        "removals",
         "retained",
         "safes",
         "sequence",
@@ -51,6 +55,7 @@ class Pending:
         self.elided = 0
         self.reads: list[Queue] = []
         self.uncommitted_bytes = 0  # of messages that are not on disk yet, sealed batches included
+        self.removals = 0  # sessions whose end is not on disk yet, sealed batches included
         self._clear()
 
     def _clear(self) -> None:
@@ -154,6 +159,7 @@ class Pending:
 
     def remove_session(self, session_id: int) -> None:
         """A durable session ended, with its subscriptions, identifiers and queue."""
+        self.removals += 1
         self.batch.removed_sessions.append(session_id)
         self.session_records.pop(session_id, None)
         for key in [key for key in self.subscriptions if key[0] == session_id]:
@@ -218,21 +224,36 @@ class Sealed:
         self._bytes = size_bytes
 
     def settle(self) -> None:
-        """The batch is on disk: release everything that waited for it, in the order in which it came."""
-        window_bytes = self._pending.window_bytes
-        self._pending.uncommitted_bytes -= self._bytes
-        for message in self._safes:
-            settle(message)
+        """The batch is on disk: release everything that waited for it, in the order in which it came.
+
+        A fault of ours with one of those who waited holds up none of the others: all faults are raised at the end,
+        together, as an `ExceptionGroup`.
+        """
+        pending = self._pending
+        pending.uncommitted_bytes -= self._bytes
+        pending.removals -= len(self.batch.removed_sessions)
+        faults: list[Exception] = []
+        _for_each(self._safes, settle, faults)
         for write in self.batch.queues:
-            for _, message in write.messages:
-                origin = message.source or message
-                origin.unsafe -= 1
-                if not origin.unsafe and origin.publisher is not None:
-                    origin.publisher.on_safe(origin)
+            _for_each([message for _, message in write.messages], settle, faults)
         for queue, end in zip(self._queues, self._ends, strict=True):
-            queue.on_committed(end, window_bytes)
-        for callback in self._callbacks:
-            callback()
+            _for_each((end,), partial(queue.on_committed, window_bytes=pending.window_bytes), faults)
+        _for_each(self._callbacks, _call, faults)
+        if faults:
+            raise ExceptionGroup("while releasing what waited for a commit", faults)
+
+
+def _for_each(items: Iterable[_Item], act: Callable[[_Item], None], faults: list[Exception]) -> None:
+    """Call `act` with each of `items`; what it raises for one is collected, and the next has its turn."""
+    for item in items:
+        try:
+            act(item)
+        except Exception as fault:  # noqa: BLE001  raised again by whoever collects
+            faults.append(fault)
+
+
+def _call(callback: Callable[[], None]) -> None:
+    callback()
 
 
 def settle(message: Message) -> None:

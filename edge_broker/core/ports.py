@@ -28,11 +28,29 @@ class Credentials:
 
 @dataclass(slots=True)
 class Admission:
-    """The answer: `reason_code` 0 admits as `identity`; any other refuses, with `detail` for the log."""
+    """The answer: `reason_code` 0 admits as `identity`; any other refuses, with `detail` for the log.
+
+    `data`: what enhanced authentication says last, for the client.
+    """
 
     reason_code: int
     identity: str = ""
     detail: str = ""
+    data: bytes = b""
+
+
+@dataclass(slots=True)
+class Challenge:
+    """Enhanced authentication goes on: `data` is for the client, which answers it."""
+
+    data: bytes
+
+
+class AuthenticationExchange(Protocol):
+    """One run of an authentication method with one client [MQTT 5 section 4.12]."""
+
+    def step(self, data: bytes) -> Challenge | Admission:
+        """Take what the client says; to be called again after a `Challenge` only."""
 
 
 class Outlet(Protocol):
@@ -53,6 +71,9 @@ class Authenticator(Protocol):
 
     def authenticate(self, credentials: Credentials, answer: Callable[[Admission], None]) -> None:
         """Call `answer` exactly once, now or later, on the event loop's thread."""
+
+    def begin(self, credentials: Credentials, method: str) -> AuthenticationExchange | None:
+        """An exchange by the authentication method `method`; None where that is not offered."""
 
 
 class Authorizer(Protocol):

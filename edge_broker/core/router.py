@@ -6,26 +6,27 @@ must keep; whoever publishes looks at the message's `unsafe` afterwards to know 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 from edge_broker.core.counters import Counters
-from edge_broker.core.message import Message
+from edge_broker.core.message import Message, build_message
 from edge_broker.core.ops import Snapshot
 from edge_broker.core.pending import Pending
 from edge_broker.core.ports import Authenticator, Authorizer
 from edge_broker.core.queue import Queue
-from edge_broker.core.routing import Route, RoutingTable
+from edge_broker.core.routing import Route, RoutingTable, ShareGroup
 from edge_broker.core.session import Recipient, Session, Subscription
 from edge_broker.core.settings import Settings
 from edge_broker.core.trie import TopicTree
-from edge_broker.errors import MqttError
+from edge_broker.errors import MessageRefused, MqttError
 from edge_broker.wire import const
 from edge_broker.wire.topics import TopicCache
 
 if TYPE_CHECKING:
     from edge_broker.core.connection import Connection
+    from edge_broker.core.output import Output
 
 _MAX_CONNECTS_WAITING: Final = 10_000
 
@@ -41,7 +42,7 @@ class Router:
     """Sessions, subscriptions, retained messages, and the way between them.
 
     `now` is the clock as of the last thing that happened; `dirty` lists the connections with output to flush;
-    `stalled` those that read no more until the store has caught up.
+    `stalled` those that read no more until the store has caught up. `guarded`: publishes need a look beyond their form.
     """
 
     def __init__(
@@ -68,10 +69,13 @@ class Router:
         self.table = RoutingTable()
         self.retained: TopicTree[Message] = TopicTree()
         self.sessions: dict[str, Session] = {}
-        self.dirty: list[Connection] = []
-        self.stalled: list[Stalled] = []
+        self.dirty: list[Output] = []
+        self.stalled: dict[Stalled, None] = {}
         self.connects_waiting = 0  # for the store, also those whose clients have given up
         self.now = 0.0
+        self.guarded = authorizer is not None or settings.guards_publishes
+        self.retained_bytes = 0
+        self._sessions_of: dict[str, int] = {}  # how many, by identity
         self._routes = self.table.routes
         self._next_queue_id = next_queue_id
         self._delayed_wills: dict[str, tuple[float, Session]] = {}
@@ -81,7 +85,7 @@ class Router:
     def publish(self, message: Message, publisher: Recipient | None) -> int:
         """Deliver `message` to all who subscribed; returns to how many. Look at `message.unsafe` before acknowledging.
 
-        `MqttError` for a topic that a client may not publish to.
+        `MqttError` for a topic that no client may use, `MessageRefused` for a message that is not taken.
         """
         route = self._routes.get(message.topic)
         if route is None:
@@ -98,9 +102,15 @@ class Router:
         return len(plain)
 
     def _find_route(self, topic: str, publisher: Recipient | None) -> Route:
-        """The route of a topic that is not remembered; `MqttError` where a client goes deeper than it may."""
-        if topic.count("/") >= self.settings.max_topic_levels and isinstance(publisher, Session):
-            raise MqttError(const.TOPIC_NAME_INVALID, "a topic of more levels than we allow")
+        """The route of a topic that is not remembered; `MqttError` where a client goes deeper or longer than it may."""
+        if isinstance(publisher, Session):
+            settings = self.settings
+            if topic.count("/") >= settings.max_topic_levels:
+                raise MqttError(const.TOPIC_NAME_INVALID, "a topic of more levels than we allow")
+            if len(topic) * 3 > settings.max_topic_bytes and len(topic.encode()) > settings.max_topic_bytes:
+                raise MqttError(const.TOPIC_NAME_INVALID, "a longer topic than we allow")
+            if topic.startswith("$SYS/"):
+                raise MessageRefused(const.NOT_AUTHORIZED, "$SYS is the broker's own")
         return self.table.find(topic)
 
     def _form(self, message: Message, subscription: Subscription) -> Message:
@@ -122,41 +132,103 @@ class Router:
             message.expires_at = self.now + message.expiry_interval
         if message.retain:
             self._retain(message)
-        chosen = [s for s in route.subscriptions if not (s.no_local and s.recipient is publisher)]
-        chosen += [group.choose() for group in route.groups]
+        subscriptions = [s for s in route.subscriptions if not (s.no_local and s.recipient is publisher)]
         if message.qos < 2:
-            self._deliver_to(message, chosen)
-            return len(chosen)
-        at_once = [s for s in chosen if s.recipient.durable and s.qos]
-        later = [s for s in chosen if not (s.recipient.durable and s.qos)]
-        self._deliver_to(message, at_once)
-        if later and message.unsafe:
-            self.pending.after_commit(partial(self._deliver_to, message, later))
+            self._deliver_to(message, subscriptions, route.groups)
         else:
-            self._deliver_to(message, later)
-        return len(chosen)
+            self._deliver_in_two_steps(message, subscriptions, route.groups)
+        return len(subscriptions) + len(route.groups)
 
-    def _deliver_to(self, message: Message, subscriptions: list[Subscription]) -> None:
+    def _deliver_in_two_steps(
+        self, message: Message, subscriptions: list[Subscription], groups: list[ShareGroup]
+    ) -> None:
+        """QoS 2: durable queues take it at once, so that it is theirs in the commit that its PUBREC waits for."""
+        at_once = [s for s in subscriptions if s.recipient.durable and s.qos]
+        later = [s for s in subscriptions if not (s.recipient.durable and s.qos)]
+        groups_later = []
+        for group in groups:
+            subscription = group.choose()
+            if subscription.recipient.durable and subscription.qos:
+                at_once.append(subscription)
+            else:
+                groups_later.append(group)  # its member of now may be gone by then
+        self._deliver_to(message, at_once)
+        if (later or groups_later) and message.unsafe:
+            self.pending.after_commit(partial(self._deliver_to, message, later, groups_later))
+        else:
+            self._deliver_to(message, later, groups_later)
+
+    def _deliver_to(
+        self, message: Message, subscriptions: list[Subscription], groups: Iterable[ShareGroup] = ()
+    ) -> None:
         for subscription in subscriptions:
             subscription.recipient.deliver(self._form(message, subscription))
+        for group in groups:
+            self._deliver_to_one_of(group, message)
         if message.retain:
             message.forget_variants()  # it stays
+
+    def _deliver_to_one_of(self, group: ShareGroup, message: Message) -> None:
+        """Give `message` to one member of a shared subscription [MQTT-4.8.2-4]."""
+        if not group.members:  # the last one left while the message waited for its commit
+            self.counters.drop("session_ended")
+            return
+        subscription = group.choose()
+        recipient = subscription.recipient
+        form = self._form(message, subscription)
+        if form.qos == 1 and isinstance(recipient, Session):
+            recipient.deliver_shared(form, group)
+        else:
+            recipient.deliver(form)
 
     # ---- retained messages
 
     def _retain(self, message: Message) -> None:
-        if message.payload_at < len(message.frame):
+        """`message` becomes its topic's retained message; `MessageRefused` where there are too many and it can be told."""
+        before = self.retained.get(message.topic)
+        size = len(message.frame)
+        if message.payload_at == size:
+            if before is None:
+                return
+            self.forget_retained(before)
+        else:
+            settings = self.settings
+            freed = 0 if before is None else len(before.frame)
+            if (
+                before is None and len(self.retained) >= settings.max_retained_messages
+            ) or self.retained_bytes - freed + size > settings.max_retained_bytes:
+                if message.qos and message.version >= const.MQTT_5:
+                    raise MessageRefused(const.QUOTA_EXCEEDED, "too much is retained")
+                self.counters.drop(
+                    "retained_full"
+                )  # as a retained message: who is there gets it all the same
+                return
             self.retained.set(message.topic, message)
-        elif self.retained.remove(message.topic) is None:
-            return
+            self.retained_bytes += size - freed
         self.pending.retain(message)
+
+    def forget_retained(self, message: Message) -> None:
+        """Take a retained message out of the memory."""
+        self.retained.remove(message.topic)
+        self.retained_bytes -= len(message.frame)
+
+    def publish_system(self, topic: str, payload: bytes) -> None:
+        """Publish what the broker says of itself: retained in memory only, delivered at QoS 0, never stored."""
+        before = self.retained.get(topic)
+        message = build_message(topic, payload, retain=True)
+        message.received_at = self.now
+        self.retained_bytes += len(message.frame) - (0 if before is None else len(before.frame))
+        self.retained.set(topic, message)
+        route = self.table.find(topic)
+        self._routes.pop(topic, None)  # so that a client's PUBLISH to it is always looked at
+        self._deliver_to(message, route.subscriptions, route.groups)
 
     def deliver_retained(self, message: Message, subscription: Subscription) -> None:
         """Give a new subscription one of the retained messages that it matches [3.3.1.3], if it still is one."""
         if self.retained.get(message.topic) is not message:
             return
         if message.expires_at is not None and message.expires_at <= self.now:
-            self.retained.remove(message.topic)
+            self.forget_retained(message)
             self.pending.forget_retained(message.topic)
             return
         qos = min(message.qos, subscription.qos)
@@ -187,11 +259,16 @@ class Router:
 
     def open_session(
         self, connection: Connection, client_id: str, identity: str, clean_start: bool, expiry_interval: int
-    ) -> tuple[Session, bool] | None:
-        """The session that a CONNECT asks for, and whether it was there before; None if it is somebody else's."""
+    ) -> tuple[Session, bool]:
+        """The session that a CONNECT asks for, and whether it was there before.
+
+        `MqttError` if it is another identity's, or one more than there may be.
+        """
         session = self.sessions.get(client_id)
         if session is not None and session.identity != identity:
-            return None
+            raise MqttError(
+                const.CLIENT_IDENTIFIER_NOT_VALID, "this client identifier belongs to another identity"
+            )
         if session is not None and session.claimed_by is not None:
             session.claimed_by.take_over()
             session.claimed_by = None  # also of one that still waits for its CONNACK, and must not get it
@@ -209,10 +286,21 @@ class Router:
         return session, present
 
     def _new_session(self, client_id: str, identity: str, expiry_interval: int) -> Session:
+        settings = self.settings
+        of_identity = self._sessions_of.get(identity, 0)
+        if settings.max_sessions and len(self.sessions) >= settings.max_sessions:
+            raise MqttError(const.QUOTA_EXCEEDED, "as many sessions as there may be")
+        if settings.max_sessions_per_identity and of_identity >= settings.max_sessions_per_identity:
+            raise MqttError(const.QUOTA_EXCEEDED, "as many sessions as one identity may have")
         durable = expiry_interval > 0
         queue = Queue(self.new_queue_id() if durable else 0, self.pending if durable else None)
-        session = self.sessions[client_id] = Session(self, client_id, identity, expiry_interval, queue)
+        session = Session(self, client_id, identity, expiry_interval, queue)
+        self._enter(session)
         return session
+
+    def _enter(self, session: Session) -> None:
+        self.sessions[session.client_id] = session
+        self._sessions_of[session.identity] = self._sessions_of.get(session.identity, 0) + 1
 
     def new_queue_id(self) -> int:
         """An identifier that no queue in the store has had."""
@@ -237,25 +325,50 @@ class Router:
 
     def publish_will(self, will: Message) -> None:
         """Publish a will message; it comes from nobody's connection, so nobody is answered."""
-        self.publish(will, None)
+        try:
+            self.publish(will, None)
+        except MessageRefused:
+            self.counters.drop("will_refused")
 
     def end_session(self, session: Session) -> None:
         """The session is over: its subscriptions go, and what it was still owed is nobody's."""
         if self.sessions.get(session.client_id) is session:
             del self.sessions[session.client_id]
+            self._sessions_of[session.identity] -= 1
+            if not self._sessions_of[session.identity]:
+                del self._sessions_of[session.identity]
         for subscription in session.subscriptions.values():
             self.table.remove(subscription)
         session.subscriptions.clear()
         self.counters.drop("expired", session.queue.expired)  # what its queue counted outlives it
         self.counters.drop("lost", session.queue.lost)
+        handed_on = self._hand_on(session)
         if session.durable:
-            self.counters.drop("session_ended", session.queue.depth)
+            self.counters.drop("session_ended", session.queue.depth - handed_on)
         session.queue.discard()
         delayed = self._delayed_wills.pop(session.client_id, None)
         if delayed is not None and session.will is not None:
             self.publish_will(session.will)  # the will does not outlive its session [MQTT-3.1.3-9]
         if session.durable:
             self.pending.remove_session(session.session_id)
+
+    def _hand_on(self, session: Session) -> int:
+        """Give the other members what came to an ended session by a shared subscription at QoS 1 [MQTT-4.8.2-5].
+
+        That is what is in memory: sent and not acknowledged, or not sent yet. Returns how many found another member.
+        """
+        handed_on = 0
+        for message, group in session.take_shared():
+            if group.members:
+                self._deliver_to_one_of(group, message)
+                handed_on += 1
+            elif not session.durable:  # those of a durable session are counted with the rest of its queue
+                self.counters.drop("session_ended")
+        return handed_on
+
+    def delayed_wills(self) -> int:
+        """Wills that wait for their delay."""
+        return len(self._delayed_wills)
 
     def sweep(self, now: float) -> None:
         """About once a second: publish wills whose delay is over, end sessions that have expired."""
@@ -294,7 +407,8 @@ class Router:
             left_at = self.now if record.disconnected_at is None else record.disconnected_at
             session.disconnected_at = min(left_at, self.now)  # a board without a clock may boot in the past
             session.will, session.will_delay = record.will, record.will_delay
-            self.sessions[record.client_id] = by_id[record.session_id] = session
+            by_id[record.session_id] = session
+            self._enter(session)
             if session.will is not None:
                 self._delayed_wills[session.client_id] = (
                     session.disconnected_at + session.will_delay,
@@ -314,6 +428,7 @@ class Router:
                 session.inbound = (session.inbound or set()) | {packet_id}
         for message in snapshot.retained:
             self.retained.set(message.topic, message)
+            self.retained_bytes += len(message.frame)
 
     def outbox_queue(self, snapshot: Snapshot, name: str) -> Queue:
         """The durable queue of the bridge `name`: the one in the store, or a new one."""
@@ -334,6 +449,6 @@ class Router:
     def on_settled(self) -> None:
         """A batch is on disk: whoever was stalled by too much uncommitted goes on."""
         if self.stalled and self.pending.uncommitted_bytes < self.max_uncommitted_bytes // 2:
-            stalled, self.stalled = self.stalled, []
+            stalled, self.stalled = self.stalled, {}
             for connection in stalled:
                 connection.go_on()

@@ -17,6 +17,7 @@ from edge_broker.wire.topics import split_share
 if TYPE_CHECKING:
     from edge_broker.core.connection import Connection
     from edge_broker.core.router import Router
+    from edge_broker.core.routing import ShareGroup
 
 
 class Recipient(Protocol):
@@ -92,6 +93,7 @@ class Session:
         "queue",
         "router",
         "session_id",
+        "shared",
         "subscriptions",
         "will",
         "will_delay",
@@ -110,6 +112,9 @@ class Session:
         self.subscriptions: dict[str, Subscription] = {}
         self.connection: Connection | None = None
         self.claimed_by: Connection | None = None
+        self.shared: dict[int, ShareGroup] | None = (
+            None  # by number: what came by a shared subscription at QoS 1
+        )
         self.inbound: set[int] | None = None  # packet ids of QoS 2 PUBLISH whose PUBREL has not come
         self.disconnected_at: float | None = None
         self.will: Message | None = None
@@ -176,6 +181,27 @@ class Session:
         number = queue.append(message)
         if number == queue.cursor:
             self.pump()
+
+    def deliver_shared(self, message: Message, group: ShareGroup) -> None:
+        """`deliver` for a member of `group` at QoS 1, which the message goes back to if this session ends before it."""
+        queue = self.queue
+        number = queue.next_number
+        self.deliver(message)
+        if queue.next_number == number:  # dropped
+            return
+        shared = self.shared
+        if shared is None:
+            shared = self.shared = {}
+        elif len(shared) > 2 * queue.depth + 16:
+            for done in [n for n in shared if n not in queue.messages]:
+                del shared[done]
+        shared[number] = group
+
+    def take_shared(self) -> list[tuple[Message, ShareGroup]]:
+        """What came by shared subscriptions at QoS 1, is not acknowledged and in memory, oldest first; forgets it."""
+        shared, self.shared = self.shared or {}, None
+        messages = self.queue.messages
+        return [(messages[number], group) for number, group in shared.items() if number in messages]
 
     def pump(self) -> None:
         """Send what is due and what the client's window and its socket have room for."""

@@ -30,6 +30,31 @@ class Settings:
     max_subscriptions_per_client: int = 1000
     topic_alias_maximum: int = 32
     connect_timeout_seconds: float = 10.0
+    max_client_id_bytes: int = 65_535
+    max_topic_bytes: int = 65_535
+    max_user_properties: int = 64
+    """Per packet."""
+    max_sessions: int = 0
+    max_sessions_per_identity: int = 0
+    max_delayed_wills: int = 10_000
+    max_retained_messages: int = 100_000
+    max_retained_bytes: int = 64 << 20
+    max_inbound_qos_2: int = 10_000
+    """QoS 2 publishes that an MQTT 3 client may leave unreleased; an MQTT 5 client is told `receive_maximum`."""
+    max_publishes_per_second: int = 0
+    max_publish_bytes_per_second: int = 0
+    """Per client, 0 = no limit; a client that sends more is read no further until the next second."""
+    maximum_qos: int = 2
+    retain_available: bool = True
+    wildcard_subscriptions_available: bool = True
+    shared_subscriptions_available: bool = True
+    subscription_ids_available: bool = True
+    check_payload_format: bool = False
+    """Refuse a message whose payload format indicator says UTF-8 and whose payload is none."""
+    response_information: str = ""
+    """Given to clients that ask for it; `{client_id}` stands for theirs."""
+    server_reference: str = ""
+    """Where clients are sent when the broker stops."""
     work_budget_bytes: int = 4 << 10
     """Input handled in one go for one connection; the rest waits for its next turn. A batch takes some five turns of the
     event loop from its first message to its acknowledgements, so turns are kept short when many connections flood."""
@@ -37,3 +62,14 @@ class Settings:
     """Likewise, where one message goes to many: about a millisecond's worth."""
     work_budget_retained: int = 500
     """Retained messages given in one go: each is encoded anew."""
+
+    @property
+    def guards_publishes(self) -> bool:
+        """Whether a PUBLISH must be looked at beyond its form and its topic."""
+        return (
+            self.maximum_qos < 2
+            or not self.retain_available
+            or self.check_payload_format
+            or self.max_publishes_per_second > 0
+            or self.max_publish_bytes_per_second > 0
+        )

@@ -16,7 +16,7 @@ from edge_broker.errors import MqttError, ProtocolError
 from edge_broker.wire import const
 from edge_broker.wire.encoder import encode_suback, encode_unsuback
 from edge_broker.wire.packets import Subscribe, SubscriptionRequest, Unsubscribe
-from edge_broker.wire.topics import check_topic_filter
+from edge_broker.wire.topics import SHARE_PREFIX, check_topic_filter
 
 if TYPE_CHECKING:
     from edge_broker.core.connection import Connection
@@ -27,12 +27,16 @@ def handle_subscribe(connection: Connection, session: Session, packet: Subscribe
     reason_codes = []
     wanted: list[Subscription] = []  # those that get retained messages
     ids = tuple(packet.properties.get(const.SUBSCRIPTION_IDENTIFIER, ()))
+    if ids and not connection.router.settings.subscription_ids_available:
+        raise MqttError(
+            const.SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED, "a subscription identifier, which we do not offer"
+        )
     for request in packet.requests:
         reason_code = _refusal(connection, session, request)
         if not reason_code:
-            reason_code = request.qos
+            reason_code = min(request.qos, connection.router.settings.maximum_qos)  # [MQTT-3.2.2-10]
             subscription = Subscription(
-                session, request.topic_filter, request.qos, request.no_local, request.retain_as_published, ids
+                session, request.topic_filter, reason_code, request.no_local, request.retain_as_published, ids
             )
             is_new = connection.router.subscribe(session, subscription)
             handling = request.retain_handling
@@ -58,12 +62,18 @@ def _refusal(connection: Connection, session: Session, request: SubscriptionRequ
         return error.reason_code
     if topic_filter.count("/") >= settings.max_topic_levels:
         return const.TOPIC_FILTER_INVALID
+    if len(topic_filter.encode()) > settings.max_topic_bytes:
+        return const.TOPIC_FILTER_INVALID
+    if topic_filter.startswith(SHARE_PREFIX) and not settings.shared_subscriptions_available:
+        return const.SHARED_SUBSCRIPTIONS_NOT_SUPPORTED
+    if ("+" in topic_filter or "#" in topic_filter) and not settings.wildcard_subscriptions_available:
+        return const.WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED
     if (
         len(session.subscriptions) >= settings.max_subscriptions_per_client
         and topic_filter not in session.subscriptions
     ):
         return const.QUOTA_EXCEEDED
-    if request.no_local and topic_filter.startswith("$share/"):
+    if request.no_local and topic_filter.startswith(SHARE_PREFIX):
         raise ProtocolError("no local on a shared subscription")  # [MQTT-3.8.3-4]
     authorizer = connection.router.authorizer
     if authorizer is not None and not authorizer.may_subscribe(

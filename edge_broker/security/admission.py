@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from edge_broker.core.ports import Admission, Credentials
+from edge_broker.core.ports import Admission, AuthenticationExchange, Credentials
 from edge_broker.wire import const
 
 ANONYMOUS: Final = "anonymous"
@@ -30,3 +30,7 @@ class ListenerAdmission:
         else:
             detail = "neither a client certificate nor anonymous access on this listener"
             answer(Admission(const.NOT_AUTHORIZED, detail=detail))
+
+    def begin(self, credentials: Credentials, method: str) -> AuthenticationExchange | None:
+        """No authentication method is offered yet."""
+        return None

@@ -242,14 +242,11 @@ class Journal:
         return True
 
     def _settle(self, sealed: SealedBatch) -> None:
-        try:
-            self._before_settle()
-            sealed.settle()
-            self._after_settle()
-        except Exception:  # noqa: BLE001  a fault of one recipient, not of the store
-            _log.exception(
-                "what waited for a commit could not be released; the next batches are not held up by it"
-            )
+        for step in (self._before_settle, sealed.settle, self._after_settle):
+            try:
+                step()
+            except Exception:  # noqa: BLE001  a fault with one of those who waited, not of the store
+                _log.exception("not all that waited for a commit could be released; the others were")
 
     def _note_failure(self, error: StoreError) -> None:
         if self.healthy:

@@ -25,7 +25,14 @@ from edge_broker.wire.packets import (
     Unsubscribe,
     Will,
 )
-from edge_broker.wire.properties import WILL, Properties, decode_binary, decode_properties, decode_string
+from edge_broker.wire.properties import (
+    ANY_NUMBER,
+    WILL,
+    Properties,
+    decode_binary,
+    decode_properties,
+    decode_string,
+)
 from edge_broker.wire.topics import check_topic_filter, check_topic_name
 
 _FIXED_FLAGS: Final = {const.PUBREL: 2, const.SUBSCRIBE: 2, const.UNSUBSCRIBE: 2}
@@ -37,20 +44,23 @@ _REFUSED_BY_AN_OLDER_SERVER: Final = bytes((0, const.V3_UNACCEPTABLE_PROTOCOL_VE
 """The body of the CONNACK, in 3.1.1's form, by which a server without MQTT 5 answers a CONNECT of 5 [3.1.2.2]."""
 
 
-def decode_body(first: int, body: bytes, version: int) -> Packet:
-    """The packet whose first byte is `first` and that has `body` behind its remaining length; any but PUBLISH."""
+def decode_body(first: int, body: bytes, version: int, limit: int = ANY_NUMBER) -> Packet:
+    """The packet whose first byte is `first` and that has `body` behind its remaining length; any but PUBLISH.
+
+    `limit`: how many user properties it may have.
+    """
     packet_type = first >> 4
     if first & 0x0F != _FIXED_FLAGS.get(packet_type, 0):
         raise MalformedPacket(f"reserved flags in {const.PACKET_NAMES[packet_type]}")  # [MQTT-2.1.3-1]
     if packet_type == const.CONNECT:
-        return decode_connect(body)
+        return decode_connect(body, limit)
     decode = _DECODERS.get(packet_type)
     if decode is None or (packet_type == const.AUTH and version < const.MQTT_5):
         raise MalformedPacket(f"packet type {packet_type} does not exist")
-    return decode(packet_type, body, version)
+    return decode(packet_type, body, version, limit)
 
 
-def decode_connect(body: bytes) -> Connect:
+def decode_connect(body: bytes, limit: int = ANY_NUMBER) -> Connect:
     """CONNECT [3.1]: in it the protocol name and level come first, and tell how to read the rest."""
     end = len(body)
     name, at = decode_string(body, 0, end)
@@ -70,11 +80,11 @@ def decode_connect(body: bytes) -> Connect:
         raise MalformedPacket("a password without a user name")  # [MQTT-3.1.2-22] of 3.1.1
     properties = NO_PROPERTIES
     if version >= const.MQTT_5:
-        properties, at = decode_properties(body, at, end, const.CONNECT)
+        properties, at = decode_properties(body, at, end, const.CONNECT, limit)
         if const.AUTHENTICATION_DATA in properties and const.AUTHENTICATION_METHOD not in properties:
             raise ProtocolError("authentication data without a method")
     client_id, at = decode_string(body, at, end)
-    will, at = _decode_will(body, at, flags, version)
+    will, at = _decode_will(body, at, flags, version, limit)
     username: str | None = None
     password: bytes | None = None
     if flags & 0x80:
@@ -86,7 +96,7 @@ def decode_connect(body: bytes) -> Connect:
     return Connect(version, client_id, flags & 2 != 0, keep_alive, username, password, will, properties)
 
 
-def _decode_will(body: bytes, at: int, flags: int, version: int) -> tuple[Will | None, int]:
+def _decode_will(body: bytes, at: int, flags: int, version: int, limit: int) -> tuple[Will | None, int]:
     qos = flags >> 3 & 3
     if not flags & 4:
         if flags & 0x38:
@@ -97,7 +107,7 @@ def _decode_will(body: bytes, at: int, flags: int, version: int) -> tuple[Will |
     end = len(body)
     properties = NO_PROPERTIES
     if version >= const.MQTT_5:
-        properties, at = decode_properties(body, at, end, WILL)
+        properties, at = decode_properties(body, at, end, WILL, limit)
         if const.RESPONSE_TOPIC in properties:
             check_topic_name(properties[const.RESPONSE_TOPIC])
     topic, at = decode_string(body, at, end)
@@ -107,22 +117,22 @@ def _decode_will(body: bytes, at: int, flags: int, version: int) -> tuple[Will |
     return Will(topic, payload, qos, flags & 0x20 != 0, delay_interval, properties), at
 
 
-def _decode_connack(_packet_type: int, body: bytes, version: int) -> Connack:
+def _decode_connack(_packet_type: int, body: bytes, version: int, limit: int) -> Connack:
     if version >= const.MQTT_5 and body == _REFUSED_BY_AN_OLDER_SERVER:
         return Connack(False, const.UNSUPPORTED_PROTOCOL_VERSION)
     if len(body) < 2 or body[0] > 1:
         raise MalformedPacket("CONNACK is cut off or has reserved flags")
-    properties, at = _decode_rest(body, 2, version, const.CONNACK)
+    properties, at = _decode_rest(body, 2, version, const.CONNACK, limit)
     if at != len(body):
         raise MalformedPacket("CONNACK is longer than its parts")
     return Connack(body[0] == 1, body[1], properties)
 
 
-def _decode_rest(body: bytes, at: int, version: int, packet_type: int) -> tuple[Properties, int]:
+def _decode_rest(body: bytes, at: int, version: int, packet_type: int, limit: int) -> tuple[Properties, int]:
     """The property block that MQTT 5 has at `at`."""
     if version < const.MQTT_5:
         return NO_PROPERTIES, at
-    return decode_properties(body, at, len(body), packet_type)
+    return decode_properties(body, at, len(body), packet_type, limit)
 
 
 def _decode_packet_id(body: bytes) -> int:
@@ -134,7 +144,7 @@ def _decode_packet_id(body: bytes) -> int:
     return packet_id
 
 
-def _decode_ack(packet_type: int, body: bytes, version: int) -> Ack:
+def _decode_ack(packet_type: int, body: bytes, version: int, limit: int) -> Ack:
     packet_id = _decode_packet_id(body)
     if len(body) == 2:
         return Ack(packet_type, packet_id)
@@ -142,15 +152,15 @@ def _decode_ack(packet_type: int, body: bytes, version: int) -> Ack:
         raise MalformedPacket(f"{const.PACKET_NAMES[packet_type]} is longer than its parts")
     properties = NO_PROPERTIES
     if len(body) > 3:
-        properties, at = decode_properties(body, 3, len(body), packet_type)
+        properties, at = decode_properties(body, 3, len(body), packet_type, limit)
         if at != len(body):
             raise MalformedPacket(f"{const.PACKET_NAMES[packet_type]} is longer than its parts")
     return Ack(packet_type, packet_id, body[2], properties)
 
 
-def _decode_subscribe(_packet_type: int, body: bytes, version: int) -> Subscribe:
+def _decode_subscribe(_packet_type: int, body: bytes, version: int, limit: int) -> Subscribe:
     packet_id = _decode_packet_id(body)
-    properties, at = _decode_rest(body, 2, version, const.SUBSCRIBE)
+    properties, at = _decode_rest(body, 2, version, const.SUBSCRIBE, limit)
     requests = []
     while at < len(body):
         topic_filter, at = decode_string(body, at, len(body))
@@ -172,18 +182,18 @@ def _decode_subscribe(_packet_type: int, body: bytes, version: int) -> Subscribe
     return Subscribe(packet_id, requests, properties)
 
 
-def _decode_suback(packet_type: int, body: bytes, version: int) -> Suback:
+def _decode_suback(packet_type: int, body: bytes, version: int, limit: int) -> Suback:
     packet_id = _decode_packet_id(body)
-    properties, at = _decode_rest(body, 2, version, packet_type)
+    properties, at = _decode_rest(body, 2, version, packet_type, limit)
     has_codes = packet_type == const.SUBACK or version >= const.MQTT_5
     if has_codes != (at < len(body)):  # one for each filter asked for [3.9.3, 3.11.3]
         raise MalformedPacket(f"{const.PACKET_NAMES[packet_type]} has {len(body) - at} reason codes")
     return Suback(packet_type, packet_id, list(body[at:]), properties)
 
 
-def _decode_unsubscribe(_packet_type: int, body: bytes, version: int) -> Unsubscribe:
+def _decode_unsubscribe(_packet_type: int, body: bytes, version: int, limit: int) -> Unsubscribe:
     packet_id = _decode_packet_id(body)
-    properties, at = _decode_rest(body, 2, version, const.UNSUBSCRIBE)
+    properties, at = _decode_rest(body, 2, version, const.UNSUBSCRIBE, limit)
     topic_filters = []
     while at < len(body):
         topic_filter, at = decode_string(body, at, len(body))
@@ -194,23 +204,23 @@ def _decode_unsubscribe(_packet_type: int, body: bytes, version: int) -> Unsubsc
     return Unsubscribe(packet_id, topic_filters, properties)
 
 
-def _decode_ping(packet_type: int, body: bytes, _version: int) -> Ping:
+def _decode_ping(packet_type: int, body: bytes, _version: int, _limit: int) -> Ping:
     if body:
         raise MalformedPacket(f"{const.PACKET_NAMES[packet_type]} with a body")
     return Ping(packet_type)
 
 
-def _decode_disconnect(packet_type: int, body: bytes, version: int) -> Disconnect:
-    reason_code, properties = _decode_reason(packet_type, body, version)
+def _decode_disconnect(packet_type: int, body: bytes, version: int, limit: int) -> Disconnect:
+    reason_code, properties = _decode_reason(packet_type, body, version, limit)
     return Disconnect(reason_code, properties)
 
 
-def _decode_auth(packet_type: int, body: bytes, version: int) -> Auth:
-    reason_code, properties = _decode_reason(packet_type, body, version)
+def _decode_auth(packet_type: int, body: bytes, version: int, limit: int) -> Auth:
+    reason_code, properties = _decode_reason(packet_type, body, version, limit)
     return Auth(reason_code, properties)
 
 
-def _decode_reason(packet_type: int, body: bytes, version: int) -> tuple[int, Properties]:
+def _decode_reason(packet_type: int, body: bytes, version: int, limit: int) -> tuple[int, Properties]:
     """The optional reason code and properties of DISCONNECT and AUTH [3.14.2.1, 3.15.2.1]."""
     if not body:
         return const.SUCCESS, NO_PROPERTIES
@@ -218,13 +228,13 @@ def _decode_reason(packet_type: int, body: bytes, version: int) -> tuple[int, Pr
         raise MalformedPacket(f"{const.PACKET_NAMES[packet_type]} with a body")
     if len(body) == 1:
         return body[0], NO_PROPERTIES
-    properties, at = decode_properties(body, 1, len(body), packet_type)
+    properties, at = decode_properties(body, 1, len(body), packet_type, limit)
     if at != len(body):
         raise MalformedPacket(f"{const.PACKET_NAMES[packet_type]} is longer than its parts")
     return body[0], properties
 
 
-_DECODERS: Final[dict[int, Callable[[int, bytes, int], Packet]]] = {
+_DECODERS: Final[dict[int, Callable[[int, bytes, int, int], Packet]]] = {
     const.CONNACK: _decode_connack,
     const.PUBACK: _decode_ack,
     const.PUBREC: _decode_ack,

@@ -16,7 +16,7 @@ from edge_broker.wire import const
 from edge_broker.wire.bodies import decode_body
 from edge_broker.wire.encoder import encode_publish
 from edge_broker.wire.packets import Ack, Connect, Packet, Publish
-from edge_broker.wire.properties import Properties, decode_properties, encode_properties
+from edge_broker.wire.properties import ANY_NUMBER, Properties, decode_properties, encode_properties
 from edge_broker.wire.pubacks import PubackRun, take_pubacks
 from edge_broker.wire.topics import Likeness, TopicCache, check_topic_name
 
@@ -45,6 +45,7 @@ class Decoder:
         "_buffer",
         "_from_server",
         "_likenesses",
+        "_max_user_properties",
         "_names",
         "_needed",
         "_puback",
@@ -67,10 +68,12 @@ class Decoder:
         topic_alias_maximum: int = 0,
         publish_type: type[Publish] = Publish,
         from_server: bool = False,
+        max_user_properties: int = ANY_NUMBER,
     ) -> None:
         self.version = version
         self.max_packet_bytes = max_packet_bytes
         self.topic_alias_maximum = topic_alias_maximum
+        self._max_user_properties = max_user_properties
         self._publish_type = publish_type
         self._from_server = from_server
         self._topics = topics
@@ -212,7 +215,7 @@ class Decoder:
             ack = self._puback
             ack.packet_id = packet_id
             return ack
-        packet = decode_body(first, buffer[body:end], self.version)
+        packet = decode_body(first, buffer[body:end], self.version, self._max_user_properties)
         if packet.__class__ is Connect:
             self.version = packet.version
             self._likenesses = self._choose_likenesses()
@@ -290,7 +293,9 @@ class Decoder:
             topic = self._topics.name(raw_topic)  # and the very block checked last: nothing in it ends here
             payload_at = properties_at + len(block)
         else:
-            properties, payload_at = decode_properties(frame, properties_at, len(frame), const.PUBLISH)
+            properties, payload_at = decode_properties(
+                frame, properties_at, len(frame), const.PUBLISH, self._max_user_properties
+            )
             if const.RESPONSE_TOPIC in properties:
                 check_topic_name(properties[const.RESPONSE_TOPIC])  # [MQTT-3.3.2-14]
             topic = self._resolve_topic(raw_topic, properties.get(const.TOPIC_ALIAS))

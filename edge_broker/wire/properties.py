@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from edge_broker.errors import MalformedPacket, ProtocolError
+from edge_broker.errors import MalformedPacket, MqttError, ProtocolError
 from edge_broker.wire import const
 from edge_broker.wire.topics import decode_utf8
 
 Properties = dict[int, Any]
+
+ANY_NUMBER: Final = 1 << 30
+"""No limit for user properties: the packet's own length bounds them."""
 
 WILL: Final = 0
 """Stands for the will's own block where a packet type is asked for."""
@@ -139,8 +142,13 @@ def encode_string(text: str) -> bytes:
     return encode_binary(text.encode())
 
 
-def decode_properties(data: bytes, at: int, end: int, packet_type: int) -> tuple[Properties, int]:
-    """The property block at `at`, length first, of a packet of `packet_type` (or `WILL`): (properties, offset after)."""
+def decode_properties(
+    data: bytes, at: int, end: int, packet_type: int, max_user_properties: int = ANY_NUMBER
+) -> tuple[Properties, int]:
+    """The property block at `at`, length first, of a packet of `packet_type` (or `WILL`): (properties, offset after).
+
+    `MqttError` with quota exceeded for more than `max_user_properties`, before they take memory.
+    """
     length, at = decode_varint(data, at, end)
     stop = at + length
     if stop > end:
@@ -152,7 +160,10 @@ def decode_properties(data: bytes, at: int, end: int, packet_type: int) -> tuple
         if identifier == const.USER_PROPERTY or (
             identifier == const.SUBSCRIPTION_IDENTIFIER and packet_type == const.PUBLISH
         ):
-            properties.setdefault(identifier, []).append(value)
+            values = properties.setdefault(identifier, [])
+            values.append(value)
+            if len(values) > max_user_properties:
+                raise MqttError(const.QUOTA_EXCEEDED, "more properties than we allow")
         elif identifier in properties:
             raise ProtocolError(f"property 0x{identifier:02x} more than once")
         else:

@@ -13,7 +13,7 @@ from typing import Any
 
 from edge_broker.core.connection import Connection
 from edge_broker.core.pending import Pending, Sealed
-from edge_broker.core.ports import Admission, Authorizer, Credentials
+from edge_broker.core.ports import Admission, Authorizer, Challenge, Credentials
 from edge_broker.core.router import Router
 from edge_broker.core.session import Session
 from edge_broker.core.settings import Settings
@@ -61,6 +61,24 @@ class OpenDoor:
             self.waiting.append(lambda: answer(admission))
         else:
             answer(admission)
+
+    def begin(self, credentials: Credentials, method: str) -> NameFirst | None:
+        return NameFirst() if method == "NAME-FIRST" else None
+
+
+class NameFirst:
+    """The authentication method NAME-FIRST: a name, then "who says so?", then the password, which is the name reversed."""
+
+    def __init__(self) -> None:
+        self._name = b""
+
+    def step(self, data: bytes) -> Challenge | Admission:
+        if not self._name:
+            self._name = data
+            return Challenge(b"who says so?")
+        if data == self._name[::-1]:
+            return Admission(const.SUCCESS, self._name.decode(), data=b"welcome")
+        return Admission(const.NOT_AUTHORIZED, detail="a secret reason")
 
 
 class Pump:
@@ -253,6 +271,7 @@ class TestClient:
         """CONNECT. `expiry`: the session expiry interval of MQTT 5."""
         self.version = self._decoder.version = version
         properties = dict(properties or {})
+        self._decoder.topic_alias_maximum = properties.get(const.TOPIC_ALIAS_MAXIMUM, 0)
         if expiry is not None:
             properties[const.SESSION_EXPIRY_INTERVAL] = expiry
         self.send(

@@ -182,6 +182,8 @@ def test_an_offline_member_gets_something_only_if_nobody_is_there(pump: Pump) ->
     for number in range(1, 5):
         publisher.publish("t", b"%d" % number, qos=1, packet_id=number)
     assert len(there.take_payloads()) == 4
+    for packet_id in range(1, 5):
+        there.ack(const.PUBACK, packet_id)
     there.vanish()
     publisher.publish("t", b"kept", qos=1, packet_id=9)
     pump.commit()

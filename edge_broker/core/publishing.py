@@ -1,0 +1,232 @@
+"""What a client publishes: routed at once, acknowledged when its message is safe, each in its turn.
+
+- Acknowledgements leave in the order in which the messages came [MQTT-4.6.0-2, -3], each only when its message is safe.
+- Where the store is behind, or more waits than we allow, input is paused rather than kept.
+- What may not be published is answered, not routed.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Final
+
+from edge_broker.core.acknowledging import HeldAcknowledgements
+from edge_broker.core.guarding import Allowance, is_as_its_format_says
+from edge_broker.core.message import Message
+from edge_broker.core.output import Output
+from edge_broker.core.ports import Outlet
+from edge_broker.core.session import Session
+from edge_broker.core.settings import Settings
+from edge_broker.errors import MessageRefused, MqttError, ProtocolError
+from edge_broker.wire import const
+from edge_broker.wire.encoder import encode_ack
+from edge_broker.wire.pubacks import PUBACKS
+from edge_broker.wire.topics import TopicCache
+
+if TYPE_CHECKING:
+    from edge_broker.core.router import Router
+
+_pack_ack: Final = struct.Struct(">HH").pack
+_PUBREC_HEAD: Final = 0x5002
+_PUBCOMP_HEAD: Final = 0x7002
+
+
+class Publishing(Output):
+    """The inward half of a connection, for messages.
+
+    `paused`: input is left alone until somebody calls `go_on` (a CONNECT being decided, the store behind).
+    """
+
+    __slots__ = ("_allowance", "_denied", "_held", "_permitted", "last_received_at", "paused")
+
+    def __init__(self, router: Router, outlet: Outlet, address: str) -> None:
+        super().__init__(router, outlet, address)
+        self.paused = False
+        self.last_received_at = 0.0
+        self._held: HeldAcknowledgements | None = None
+        self._denied: dict[Message, int] | None = None  # of those held: the reason codes of the refused
+        self._allowance: Allowance | None = None
+        self._permitted: dict[str, bool] | None = None
+
+    def pause(self) -> None:
+        """Handle no more input until `go_on`."""
+        self.paused = True
+
+    def go_on(self) -> None:
+        """Handle input again."""
+        self.paused = False
+        if self.end is None:
+            self.last_received_at = self.router.now  # meanwhile it could say nothing that we would have heard
+            self._outlet.wake()
+
+    def _handle_publish(self, message: Message) -> int:
+        """Route a PUBLISH and acknowledge it when that may be; returns how much work it was, in deliveries."""
+        session = self.session
+        if session is None:
+            raise ProtocolError("the first packet is not a CONNECT")
+        router = self.router
+        qos = message.qos
+        router.received[qos] += 1
+        try:
+            if router.guarded:
+                self._check(message, session)
+            if qos == 2:
+                return self._handle_publish_2(message, session)
+            recipients = router.publish(message, session)
+        except MessageRefused as refusal:
+            self._refuse(message, refusal.reason_code)
+            return 1
+        if not qos:
+            return recipients + 1
+        if message.unsafe or self._held:
+            self._hold(message)
+        else:
+            output = self.output
+            if not output:
+                router.dirty.append(self)
+            output.append(PUBACKS[message.packet_id])
+        return recipients + 1
+
+    def _handle_publish_2(self, message: Message, session: Session) -> int:
+        """QoS 2, method B's other half: route it at once, remember its packet id until PUBREL [4.3.3]."""
+        packet_id = message.packet_id
+        inbound = session.inbound
+        if inbound is None:
+            inbound = session.inbound = set()
+        if packet_id in inbound:  # sent again: it was routed already [MQTT-4.3.3-10]
+            if self._held is None or packet_id not in self._held:
+                self.send(_pack_ack(_PUBREC_HEAD, packet_id))
+            return 1
+        settings = self.router.settings
+        limit = settings.receive_maximum if self.version >= const.MQTT_5 else settings.max_inbound_qos_2
+        if len(inbound) >= limit:
+            raise MqttError(const.RECEIVE_MAXIMUM_EXCEEDED, "more unreleased QoS 2 publishes than we allow")
+        inbound.add(packet_id)
+        if session.durable:
+            pending = self.router.pending
+            pending.receive_id(session.session_id, packet_id)
+            pending.hold(message)
+        try:
+            recipients = self.router.publish(message, session)
+        except (MqttError, MessageRefused):
+            self._forget_inbound(session, packet_id)
+            raise
+        if message.unsafe or self._held:
+            self._hold(message)
+        else:
+            self.send(_pack_ack(_PUBREC_HEAD, packet_id))
+        return recipients + 1
+
+    def _hold(self, message: Message) -> None:
+        """`message` is acknowledged later, after what came before it."""
+        held = self._held
+        if held is None:
+            held = self._held = HeldAcknowledgements(self._acknowledge)
+        router = self.router
+        is_full = len(held) >= router.settings.receive_maximum
+        if is_full and self.version >= const.MQTT_5:
+            raise MqttError(const.RECEIVE_MAXIMUM_EXCEEDED, "more unacknowledged publishes than we allowed")
+        held.hold(message)
+        if is_full or router.pending.uncommitted_bytes > router.max_uncommitted_bytes:
+            self.pause()  # a 3.1.1 client cannot know our receive maximum
+            router.stalled[self] = None
+
+    def _acknowledge(self, message: Message) -> None:
+        """`message` is safe at last."""
+        router = self.router
+        router.counters.acknowledge_seconds.observe(router.now - message.received_at)
+        if self.end is None:
+            if self._denied and message in self._denied:
+                self._send_refusal(message, self._denied.pop(message))
+                return
+            if not self.output:
+                router.dirty.append(self)
+            self.output.append(
+                PUBACKS[message.packet_id] if message.qos == 1 else _pack_ack(_PUBREC_HEAD, message.packet_id)
+            )
+
+    def _check(self, message: Message, session: Session) -> None:
+        """What a PUBLISH must pass beyond its form, where configuration asks for it; raises what it is refused with."""
+        router = self.router
+        settings = router.settings
+        if message.qos > settings.maximum_qos:
+            raise MqttError(const.QOS_NOT_SUPPORTED, "a higher QoS than we offer")  # [MQTT-3.2.2-11]
+        if message.retain and not settings.retain_available:
+            raise MqttError(const.RETAIN_NOT_SUPPORTED, "a retained message")  # [MQTT-3.2.2-14]
+        if settings.max_publishes_per_second or settings.max_publish_bytes_per_second:
+            self._spend(message, settings)
+        if settings.check_payload_format and not is_as_its_format_says(message):
+            raise MessageRefused(const.PAYLOAD_FORMAT_INVALID, "not the UTF-8 that it says it is")
+        if router.authorizer is not None and not self._may_publish(message.topic, session):
+            raise MessageRefused(const.NOT_AUTHORIZED, "a topic that the client may not publish to")
+
+    def _spend(self, message: Message, settings: Settings) -> None:
+        """Count `message` against what the client may send in this second; when that is used up, read no further."""
+        allowance = self._allowance
+        if allowance is None:
+            allowance = self._allowance = Allowance(settings)
+        if allowance.spend(len(message.frame)):
+            self.router.counters.throttled += 1
+            self.pause()
+
+    def renew_allowance(self) -> None:
+        """Another second has begun."""
+        if self._allowance is not None and self._allowance.renew():
+            self.go_on()
+
+    def _may_publish(self, topic: str, session: Session) -> bool:
+        permitted = self._permitted
+        if permitted is None:
+            permitted = self._permitted = {}
+        answer = permitted.get(topic)
+        if answer is None:
+            authorizer = self.router.authorizer
+            assert authorizer is not None
+            if len(permitted) >= 1000:
+                permitted.clear()
+            answer = authorizer.may_publish(session.identity, session.client_id, topic)
+            if len(topic) <= TopicCache.LONGEST_BYTES:
+                permitted[topic] = answer
+        return answer
+
+    def _refuse(self, message: Message, reason_code: int) -> None:
+        """Answer a PUBLISH that is not taken: MQTT 5 has a code for it, 3.1.1 only silence [3.3.5]."""
+        counters = self.router.counters
+        if reason_code == const.NOT_AUTHORIZED:
+            counters.denied += 1
+        else:
+            counters.drop(const.REASON_NAMES[reason_code].replace(" ", "_"))
+        if not message.qos:
+            return
+        if self._held:  # in its turn
+            if self._denied is None:
+                self._denied = {}
+            self._denied[message] = reason_code
+            self._hold(message)
+        else:
+            self._send_refusal(message, reason_code)
+
+    def _send_refusal(self, message: Message, reason_code: int) -> None:
+        kind = const.PUBACK if message.qos == 1 else const.PUBREC
+        told = reason_code if self.version >= const.MQTT_5 else const.SUCCESS
+        self.send(encode_ack(self.version, kind, message.packet_id, told))
+
+    def _handle_pubrel(self, session: Session, packet_id: int) -> None:
+        """The client will not send this id's message again: forget the id, once that is on disk answer."""
+        inbound = session.inbound
+        if inbound is None or packet_id not in inbound:
+            code = const.PACKET_IDENTIFIER_NOT_FOUND if self.version >= const.MQTT_5 else const.SUCCESS
+            self.send(encode_ack(self.version, const.PUBCOMP, packet_id, code))
+            return
+        self._forget_inbound(session, packet_id)
+        answer = _pack_ack(_PUBCOMP_HEAD, packet_id)
+        if session.durable:
+            self.router.pending.after_commit(lambda: self.send(answer))
+        else:
+            self.send(answer)
+
+    def _forget_inbound(self, session: Session, packet_id: int) -> None:
+        assert session.inbound is not None
+        session.inbound.remove(packet_id)
+        if session.durable:
+            self.router.pending.release_id(session.session_id, packet_id)
