@@ -17,11 +17,12 @@ _SHORTEST_BYTES: Final = 4
 class TopicAliases:
     """`maximum` aliases at most, more than 0."""
 
-    __slots__ = ("_aliases", "_maximum", "_seen_once")
+    __slots__ = ("_aliases", "_free", "_maximum", "_seen_once")
 
     def __init__(self, maximum: int) -> None:
         self._maximum = maximum
         self._aliases: dict[str, int] = {}  # the topic sent last is the last
+        self._free: list[int] = []  # given back
         self._seen_once: dict[str, None] = {}
 
     def take(self, topic: str) -> tuple[int, bool] | None:
@@ -40,9 +41,18 @@ class TopicAliases:
                 del seen_once[_first(seen_once)]
             return None
         del seen_once[topic]
-        alias = len(aliases) + 1 if len(aliases) < self._maximum else aliases.pop(_first(aliases))
+        if self._free:
+            alias = self._free.pop()
+        elif len(aliases) < self._maximum:
+            alias = len(aliases) + 1
+        else:
+            alias = aliases.pop(_first(aliases))
         aliases[topic] = alias
         return alias, False
+
+    def give_back(self, topic: str) -> None:
+        """The packet that was to tell the client of the alias of `topic` is not sent: nobody has it."""
+        self._free.append(self._aliases.pop(topic))
 
 
 def _first(topics: Iterable[str]) -> str:

@@ -286,8 +286,11 @@ class Connection(Publishing):
         properties: Properties = {const.SERVER_REFERENCE: server_reference} if server_reference else {}
         if self.session is None:
             code = _CONNACK_CODES.get(reason_code, reason_code)
-            if self.client_id or self._decoder.version:  # a CONNECT was there to be answered
-                encode = partial(encode_connack, self.version, False, code)
+            version = self.version or self._decoder.version
+            if (
+                self.version or version >= const.MQTT_5
+            ):  # a CONNECT was there to be answered; 3.1.1 wants it sound
+                encode = partial(encode_connack, version, False, code)
                 self._send_with_reason(encode, properties, detail if tell else "")
             elif reason_code == const.UNSUPPORTED_PROTOCOL_VERSION:
                 self.send(encode_connack(const.MQTT_3_1_1, False, reason_code))

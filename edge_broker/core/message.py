@@ -122,11 +122,16 @@ class Message(Publish):
             if alias:
                 of_this_hop[const.TOPIC_ALIAS] = alias
             if self.expires_at is not None:
-                of_this_hop[const.MESSAGE_EXPIRY_INTERVAL] = max(0, math.ceil(self.expires_at - now))
+                of_this_hop[const.MESSAGE_EXPIRY_INTERVAL] = _seconds_left(self.expires_at, now)
             if of_this_hop:
                 block = encode_properties(of_this_hop | self.properties)
         whole = encode_publish(version, topic, payload, self.qos, self.retain, property_block=block)
         return whole, len(whole) - len(payload) - len(block) - 2
+
+
+def _seconds_left(expires_at: float, now: float) -> int:
+    """A begun second counts as a whole one; the clock's own rounding as none, lest the interval grow [MQTT-3.3.2-6]."""
+    return max(0, math.ceil(expires_at - now - 1e-6))
 
 
 def _split(frame: bytes, packet_id_at: int) -> tuple[bytes, bytes]:

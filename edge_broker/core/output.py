@@ -50,7 +50,7 @@ class Output:
         self.address = address
         self.client_id = ""
         self.session: Session | None = None
-        self.version = const.MQTT_3_1_1
+        self.version = 0  # before CONNECT
         self.max_packet_bytes = 0
         self.aliases: TopicAliases | None = None
         self.output: list[bytes] = []
@@ -125,7 +125,11 @@ class Output:
         if chosen is None:
             return message.encode(self.version, self.router.now)
         alias, is_known = chosen
-        return message.encode(self.version, self.router.now, alias, is_known)
+        frame, at = message.encode(self.version, self.router.now, alias, is_known)
+        if not is_known and self.max_packet_bytes and len(frame) > self.max_packet_bytes:
+            aliases.give_back(message.topic)  # it may fit without
+            return message.encode(self.version, self.router.now)
+        return frame, at
 
     def send_pubrel(self, number: int) -> None:
         """The second half of a QoS 2 delivery."""

@@ -60,13 +60,22 @@ def decode_body(first: int, body: bytes, version: int, limit: int = ANY_NUMBER) 
     return decode(packet_type, body, version, limit)
 
 
+def connect_level(body: bytes) -> int:
+    """The protocol level that a CONNECT's body names, 0 where it is none that we know."""
+    for name, levels in _LEVELS.items():
+        head = len(name).to_bytes(2, "big") + name.encode()
+        if body.startswith(head) and len(body) > len(head) and body[len(head)] in levels:
+            return body[len(head)]
+    return 0
+
+
 def decode_connect(body: bytes, limit: int = ANY_NUMBER) -> Connect:
     """CONNECT [3.1]: in it the protocol name and level come first, and tell how to read the rest."""
     end = len(body)
     name, at = decode_string(body, 0, end)
     levels = _LEVELS.get(name)
     if levels is None:
-        raise MqttError(const.UNSUPPORTED_PROTOCOL_VERSION, "an unknown protocol name")  # [MQTT-3.1.2-1]
+        raise ProtocolError("an unknown protocol name")  # [MQTT-3.1.2-1]: no client of ours, so no CONNACK
     if at + 4 > end:
         raise MalformedPacket("CONNECT is cut off")
     version, flags = body[at], body[at + 1]

@@ -13,7 +13,7 @@ from typing import Final
 
 from edge_broker.errors import MalformedPacket, MqttError, PacketTooLarge, ProtocolError
 from edge_broker.wire import const
-from edge_broker.wire.bodies import decode_body
+from edge_broker.wire.bodies import connect_level, decode_body
 from edge_broker.wire.encoder import encode_publish
 from edge_broker.wire.packets import Ack, Connect, Packet, Publish
 from edge_broker.wire.properties import ANY_NUMBER, Properties, decode_properties, encode_properties
@@ -215,6 +215,8 @@ class Decoder:
             ack = self._puback
             ack.packet_id = packet_id
             return ack
+        if first >> 4 == const.CONNECT and not self.version:
+            self.version = connect_level(buffer[body:end])  # also of one that turns out to be malformed
         packet = decode_body(first, buffer[body:end], self.version, self._max_user_properties)
         if packet.__class__ is Connect:
             self.version = packet.version

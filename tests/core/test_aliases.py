@@ -41,3 +41,13 @@ def test_a_short_topic_is_no_longer_than_an_alias() -> None:
     aliases = TopicAliases(2)
     for _ in range(3):
         assert aliases.take("a/b") is None
+
+
+def test_one_that_could_not_be_told_is_free_again() -> None:
+    aliases = TopicAliases(1)
+    aliases.take("rooms/1")
+    assert aliases.take("rooms/1") == (1, False)
+    aliases.give_back("rooms/1")
+    assert aliases.take("rooms/2") is None
+    assert aliases.take("rooms/2") == (1, False)
+    assert aliases.take("rooms/2") == (1, True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edge_broker.wire import const
+from edge_broker.wire.encoder import encode_publish
 from edge_broker.wire.packets import Publish
 from tests.pump.pump import Pump
 
@@ -58,3 +59,16 @@ def test_after_a_reconnect_they_begin_anew(pump: Pump) -> None:
     subscriber.vanish()
     again = pump.client("s", **options)
     assert [again.take(Publish).topic for _ in range(3)] == ["rooms/1"] * 3
+
+
+def test_a_packet_that_fits_only_without_goes_without(pump: Pump) -> None:
+    size = len(encode_publish(const.MQTT_5, "rooms/1", b"x"))
+    subscriber = pump.client(
+        "s", properties={const.TOPIC_ALIAS_MAXIMUM: 1, const.MAXIMUM_PACKET_SIZE: size + 1}
+    )
+    subscriber.subscribed("#")
+    publisher = pump.client("p")
+    for payload in (b"1", b"2", b"12", b"123", b"4"):
+        publisher.publish("rooms/1", payload)
+    assert [subscriber.take(Publish).payload for _ in range(4)] == [b"1", b"2", b"12", b"4"]
+    assert pump.dropped == {"packet_too_large": 1}
