@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: run test setup lint format types check bench clean help
+.PHONY: run test setup lint format types check bench conformance fuzz clean help
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -39,6 +39,13 @@ check: lint types test ## all of the above
 
 bench: $(READY) ## side by side with Debian's mosquitto; writes docs/benchmarks.md
 	@$(BIN)/python -m benchmarks --write docs/benchmarks.md $(ARGS)
+
+conformance: $(READY) ## a test per normative statement, and foreign clients; writes docs/conformance.md
+	@$(BIN)/python -m pytest -p tests.conformance.plugin --conformance-page docs/conformance.md tests/conformance tests/foreign $(ARGS)
+
+SECONDS ?= 60
+fuzz: $(READY) ## libFuzzer for SECONDS=60 over all targets in all; TARGETS="decoder ..." for some of them
+	@$(BIN)/python -m tests.fuzz $(SECONDS) $(TARGETS)
 
 clean: ## remove what was built
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

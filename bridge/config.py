@@ -19,8 +19,8 @@ from msgspec import Meta
 
 from edge_broker.config.bind import Bind
 from edge_broker.config.checks import check_ca, check_certificate, check_file
-from edge_broker.config.model import DAY_SECONDS, Section
 from edge_broker.config.reading import Reading
+from edge_broker.config.section import DAY_SECONDS, Section
 from edge_broker.errors import ConfigError, MqttError
 from edge_broker.wire.topics import SHARE_PREFIX, check_topic_filter
 

@@ -7,25 +7,35 @@ for the pages that queues want, and flushes every connection that has output: on
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import secrets
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
+import msgspec
+
+from edge_broker.config.bind import UnixBind
+from edge_broker.config.limits import LimitsConfig
 from edge_broker.config.model import Config, ListenerConfig
 from edge_broker.core.connection import Connection
 from edge_broker.core.histogram import Histogram
 from edge_broker.core.ops import Snapshot
+from edge_broker.core.output import Output
 from edge_broker.core.pending import Pending
 from edge_broker.core.ports import Host
 from edge_broker.core.queue import Queue
 from edge_broker.core.router import Router
 from edge_broker.core.settings import Settings
-from edge_broker.errors import StoreError
+from edge_broker.errors import ConfigError, StoreError
+from edge_broker.net.endpoints import TcpEndpoint, UnixEndpoint
+from edge_broker.net.gate import Gate
 from edge_broker.net.listeners import Listener
+from edge_broker.ops.system_topics import SystemTopics
 from edge_broker.security.admission import ListenerAdmission
+from edge_broker.security.revoking import end_connections
 from edge_broker.store import Journal, Store
 from edge_broker.wire import const
 from edge_broker.wire.topics import TopicCache
@@ -33,6 +43,7 @@ from edge_broker.wire.topics import TopicCache
 if TYPE_CHECKING:
     from edge_broker.ops.http import HttpServer
     from edge_broker.ops.observed import ObservedStatus
+    from edge_broker.security.password_admission import PasswordAdmission
 
 log: Final = logging.getLogger("edge_broker.broker")
 
@@ -44,6 +55,8 @@ _PAGE_MESSAGES: Final = 1000
 _READ_RETRY_SECONDS: Final = 1.0
 _CLOSING_SECONDS: Final = 2.0
 _FLUSHING_SECONDS: Final = 10.0
+_MOST_STRANGERS_LOGGED: Final = 5
+"""Connections refused before they named themselves, per second: the log may be on an SD card."""
 
 
 class Companion(Protocol):
@@ -84,8 +97,12 @@ class Broker:
         self.journal: Journal
         self.store: Store
         self._listeners: list[Listener] = []
+        self._password_file = config.security.password_file
+        self._passwords: PasswordAdmission | None = None
         self._http: HttpServer | None = None
+        self._system_topics: SystemTopics | None = None
         self.tick_requested = False
+        self._strangers_logged = 0
         self._sweeper: asyncio.TimerHandle | None = None
         self._reads: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop
@@ -93,9 +110,13 @@ class Broker:
     # ---- from start to stop
 
     async def start(self) -> None:
-        """Open the store, take over what it holds, and let clients in. `StoreError` or `OSError` where that fails."""
+        """Open the store, take over what it holds, and let clients in.
+
+        `StoreError` or `OSError` where that fails, `ConfigError` for a password file that will not do.
+        """
         self._loop = asyncio.get_running_loop()
         sys.setswitchinterval(_SWITCH_SECONDS)
+        self._passwords = self._make_passwords()
         topics = TopicCache()
         self.store, snapshot = await Store.open(self.config.data_dir, topics=topics, wall_offset=_wall_offset)
         try:
@@ -106,6 +127,8 @@ class Broker:
             for bridge in self.bridges:
                 bridge.start(self, snapshot)
             http = self._make_http()  # before clients can come: importing it takes the event loop's time
+            self._system_topics = self._make_system_topics()
+            self._update_system_topics()
             await self._start_listeners()
             await self._start_http(http)
         except BaseException:
@@ -127,9 +150,11 @@ class Broker:
         if self._sweeper is not None:
             self._sweeper.cancel()
         for connection in list(self.connections):
-            connection.fail(const.SERVER_SHUTTING_DOWN, "the broker is stopping")
+            self._say_goodbye(connection)
         self._tick()
         await self._wait_until_closed()
+        if self._passwords is not None:
+            self._passwords.close()
         try:
             await asyncio.wait_for(self.journal.flush(), _FLUSHING_SECONDS)
         except TimeoutError:
@@ -140,15 +165,38 @@ class Broker:
         await self.store.close()
         log.info("stopped")
 
+    def _say_goodbye(self, connection: Connection) -> None:
+        reference = self.router.settings.server_reference
+        reason_code = const.USE_ANOTHER_SERVER if reference else const.SERVER_SHUTTING_DOWN
+        connection.fail(reason_code, "the broker is stopping", server_reference=reference)
+
     async def reload(self, config: Config) -> None:
-        """Take over what can change while running: the certificates of listeners."""
+        """Take over what can change while running: the certificates of listeners, the passwords."""
         for listener in self._listeners:
             try:
                 listener.load_certificates()
             except OSError as error:  # ssl.SSLError is one
                 log.error("%s keeps its certificates, the new ones cannot be read: %s", listener.name, error)
+        await self._reload_passwords()
         self.config = config
-        log.info("reloaded: certificates; other changes take effect at the next start")
+        log.info("reloaded: certificates and passwords; other changes take effect at the next start")
+
+    async def _reload_passwords(self) -> None:
+        """Read the password file again: that of the start, as another one counts from the next start on."""
+        if self._passwords is None or self._password_file is None:
+            return
+        from edge_broker.security.passwords import read_passwords
+
+        try:
+            passwords = await asyncio.to_thread(read_passwords, self._password_file)
+        except ConfigError as error:
+            log.error("the passwords stay as they were, the new ones cannot be used: %s", error)
+            return
+        ended = end_connections(self.router, self._passwords.replace(passwords))
+        self.request_tick()
+        log.info(
+            "%d names have a password; %d connections of changed ones ended", len(passwords.users), ended
+        )
 
     @property
     def listening(self) -> list[str]:
@@ -167,12 +215,39 @@ class Broker:
         return Router(
             _settings(config),
             pending,
-            ListenerAdmission(self._anonymous),
+            ListenerAdmission(self._anonymous, self._passwords),
             new_client_id=lambda: f"auto-{secrets.token_hex(10)}",
             topics=topics,
             max_uncommitted_bytes=config.limits.max_uncommitted_bytes,
             next_queue_id=snapshot.next_queue_id,
         )
+
+    def _make_passwords(self) -> PasswordAdmission | None:
+        if self._password_file is None:
+            return None
+        from edge_broker.security.guessing import GuessLimits  # memory that a broker without passwords keeps
+        from edge_broker.security.password_admission import PasswordAdmission
+        from edge_broker.security.passwords import read_passwords
+
+        security = self.config.security
+        limits = GuessLimits(
+            per_name=security.wrong_passwords_per_name,
+            per_address=security.wrong_passwords_per_address,
+            window_seconds=security.wrong_password_window_seconds,
+            ban_seconds=security.ban_seconds,
+            delay_seconds=security.wrong_password_delay_seconds,
+        )
+        passwords = read_passwords(self._password_file)
+        return PasswordAdmission(passwords, limits, security.max_waiting_passwords, self._call_later)
+
+    def _call_later(self, seconds: float, callback: Callable[[], None]) -> None:
+        """Have `callback` called in `seconds`, in a turn whose output is flushed."""
+
+        def call() -> None:
+            self.request_tick()
+            callback()
+
+        self._loop.call_later(seconds, call)
 
     def _make_journal(self) -> Journal:
         store = self.config.store
@@ -187,26 +262,37 @@ class Broker:
         )
 
     async def _start_listeners(self) -> None:
+        limits = self.config.limits
+        gate = Gate(self, limits.max_connections_per_address, limits.max_unfinished_handshakes)
         for config in self.config.listeners:
-            listener = self._make_listener(config)
-            await listener.start()
+            listener = self._make_listener(config, gate)
             self._listeners.append(listener)
+            await listener.start()
+
+    def _make_listener(self, config: ListenerConfig, gate: Gate) -> Listener:
+        def on_listening(listener: Listener) -> None:
             self._anonymous[listener.name] = config.anonymous
             log.info("listening on %s", listener.url)
 
-    def _make_listener(self, config: ListenerConfig) -> Listener:
         address = config.address
-        if config.transport == "tcp":
-            return Listener(self, address.host, address.port)
+        endpoint = (
+            UnixEndpoint(address.path, config.permissions)
+            if isinstance(address, UnixBind)
+            else TcpEndpoint(address.host, address.port)
+        )
         return Listener(
             self,
-            address.host,
-            address.port,
-            certificate=str(config.certificate),
-            key=str(config.key),
+            endpoint,
+            gate=gate,
+            certificate=None if config.certificate is None else str(config.certificate),
+            key=None if config.key is None else str(config.key),
             client_ca=None if config.client_ca is None else str(config.client_ca),
             require_client_certificate=config.require_client_certificate,
             identity_from=config.identity_from,
+            websocket_paths=config.websocket_paths,
+            origins=config.origins,
+            proxies=config.proxy_protocol_from,
+            on_listening=on_listening,
         )
 
     def _make_http(self) -> HttpServer | None:
@@ -223,6 +309,12 @@ class Broker:
         self._http = http
         await http.start(address.host, address.port)
         log.info("health and metrics on %s", http.url)
+
+    def _make_system_topics(self) -> SystemTopics | None:
+        interval_seconds = self.config.sys_interval_seconds
+        if not interval_seconds:
+            return None
+        return SystemTopics(self, self.router.publish_system, interval_seconds, self.router.now)
 
     async def _stop_serving(self) -> None:
         for listener in self._listeners:
@@ -258,7 +350,10 @@ class Broker:
         if dirty:
             router.dirty = []
             for connection in dirty:
-                connection.flush()
+                try:
+                    connection.flush()
+                except Exception:
+                    self._break(connection)
                 if connection.end is not None and connection.closing:
                     self._log_end(connection)
 
@@ -269,11 +364,23 @@ class Broker:
         self.router.on_settled()
         self._tick()  # the acknowledgements have waited long enough
 
-    def _log_end(self, connection: Connection) -> None:
+    def _break(self, connection: Output) -> None:
+        """Called from an except block: a fault of ours ends the one connection that met it."""
+        log.exception(
+            "internal error on the connection of %s (%s)", connection.client_id or "?", connection.address
+        )
+        self.router.counters.refuse("internal_error")
+        connection.on_lost("internal error")
+
+    def _log_end(self, connection: Output) -> None:
         assert connection.end is not None
         connection.closing = False
         reason_code, detail = connection.end
         level = logging.DEBUG if reason_code < 0x80 else logging.INFO
+        if level == logging.INFO and not connection.client_id:  # anybody can have us write these
+            self._strangers_logged += 1
+            if self._strangers_logged > _MOST_STRANGERS_LOGGED:
+                return
         log.log(level, "%s from %s: %s", connection.client_id or "a client", connection.address, detail)
 
     # ---- pages of queues
@@ -310,14 +417,38 @@ class Broker:
     # ---- every second
 
     def _sweep(self, due_at: float) -> None:
-        self.last_lag_seconds = max(0.0, self._loop.time() - due_at)
+        started_at = self._loop.time()
+        self._sweeper = self._loop.call_at(
+            started_at + _SWEEP_SECONDS, self._sweep, started_at + _SWEEP_SECONDS
+        )
+        self.last_lag_seconds = max(0.0, started_at - due_at)
         self.loop_lag_seconds.observe(self.last_lag_seconds)
+        if self._strangers_logged > _MOST_STRANGERS_LOGGED:
+            log.info("%d more like these in this second", self._strangers_logged - _MOST_STRANGERS_LOGGED)
+        self._strangers_logged = 0
         now = self.swept_at = time.monotonic()
         for connection in list(self.connections):
-            connection.check_idle(now)
-        self.router.sweep(now)
+            try:
+                connection.check_idle(now)
+            except Exception:
+                self._break(connection)
+        try:
+            self.router.sweep(now)
+        except Exception:
+            log.exception("internal error while ending sessions and publishing wills")
+        if self._passwords is not None:
+            self._passwords.sweep(now)
+        self._update_system_topics()
         self.request_tick()
-        self._sweeper = self._loop.call_later(_SWEEP_SECONDS, self._sweep, self._loop.time() + _SWEEP_SECONDS)
+
+    def _update_system_topics(self) -> None:
+        """Publish what changed of them, if it is time to."""
+        if self._system_topics is None:
+            return
+        try:
+            self._system_topics.update(self.router.now)
+        except Exception:
+            log.exception("internal error in the topics under $SYS")
 
 
 def _wall_offset() -> float:
@@ -327,17 +458,19 @@ def _wall_offset() -> float:
 
 def _settings(config: Config) -> Settings:
     """The configuration as the core wants it."""
+    sessions, limits = config.sessions, config.limits
     return Settings(
-        max_packet_bytes=config.limits.max_packet_bytes,
-        receive_maximum=config.sessions.receive_maximum,
-        send_window=config.sessions.send_window,
-        window_bytes=config.sessions.window_bytes,
-        max_queue_bytes_in_memory=config.limits.max_queue_bytes_in_memory,
-        max_output_bytes=config.limits.max_output_bytes,
-        max_session_expiry_seconds=config.sessions.max_expiry_seconds,
-        max_keep_alive_seconds=config.sessions.max_keep_alive_seconds,
-        max_topic_levels=config.limits.max_topic_levels,
-        max_subscriptions_per_client=config.limits.max_subscriptions_per_client,
-        topic_alias_maximum=config.limits.topic_alias_maximum,
-        connect_timeout_seconds=config.limits.connect_timeout_seconds,
+        receive_maximum=sessions.receive_maximum,
+        send_window=sessions.send_window,
+        window_bytes=sessions.window_bytes,
+        max_session_expiry_seconds=sessions.max_expiry_seconds,
+        max_keep_alive_seconds=sessions.max_keep_alive_seconds,
+        **{name: getattr(limits, name) for name in _LIMITS},
+        **msgspec.structs.asdict(config.protocol),
     )
+
+
+_LIMITS: Final = frozenset(LimitsConfig.__struct_fields__) & {
+    field.name for field in dataclasses.fields(Settings)
+}
+"""The limits that are the core's to keep; it calls them as the configuration does."""

@@ -31,6 +31,9 @@ _COMMANDS: Final = {
     "check": _Command(
         "edge_broker.cli.check", "check", "Say what is wrong with a configuration file, or what it does."
     ),
+    "passwd": _Command(
+        "edge_broker.cli.passwd", "passwd", "Set, change or take away a password in a password file."
+    ),
     "reference": _Command(
         "edge_broker.cli.reference", "reference", "Print every key of the configuration file."
     ),

@@ -3,6 +3,7 @@
     127.0.0.1:1883    [::1]:1883    localhost:1883    this machine only
     0.0.0.0:1883                                      every IPv4 interface
     *:1883            :1883         [::]:1883         every interface
+    /run/edge-broker/mqtt.sock                        a Unix socket (transport = "unix")
 
 Names are not resolved here, so a name other than `localhost` is never taken for loopback: the safe side. Port 0 asks the
 system for a free port.
@@ -19,6 +20,8 @@ _EVERY_IPV4: Final = "0.0.0.0"
 _EVERY_INTERFACE: Final = ("", "::")
 _IPV6_LOOPBACK: Final = bytes(15) + b"\1"
 _IPV4_MAPPED: Final = bytes(10) + b"\xff\xff"
+_LONGEST_UNIX_PATH_BYTES: Final = 107  # unix(7), sun_path
+_UNIX_HINT: Final = 'the path of a socket from the root on: "/run/edge-broker/mqtt.sock"'
 _HINT: Final = 'an address and a port: "127.0.0.1:1883", "[::1]:1883", "0.0.0.0:1883" or ":1883"'
 
 
@@ -38,9 +41,9 @@ class Bind(NamedTuple):
             packed = packed[12:]
         return packed == _IPV6_LOOPBACK or (len(packed) == 4 and packed[0] == 127)
 
-    def overlaps(self, other: Bind) -> bool:
+    def overlaps(self, other: Bind | UnixBind) -> bool:
         """Whether the system would refuse to listen on both at once."""
-        if self.port != other.port or self.port == 0:
+        if isinstance(other, UnixBind) or self.port != other.port or self.port == 0:
             return False
         mine, others = _numeric(self.host), _numeric(other.host)
         return mine == others or _covers(mine, others) or _covers(others, mine)
@@ -50,8 +53,39 @@ class Bind(NamedTuple):
         return f"{host}:{self.port}"
 
 
+class UnixBind(NamedTuple):
+    """The path of a Unix socket, as a bind."""
+
+    path: str
+
+    @property
+    def is_loopback(self) -> bool:
+        """Only this machine can reach it, and on it only those whom the file's permissions let."""
+        return True
+
+    def overlaps(self, other: Bind | UnixBind) -> bool:
+        """Whether both are the same."""
+        return self == other
+
+    def __str__(self) -> str:
+        return self.path
+
+
+def parse_unix_bind(text: str) -> UnixBind:
+    """Take the path of a Unix socket; `ConfigError` (key `bind`) says what is wrong with it."""
+    if not text.startswith("/") or text.endswith("/") or "\0" in text:
+        raise ConfigError("bind", f"{text!r} is no path of a Unix socket", _UNIX_HINT)
+    if len(text.encode()) > _LONGEST_UNIX_PATH_BYTES:
+        raise ConfigError(
+            "bind", f"{text!r} is too long", f"the system takes {_LONGEST_UNIX_PATH_BYTES} bytes at most"
+        )
+    return UnixBind(text)
+
+
 def parse_bind(text: str) -> Bind:
     """Take `HOST:PORT` apart; `ConfigError` (key `bind`) says what is wrong with it."""
+    if text.startswith("/"):
+        raise ConfigError("bind", f"{text!r} is a path", 'write transport = "unix", or an address and a port')
     if "://" in text:
         raise ConfigError("bind", f"{text!r} is a URL", _HINT)
     host, colon, port_text = text.rpartition(":")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +18,20 @@ from edge_broker.config.model import HttpConfig, ListenerConfig, RuntimeConfig
 from edge_broker.config.reading import Reading
 from edge_broker.errors import ConfigError
 
-_TLS_KEYS: Final = ("certificate", "key", "client_ca")
+_TLS: Final = ("tls", "wss")
+_WEBSOCKET: Final = ("ws", "wss")
+_TRANSPORTS_OF: Final = {
+    "certificate": _TLS,
+    "key": _TLS,
+    "client_ca": _TLS,
+    "path": _WEBSOCKET,
+    "origins": _WEBSOCKET,
+    "mode": ("unix",),
+    "proxy_protocol_from": ("tcp", "tls", "ws", "wss"),
+}
+"""The keys that not every transport has."""
+_MODE: Final = re.compile(r"0?[0-7]{3}")
+_ORIGIN: Final = re.compile(r"https?://[^/\s]+")
 _NO_PASSPHRASE: Final = "write a copy without one: openssl pkey -in KEY -out NEW-KEY"
 
 
@@ -51,14 +65,54 @@ def _check_overlaps(listeners: Sequence[ListenerConfig | None], reading: Reading
 
 
 def _check_transport(listener: ListenerConfig, key: str, reading: Reading) -> None:
-    if listener.transport == "tls":
-        _check_tls(listener, key, reading)
-        return
-    for name in _TLS_KEYS:
-        if getattr(listener, name) is not None:
+    for name, transports in _TRANSPORTS_OF.items():
+        if listener.transport not in transports and getattr(listener, name):
             reading.mistake(
-                f"{key}.{name}", "has no meaning for tcp", 'write transport = "tls", or leave it out'
+                f"{key}.{name}",
+                f"has no meaning for {listener.transport}",
+                f"{_instead(listener.transport, transports)}leave it out",
             )
+    if listener.encrypted:
+        _check_tls(listener, key, reading)
+    _check_websocket(listener, key, reading)
+    if listener.mode is not None and not _MODE.fullmatch(listener.mode):
+        reading.mistake(f"{key}.mode", f"{listener.mode!r} is no octal mode", 'write mode = "0660"')
+    _check_proxies(listener.proxy_protocol_from, f"{key}.proxy_protocol_from", reading)
+
+
+def _instead(transport: str, transports: Sequence[str]) -> str:
+    """The hint's beginning: the transport that has the key and is like the one given."""
+    likely = [other for other in transports if other.startswith(transport)] or list(transports[:1])
+    return "" if transport == "unix" else f'write transport = "{likely[0]}", or '
+
+
+def _check_websocket(listener: ListenerConfig, key: str, reading: Reading) -> None:
+    path = listener.path
+    if path is not None and (not path.startswith("/") or any(c in "?#" or c.isspace() for c in path)):
+        reading.mistake(
+            f"{key}.path", f"{path!r} is no path of a URL", 'it begins with a slash: path = "/mqtt"'
+        )
+    for position, origin in enumerate(listener.origins):
+        if not _ORIGIN.fullmatch(origin):
+            reading.mistake(
+                f"{key}.origins[{position}]",
+                f"{origin!r} is no origin",
+                'scheme and host, and a port if it is an unusual one: "https://example.com"',
+            )
+
+
+def _check_proxies(proxies: Sequence[str], key: str, reading: Reading) -> None:
+    import ipaddress
+
+    for position, text in enumerate(proxies):
+        try:
+            ipaddress.ip_network(text)
+        except ValueError:
+            try:
+                hint = f'the network is "{ipaddress.ip_network(text, strict=False)}"'
+            except ValueError:
+                hint = 'write "10.0.0.7" or "10.0.0.0/8"'
+            reading.mistake(f"{key}[{position}]", f"{text!r} is neither an address nor a network", hint)
 
 
 def _check_who(listener: ListenerConfig, key: str, reading: Reading) -> None:
@@ -78,20 +132,23 @@ def _check_who(listener: ListenerConfig, key: str, reading: Reading) -> None:
 def _who_hint(listener: ListenerConfig) -> str:
     """How somebody could connect."""
     everybody = "anonymous = true lets everybody in"
-    if listener.transport == "tls":
+    if listener.encrypted:
         return (
             f"client_ca lets those with a certificate of that CA in; {everybody} that reaches {listener.bind}"
         )
     if listener.address.is_loopback:
         return f"{everybody} on this machine, and nobody else"
-    return f'transport = "tls" with client_ca lets known clients in; {everybody} that reaches {listener.bind}'
+    with_tls = "wss" if listener.websocket_paths else "tls"
+    return f'transport = "{with_tls}" with client_ca lets known clients in; {everybody} that reaches {listener.bind}'
 
 
 def _check_tls(listener: ListenerConfig, key: str, reading: Reading) -> None:
     missing = [name for name in ("certificate", "key") if getattr(listener, name) is None]
     for name in missing:
         reading.mistake(
-            f"{key}.{name}", "is missing, and tls needs it", f'write {name} = "/path/to/{name}.pem"'
+            f"{key}.{name}",
+            f"is missing, and {listener.transport} needs it",
+            f'write {name} = "/path/to/{name}.pem"',
         )
     if listener.certificate is not None and listener.key is not None:
         check_certificate(listener.certificate, listener.key, key, reading)

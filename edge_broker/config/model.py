@@ -13,33 +13,37 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from edge_broker.config.bind import Bind, parse_bind
+from edge_broker.config.bind import Bind, UnixBind, parse_bind, parse_unix_bind
 from edge_broker.config.environment import default_data_dir
+from edge_broker.config.limits import LimitsConfig
+from edge_broker.config.protocol import ProtocolConfig
+from edge_broker.config.section import DAY_SECONDS, GIBIBYTE, Section
+from edge_broker.config.security import SecurityConfig
 
-DAY_SECONDS: Final = 86_400
-GIBIBYTE: Final = 1 << 30
+_WEBSOCKET_PATHS: Final = ("/mqtt", "/")
+"""Where clients look first, and where those look that are given no path."""
+_UNIX_MODE: Final = "0660"
+_SCHEMES: Final = {"tcp": "mqtt", "tls": "mqtts", "ws": "ws", "wss": "wss", "unix": "unix"}
 _SETTLED_LATER: Final[Any] = None  # the default of a key that `__post_init__` settles from the others
-
-
-class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What every section has in common: immutable, no keys but its own."""
 
 
 class ListenerConfig(Section, frozen=True):
     """Where clients connect, and who is let in. Without any, one serves anonymous MQTT on 127.0.0.1:1883."""
 
     transport: Annotated[
-        Literal["tcp", "tls"],
+        Literal["tcp", "tls", "ws", "wss", "unix"],
         Meta(
-            description="`tcp` is unencrypted; `tls` is TLS 1.2 or newer and needs `certificate` and `key`.",
-            extra={"later": ("ws", "wss", "unix")},
+            description="`tcp` is unencrypted; `tls` is TLS 1.2 or newer and needs `certificate` and `key`. `ws` and `wss` "
+            "are MQTT over WebSocket, for browsers, without and with TLS. `unix` is a Unix socket, for programs on this "
+            "machine. See [Listeners](listeners.md).",
         ),
     ] = "tcp"
     bind: Annotated[
         str,
         Meta(
             description="Address and port: `127.0.0.1:1883`, `[::1]:1883`; `0.0.0.0:1883` is every IPv4 interface, "
-            "`*:1883` or `:1883` every interface. Port 0 takes any free one.",
+            "`*:1883` or `:1883` every interface. Port 0 takes any free one. unix: the path of the "
+            "socket, from the root on.",
             examples=['"127.0.0.1:1883"'],
         ),
     ] = "127.0.0.1:1883"
@@ -47,32 +51,62 @@ class ListenerConfig(Section, frozen=True):
         bool,
         Meta(
             description="Let clients in that prove nothing.",
-            extra={"default": "true on loopback, false elsewhere"},
+            extra={"default": "true on loopback and unix, false elsewhere"},
         ),
     ] = _SETTLED_LATER
     certificate: Annotated[
         Path | None,
-        Meta(description="tls: the server's certificate, with its chain, PEM."),
+        Meta(description="tls, wss: the server's certificate, with its chain, PEM."),
     ] = None
     key: Annotated[
         Path | None,
-        Meta(description="tls: the certificate's private key, PEM, without a passphrase."),
+        Meta(description="tls, wss: the certificate's private key, PEM, without a passphrase."),
     ] = None
     client_ca: Annotated[
         Path | None,
-        Meta(description="tls: the CA certificates, PEM, whose client certificates are accepted."),
+        Meta(description="tls, wss: the CA certificates, PEM, whose client certificates are accepted."),
     ] = None
     require_client_certificate: Annotated[
         bool,
         Meta(
-            description="tls: refuse a client without a certificate of `client_ca`.",
+            description="tls, wss: refuse a client without a certificate of `client_ca`.",
             extra={"default": "true with client_ca, else false"},
         ),
     ] = _SETTLED_LATER
     identity_from: Annotated[
         Literal["common_name", "san_dns", "spiffe"],
-        Meta(description="tls: what in its certificate names a client."),
+        Meta(description="tls, wss: what in its certificate names a client."),
     ] = "common_name"
+    path: Annotated[
+        str | None,
+        Meta(
+            description="ws, wss: the path in the clients' URL; any other is answered with 404.",
+            examples=['"/mqtt"'],
+            extra={"default": "`/mqtt` and `/`"},
+        ),
+    ] = None
+    origins: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="ws, wss: browsers connect from these sites' pages only, such as `https://example.com`; empty is "
+            "every site. A client that sends no Origin is no browser and let in.",
+        ),
+    ] = ()
+    mode: Annotated[
+        str | None,
+        Meta(
+            description="unix: the permissions of the socket's file, in octal.",
+            examples=['"0660"'],
+            extra={"default": "`0660`"},
+        ),
+    ] = None
+    proxy_protocol_from: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Addresses and networks of proxies, such as `10.0.0.0/8`, that tell their clients' addresses by "
+            "PROXY protocol (version 1 or 2). From there the header is required, from elsewhere none is taken.",
+        ),
+    ] = ()
 
     def __post_init__(self) -> None:
         settle = msgspec.structs.force_setattr
@@ -82,14 +116,31 @@ class ListenerConfig(Section, frozen=True):
             settle(self, "require_client_certificate", self.client_ca is not None)
 
     @property
-    def address(self) -> Bind:
-        """`bind` taken apart: `.host` (empty for every interface), `.port`, `.is_loopback`."""
-        return parse_bind(self.bind)
+    def address(self) -> Bind | UnixBind:
+        """`bind` taken apart: `.host` (empty for every interface) and `.port`, or unix: `.path`; `.is_loopback`."""
+        return parse_unix_bind(self.bind) if self.transport == "unix" else parse_bind(self.bind)
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether it is TLS."""
+        return self.transport in ("tls", "wss")
+
+    @property
+    def websocket_paths(self) -> tuple[str, ...]:
+        """ws, wss: where MQTT is; empty for the other transports."""
+        if self.transport not in ("ws", "wss"):
+            return ()
+        return _WEBSOCKET_PATHS if self.path is None else (self.path,)
+
+    @property
+    def permissions(self) -> int:
+        """unix: of the socket's file."""
+        return int(self.mode or _UNIX_MODE, 8)
 
     @property
     def url(self) -> str:
         """What a client would be told: `mqtt://127.0.0.1:1883`."""
-        return f"{'mqtts' if self.transport == 'tls' else 'mqtt'}://{self.address}"
+        return f"{_SCHEMES[self.transport]}://{self.address}{''.join(self.websocket_paths[:1])}"
 
 
 class SessionsConfig(Section, frozen=True):
@@ -162,64 +213,6 @@ class StoreConfig(Section, frozen=True):
     ] = 65_536
 
 
-class LimitsConfig(Section, frozen=True):
-    """What bounds memory, per client and in all. What happens at each limit is counted."""
-
-    max_packet_bytes: Annotated[
-        int,
-        Meta(
-            ge=128,
-            le=268_435_460,
-            description="A client that sends a larger packet is disconnected.",
-        ),
-    ] = 1_048_576
-    max_connections: Annotated[
-        int, Meta(ge=1, le=1_000_000, description="Connections beyond this are refused.")
-    ] = 10_000
-    connect_timeout_seconds: Annotated[
-        float,
-        Meta(ge=0.1, le=3_600, description="A connection without a CONNECT after this is closed."),
-    ] = 10.0
-    max_output_bytes: Annotated[
-        int,
-        Meta(
-            ge=4_096,
-            le=GIBIBYTE,
-            description="Output that waits for one slow client. QoS 0 messages beyond it are dropped and counted; "
-            "QoS 1 and 2 wait in its queue.",
-        ),
-    ] = 1_048_576
-    max_uncommitted_bytes: Annotated[
-        int,
-        Meta(
-            ge=65_536,
-            le=64 * GIBIBYTE,
-            description="Received and not yet on disk, over all clients. Beyond it, publishers of QoS 1 and 2 are "
-            "paused.",
-        ),
-    ] = 33_554_432
-    max_topic_levels: Annotated[
-        int,
-        Meta(ge=1, le=65_536, description="Levels that a topic or a topic filter may have."),
-    ] = 128
-    max_subscriptions_per_client: Annotated[
-        int, Meta(ge=1, le=1_000_000, description="Subscriptions beyond this are refused.")
-    ] = 1_000
-    max_queue_bytes_in_memory: Annotated[
-        int,
-        Meta(
-            ge=4_096,
-            le=GIBIBYTE,
-            description="QoS 1 and 2 messages that wait for one client whose session ends with its connection. Beyond "
-            "it they are dropped and counted.",
-        ),
-    ] = 4_194_304
-    topic_alias_maximum: Annotated[
-        int,
-        Meta(ge=0, le=65_535, description="Topic aliases that one client may set; 0 is none."),
-    ] = 32
-
-
 class HttpConfig(Section, frozen=True):
     """Health and metrics over HTTP."""
 
@@ -268,10 +261,20 @@ class Config(Section, frozen=True):
             },
         ),
     ] = msgspec.field(default_factory=default_data_dir)
+    sys_interval_seconds: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=DAY_SECONDS,
+            description="How often what has changed of the `$SYS/broker/` topics is published; 0 is never.",
+        ),
+    ] = 10
     listeners: tuple[ListenerConfig, ...] = (ListenerConfig(),)
     sessions: SessionsConfig = SessionsConfig()
     store: StoreConfig = StoreConfig()
     limits: LimitsConfig = LimitsConfig()
+    protocol: ProtocolConfig = ProtocolConfig()
+    security: SecurityConfig = SecurityConfig()
     http: HttpConfig = HttpConfig()
     log: LogConfig = LogConfig()
     runtime: RuntimeConfig = RuntimeConfig()

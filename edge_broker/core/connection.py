@@ -13,7 +13,6 @@ It never blocks, logs or looks at a clock.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -85,7 +84,7 @@ class Connection(Publishing):
         self.authentication: Authentication | None = None  # where CONNECT named a method
         self._decoder = Decoder(
             router.topics,
-            settings.max_packet_bytes,
+            min(settings.max_packet_bytes, settings.max_connect_bytes),
             topic_alias_maximum=settings.topic_alias_maximum,
             publish_type=Message,
             max_user_properties=settings.max_user_properties,
@@ -124,7 +123,7 @@ class Connection(Publishing):
             while not self.paused and self.end is None:
                 packet = decoder.next_packet()
                 if packet is None:
-                    if self.session is None and decoder.waiting_for not in (0, const.CONNECT):
+                    if self.session is None and decoder.waiting_for not in (-1, const.CONNECT << 4):
                         raise ProtocolError(
                             "the first packet is not a CONNECT"
                         )  # no need to wait for all of it
@@ -157,6 +156,7 @@ class Connection(Publishing):
             if self.client_id or self.session is not None:
                 raise ProtocolError("a second CONNECT")  # [MQTT-3.1.0-2]
             self.version = packet.version
+            self._decoder.max_packet_bytes = self.router.settings.max_packet_bytes
             handle_connect(self, packet)
         elif isinstance(packet, Auth):
             check_reason_code(const.AUTH, packet.reason_code)
@@ -291,23 +291,14 @@ class Connection(Publishing):
                 self.version or version >= const.MQTT_5
             ):  # a CONNECT was there to be answered; 3.1.1 wants it sound
                 encode = partial(encode_connack, version, False, code)
-                self._send_with_reason(encode, properties, detail if tell else "")
+                self.send_explained(encode, detail if tell else "", properties)
             elif reason_code == const.UNSUPPORTED_PROTOCOL_VERSION:
                 self.send(encode_connack(const.MQTT_3_1_1, False, reason_code))
         elif self.version >= const.MQTT_5:
             encode = partial(encode_disconnect, self.version, reason_code)
-            self._send_with_reason(encode, properties, detail if tell else "")
+            self.send_explained(encode, detail if tell else "", properties)
         self.router.counters.refuse(const.REASON_NAMES.get(reason_code, "other").replace(" ", "_"))
         self._finish(reason_code, detail)
-
-    def _send_with_reason(
-        self, encode: Callable[[Properties], bytes], properties: Properties, reason: str
-    ) -> None:
-        """Send a packet with a reason string, or without where the client takes no such size [MQTT-3.14.2-3]."""
-        packet = encode(properties | {const.REASON_STRING: reason} if reason else properties)
-        if self.max_packet_bytes and len(packet) > self.max_packet_bytes:
-            packet = encode(properties)
-        self.send(packet)
 
     def take_over(self) -> None:
         """Another connection came for the same client identifier [MQTT-3.1.4-3]."""

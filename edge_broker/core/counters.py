@@ -9,19 +9,21 @@ class Counters:
     """What went through the router since the start. `received` and `sent` are by QoS; `dropped` by reason.
 
     `acknowledge_seconds`: how long QoS > 0 publishes waited for their durable recipients; those that no durable recipient
-    wanted were acknowledged at once and are not in it. `denied`: publishes and subscriptions that were not allowed.
-    `throttled`: how often a client that published faster than it may was made to wait. `refused`: connections not let in
-    or ended for what the peer did, by reason.
+    wanted were acknowledged at once and are not in it. `connections`: sockets that came; `connects`: clients let in.
+    `denied`: publishes and subscriptions that were not allowed. `throttled`: how often a client that published faster
+    than it may was made to wait. `refused`: connections not let in or ended for what the peer did, by reason.
     """
 
     __slots__ = (
         "acknowledge_seconds",
         "connections",
+        "connects",
         "denied",
         "dropped",
         "received",
         "refused",
         "sent",
+        "sessions_expired",
         "throttled",
     )
 
@@ -31,6 +33,8 @@ class Counters:
         self.dropped: dict[str, int] = {}
         self.refused: dict[str, int] = {}
         self.connections = 0
+        self.connects = 0
+        self.sessions_expired = 0
         self.denied = 0
         self.throttled = 0
         self.acknowledge_seconds = Histogram()

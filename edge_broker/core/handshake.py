@@ -21,6 +21,7 @@ from edge_broker.wire import const
 from edge_broker.wire.encoder import encode_auth, encode_connack
 from edge_broker.wire.packets import Connect, Will
 from edge_broker.wire.properties import Properties, encode_properties
+from edge_broker.wire.topics import SYSTEM_PREFIX
 
 if TYPE_CHECKING:
     from edge_broker.core.connection import Connection
@@ -29,8 +30,11 @@ if TYPE_CHECKING:
 
 def handle_connect(connection: Connection, packet: Connect) -> None:
     """Check what can be checked at once, then ask the authenticator."""
+    connection.wants_reasons = packet.properties.get(const.REQUEST_PROBLEM_INFORMATION, 1) == 1
     connection.max_packet_bytes = packet.properties.get(const.MAXIMUM_PACKET_SIZE, 0)
-    if not packet.client_id and packet.version < const.MQTT_5 and not packet.clean_start:
+    if not packet.client_id and (
+        packet.version == const.MQTT_3_1 or (packet.version == const.MQTT_3_1_1 and not packet.clean_start)
+    ):
         raise MqttError(const.CLIENT_IDENTIFIER_NOT_VALID, "no client identifier")  # [MQTT-3.1.3-8] of 3.1.1
     if connection.router.is_overloaded:
         raise MqttError(const.SERVER_BUSY, "the store is too far behind for one more client")
@@ -63,7 +67,7 @@ def handle_connect(connection: Connection, packet: Connect) -> None:
 def _check_will(router: Router, will: Will) -> None:
     """What can be said of a will before it is known whose it is."""
     settings = router.settings
-    if will.topic.count("/") >= settings.max_topic_levels or will.topic.startswith("$SYS/"):
+    if will.topic.count("/") >= settings.max_topic_levels or will.topic.startswith(SYSTEM_PREFIX):
         raise MqttError(const.TOPIC_NAME_INVALID, "a will for a topic that we do not allow")
     if len(will.topic.encode()) > settings.max_topic_bytes:
         raise MqttError(const.TOPIC_NAME_INVALID, "a will for a longer topic than we allow")
@@ -176,18 +180,22 @@ def _accept(
     """Everything is in place, and on disk where it must be: answer, and let the session's deliveries go."""
     if session.claimed_by is not connection:
         return
-    if connection.end is not None:
-        session.will = None  # of a connection that was never accepted
-        connection.router.leave(session, None)
-        return
-    connection.session = session
-    connection.will = session.will
     properties: Properties = {}
     if packet.version >= const.MQTT_5:
         properties = _connack_properties(connection, packet, session)
     if connection.authentication is not None:
         properties |= connection.authentication.properties(authentication_data)  # [MQTT-4.12.0-2]
-    connection.send(encode_connack(connection.version, present, const.SUCCESS, properties))
+    connack = encode_connack(connection.version, present, const.SUCCESS, properties)
+    if not connection.fits(connack):  # it says what the client must know
+        connection.fail(const.PACKET_TOO_LARGE, "its maximum packet size leaves no room for CONNACK")
+    if connection.end is not None:
+        session.will = None  # of a connection that was never accepted
+        connection.router.leave(session, None)
+        return
+    connection.router.counters.connects += 1
+    connection.session = session
+    connection.will = session.will
+    connection.send(connack)
     session.attach(connection)
     session.pump()
     connection.go_on()

@@ -23,6 +23,7 @@ class QueueWrite:
     `head`: the lowest number not acknowledged; stored messages below it may be deleted.
     `acknowledged`: numbers above `head` that are acknowledged. `released`: QoS 2 numbers whose PUBREC has come; what the
     subscriber gets next of them is PUBREL, so their messages are no longer needed. Both sorted.
+    `sent`: messages at QoS 2 below it may have been sent, so that they do not expire any more [MQTT-4.3.3-7].
     """
 
     queue_id: int
@@ -30,6 +31,7 @@ class QueueWrite:
     head: int
     acknowledged: list[int]
     released: list[int]
+    sent: int = 0
 
 
 @dataclass(slots=True)
@@ -91,6 +93,7 @@ class QueueState:
     acknowledged: list[int]
     released: list[int]
     stored: int
+    sent: int = 0
 
 
 @dataclass(slots=True)

@@ -6,12 +6,15 @@ does not fit is counted. It never blocks, logs or looks at a clock.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from edge_broker.core.aliases import TopicAliases
 from edge_broker.core.message import Message
 from edge_broker.core.ports import Outlet
 from edge_broker.wire import const
+from edge_broker.wire.packets import NO_PROPERTIES
+from edge_broker.wire.properties import Properties
 from edge_broker.wire.pubacks import PUBACKS
 
 if TYPE_CHECKING:
@@ -28,6 +31,7 @@ class Output:
     `writable`: the transport takes more; while not, QoS 0 is dropped and the rest waits in the queue.
     `end`: why the connection ended, as (reason code, detail), for the log; None while it stands.
     `max_packet_bytes`: the client's own limit, 0 = none. `aliases`: None where the client takes none.
+    `wants_reasons`: what went wrong may be told in words too [MQTT-3.1.2-29].
     """
 
     __slots__ = (
@@ -42,6 +46,7 @@ class Output:
         "router",
         "session",
         "version",
+        "wants_reasons",
         "writable",
     )
 
@@ -52,6 +57,7 @@ class Output:
         self.session: Session | None = None
         self.version = 0  # before CONNECT
         self.max_packet_bytes = 0
+        self.wants_reasons = True
         self.aliases: TopicAliases | None = None
         self.output: list[bytes] = []
         self.writable = True
@@ -64,11 +70,24 @@ class Output:
         raise NotImplementedError
 
     def send(self, data: bytes) -> None:
-        """Put one packet into the output."""
-        if self.end is None:
+        """Put one packet into the output; one larger than the client takes is discarded [MQTT-3.1.2-24, -25]."""
+        if not self.fits(data):
+            self.router.counters.drop("packet_too_large")
+        elif self.end is None:
             if not self.output:
                 self.router.dirty.append(self)
             self.output.append(data)
+
+    def fits(self, data: bytes) -> bool:
+        """Whether the client takes a packet of that size."""
+        return not self.max_packet_bytes or len(data) <= self.max_packet_bytes
+
+    def send_explained(
+        self, encode: Callable[[Properties], bytes], reason: str, properties: Properties = NO_PROPERTIES
+    ) -> None:
+        """Send what `encode` makes of properties, with a reason string where there is one and it fits."""
+        packet = encode(properties | {const.REASON_STRING: reason} if reason else properties)
+        self.send(packet if self.fits(packet) else encode(properties))
 
     def send_qos_0(self, message: Message) -> None:
         """A delivery at QoS 0; dropped and counted where the client does not keep up."""

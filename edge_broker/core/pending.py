@@ -8,7 +8,6 @@ fails the same sealed batch is tried again, so nothing is settled out of order.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from edge_broker.core.message import Message
@@ -218,7 +217,7 @@ class Sealed:
         self.batch = batch
         self._pending = pending
         self._queues = queues
-        self._ends = [queue.next_number for queue in queues]
+        self._ends = [(queue.next_number, queue.sent_mark) for queue in queues]
         self._safes = safes
         self._callbacks = callbacks
         self._bytes = size_bytes
@@ -236,11 +235,14 @@ class Sealed:
         _for_each(self._safes, settle, faults)
         for write in self.batch.queues:
             _for_each([message for _, message in write.messages], settle, faults)
-        for queue, end in zip(self._queues, self._ends, strict=True):
-            _for_each((end,), partial(queue.on_committed, window_bytes=pending.window_bytes), faults)
+        _for_each(zip(self._queues, self._ends, strict=True), self._tell_queue, faults)
         _for_each(self._callbacks, _call, faults)
         if faults:
             raise ExceptionGroup("while releasing what waited for a commit", faults)
+
+    def _tell_queue(self, queue_and_end: tuple[Queue, tuple[int, int]]) -> None:
+        queue, (numbers_below, sent_mark) = queue_and_end
+        queue.on_committed(numbers_below, self._pending.window_bytes, sent_mark)
 
 
 def _for_each(items: Iterable[_Item], act: Callable[[_Item], None], faults: list[Exception]) -> None:

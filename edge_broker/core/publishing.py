@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import struct
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from edge_broker.core.acknowledging import HeldAcknowledgements
@@ -44,7 +45,7 @@ class Publishing(Output):
         self.paused = False
         self.last_received_at = 0.0
         self._held: HeldAcknowledgements | None = None
-        self._denied: dict[Message, int] | None = None  # of those held: the reason codes of the refused
+        self._denied: dict[Message, MessageRefused] | None = None  # of those held, the refused ones
         self._allowance: Allowance | None = None
         self._permitted: dict[str, bool] | None = None
 
@@ -74,7 +75,7 @@ class Publishing(Output):
                 return self._handle_publish_2(message, session)
             recipients = router.publish(message, session)
         except MessageRefused as refusal:
-            self._refuse(message, refusal.reason_code)
+            self._refuse(message, refusal)
             return 1
         if not qos:
             return recipients + 1
@@ -189,27 +190,30 @@ class Publishing(Output):
                 permitted[topic] = answer
         return answer
 
-    def _refuse(self, message: Message, reason_code: int) -> None:
+    def _refuse(self, message: Message, refusal: MessageRefused) -> None:
         """Answer a PUBLISH that is not taken: MQTT 5 has a code for it, 3.1.1 only silence [3.3.5]."""
         counters = self.router.counters
-        if reason_code == const.NOT_AUTHORIZED:
+        if refusal.reason_code == const.NOT_AUTHORIZED:
             counters.denied += 1
         else:
-            counters.drop(const.REASON_NAMES[reason_code].replace(" ", "_"))
+            counters.drop(const.REASON_NAMES[refusal.reason_code].replace(" ", "_"))
         if not message.qos:
             return
         if self._held:  # in its turn
             if self._denied is None:
                 self._denied = {}
-            self._denied[message] = reason_code
+            self._denied[message] = refusal
             self._hold(message)
         else:
-            self._send_refusal(message, reason_code)
+            self._send_refusal(message, refusal)
 
-    def _send_refusal(self, message: Message, reason_code: int) -> None:
+    def _send_refusal(self, message: Message, refusal: MessageRefused) -> None:
         kind = const.PUBACK if message.qos == 1 else const.PUBREC
-        told = reason_code if self.version >= const.MQTT_5 else const.SUCCESS
-        self.send(encode_ack(self.version, kind, message.packet_id, told))
+        if self.version < const.MQTT_5:
+            self.send(encode_ack(self.version, kind, message.packet_id))
+            return
+        encode = partial(encode_ack, self.version, kind, message.packet_id, refusal.reason_code)
+        self.send_explained(encode, refusal.detail if self.wants_reasons else "")
 
     def _handle_pubrel(self, session: Session, packet_id: int) -> None:
         """The client will not send this id's message again: forget the id, once that is on disk answer."""

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 _MESSAGE_OVERHEAD_BYTES: Final = 500
 """What a message object costs beside its frame, roughly; counted so that limits in bytes mean memory."""
 
+_MARKED_AT_ONCE: Final = 64
+"""Messages at QoS 2 that expire need a commit before they are sent; one serves for so many."""
+
 LARGE_FRAME_BYTES: Final = 4096
 """Frames up to this are bounded well enough by the window's count; the bytes of larger ones in flight are counted."""
 
@@ -68,6 +71,9 @@ class Queue:
         "reading",
         "released",
         "sent_before",
+        "sent_mark",
+        "sent_marked",
+        "surely_sent_before",
         "unwritten",
     )
 
@@ -77,6 +83,8 @@ class Queue:
         self.head = self.cursor = self.next_number = self.committed = 1
         self.gap_from = self.gap_to = 1
         self.sent_before = 1  # numbers below it may have been sent already: they go with DUP
+        self.surely_sent_before = 1  # as far as the store knows, where that was before a restart
+        self.sent_mark = self.sent_marked = 0  # how far what expires may be sent at QoS 2; and that on disk
         self.in_flight = self.large_in_flight_bytes = 0
         self.messages: dict[int, Message] = {}
         self.bytes_in_memory = 0
@@ -100,6 +108,7 @@ class Queue:
         marked = max([0, *state.acknowledged, *state.released])  # a number marked is taken, written or not
         queue.next_number = max(state.next_number, state.head, marked + 1)
         queue.committed = queue.gap_to = queue.sent_before = queue.next_number
+        queue.sent_mark = queue.sent_marked = queue.surely_sent_before = state.sent
         queue.acknowledged = set(state.acknowledged) or None
         queue.released = set(state.released) or None
         return queue
@@ -152,6 +161,8 @@ class Queue:
                 and 2 in (message.qos, message.origin.qos)
             ):
                 return None
+            if message.expires_at is not None and message.qos == 2 and self._must_be_marked(number):
+                return None
             self.cursor = number + 1
             self.in_flight += 1
             size = len(message.frame)
@@ -159,7 +170,11 @@ class Queue:
                 self.large_in_flight_bytes += size
             if self.pending is None:
                 self.bytes_in_memory -= size + _MESSAGE_OVERHEAD_BYTES
-            if message.expires_at is not None and message.expires_at <= now:
+            if (
+                message.expires_at is not None
+                and message.expires_at <= now
+                and (message.qos < 2 or number >= self.surely_sent_before)
+            ):
                 self.expired += 1
                 self.complete(number)
                 continue
@@ -167,6 +182,16 @@ class Queue:
                 self.want_page()
             return number, message
         return None
+
+    def _must_be_marked(self, number: int) -> bool:
+        """Whether it is to be on disk first that `number` may have been sent: it does not expire then [MQTT-4.3.3-7]."""
+        if self.pending is None or number < self.sent_marked:
+            return False
+        if number >= self.sent_mark:
+            self.sent_mark = min(self.next_number, number + _MARKED_AT_ONCE)
+            self.pending.touch(self)
+            self.pending.urgent = True
+        return True
 
     def want_page(self) -> None:
         """Ask for the stretch that is on disk only, unless that is under way."""
@@ -303,6 +328,7 @@ class Queue:
         """The recipient is back: everything not acknowledged is sent again, from the oldest on."""
         self.online = True
         self.sent_before = max(self.sent_before, self.cursor)
+        self.surely_sent_before = max(self.surely_sent_before, self.cursor)
         self.cursor = self.head
         self.in_flight = self.large_in_flight_bytes = 0
 
@@ -310,6 +336,7 @@ class Queue:
         """The recipient is gone: of a durable queue only what is uncommitted stays in memory."""
         self.online = False
         self.sent_before = max(self.sent_before, self.cursor)
+        self.surely_sent_before = max(self.surely_sent_before, self.cursor)
         if self.pending is not None:
             self._forget_from(self.head)
 
@@ -334,13 +361,15 @@ class Queue:
             self.head,
             sorted(self.acknowledged) if self.acknowledged else [],
             sorted(self.released) if self.released else [],
+            self.sent_mark,
         )
         self.unwritten.clear()
         return write
 
-    def on_committed(self, numbers_below: int, window_bytes: int) -> None:
+    def on_committed(self, numbers_below: int, window_bytes: int, sent_mark: int = 0) -> None:
         """Everything below `numbers_below` is on disk; what the recipient does not need soon leaves the memory."""
         before, self.committed = self.committed, numbers_below
+        self.sent_marked = max(self.sent_marked, sent_mark)
         if not self.online:
             self._forget_from(self.head)
         elif self.gap_from < self.gap_to or self.bytes_in_memory > window_bytes:

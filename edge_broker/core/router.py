@@ -22,7 +22,7 @@ from edge_broker.core.settings import Settings
 from edge_broker.core.trie import TopicTree
 from edge_broker.errors import MessageRefused, MqttError
 from edge_broker.wire import const
-from edge_broker.wire.topics import TopicCache
+from edge_broker.wire.topics import SYSTEM_PREFIX, TopicCache
 
 if TYPE_CHECKING:
     from edge_broker.core.connection import Connection
@@ -75,6 +75,7 @@ class Router:
         self.now = 0.0
         self.guarded = authorizer is not None or settings.guards_publishes
         self.retained_bytes = 0
+        self._system_topics = 0  # of those retained: the broker's own
         self._sessions_of: dict[str, int] = {}  # how many, by identity
         self._routes = self.table.routes
         self._next_queue_id = next_queue_id
@@ -109,7 +110,7 @@ class Router:
                 raise MqttError(const.TOPIC_NAME_INVALID, "a topic of more levels than we allow")
             if len(topic) * 3 > settings.max_topic_bytes and len(topic.encode()) > settings.max_topic_bytes:
                 raise MqttError(const.TOPIC_NAME_INVALID, "a longer topic than we allow")
-            if topic.startswith("$SYS/"):
+            if topic.startswith(SYSTEM_PREFIX):
                 raise MessageRefused(const.NOT_AUTHORIZED, "$SYS is the broker's own")
         return self.table.find(topic)
 
@@ -132,7 +133,10 @@ class Router:
             message.expires_at = self.now + message.expiry_interval
         if message.retain:
             self._retain(message)
-        subscriptions = [s for s in route.subscriptions if not (s.no_local and s.recipient is publisher)]
+        subscriptions = route.subscriptions
+        if publisher is not None:
+            own = [s.for_own_messages() if s.recipient is publisher else s for s in subscriptions]
+            subscriptions = [s for s in own if s is not None]
         if message.qos < 2:
             self._deliver_to(message, subscriptions, route.groups)
         else:
@@ -195,7 +199,7 @@ class Router:
             settings = self.settings
             freed = 0 if before is None else len(before.frame)
             if (
-                before is None and len(self.retained) >= settings.max_retained_messages
+                before is None and self.retained_messages >= settings.max_retained_messages
             ) or self.retained_bytes - freed + size > settings.max_retained_bytes:
                 if message.qos and message.version >= const.MQTT_5:
                     raise MessageRefused(const.QUOTA_EXCEEDED, "too much is retained")
@@ -207,6 +211,11 @@ class Router:
             self.retained_bytes += size - freed
         self.pending.retain(message)
 
+    @property
+    def retained_messages(self) -> int:
+        """Topics with a retained message, but for those that the broker publishes of itself."""
+        return len(self.retained) - self._system_topics
+
     def forget_retained(self, message: Message) -> None:
         """Take a retained message out of the memory."""
         self.retained.remove(message.topic)
@@ -214,13 +223,12 @@ class Router:
 
     def publish_system(self, topic: str, payload: bytes) -> None:
         """Publish what the broker says of itself: retained in memory only, delivered at QoS 0, never stored."""
-        before = self.retained.get(topic)
         message = build_message(topic, payload, retain=True)
         message.received_at = self.now
-        self.retained_bytes += len(message.frame) - (0 if before is None else len(before.frame))
+        if self.retained.get(topic) is None:
+            self._system_topics += 1
         self.retained.set(topic, message)
         route = self.table.find(topic)
-        self._routes.pop(topic, None)  # so that a client's PUBLISH to it is always looked at
         self._deliver_to(message, route.subscriptions, route.groups)
 
     def deliver_retained(self, message: Message, subscription: Subscription) -> None:
@@ -386,6 +394,7 @@ class Router:
                 and session.expiry_interval != const.NEVER_EXPIRES
                 and session.disconnected_at + session.expiry_interval <= now
             ):
+                self.counters.sessions_expired += 1
                 self.end_session(session)
 
     # ---- the store's side
@@ -427,6 +436,9 @@ class Router:
                 session = by_id[session_id]
                 session.inbound = (session.inbound or set()) | {packet_id}
         for message in snapshot.retained:
+            if message.topic.startswith(SYSTEM_PREFIX):  # of a version that let clients publish there
+                self.pending.forget_retained(message.topic)
+                continue
             self.retained.set(message.topic, message)
             self.retained_bytes += len(message.frame)
 

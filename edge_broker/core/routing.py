@@ -11,7 +11,7 @@ from typing import Final
 from edge_broker.core.message import Message
 from edge_broker.core.session import Subscription
 from edge_broker.core.trie import FilterTrie
-from edge_broker.wire.topics import TopicCache
+from edge_broker.wire.topics import SYSTEM_PREFIX, TopicCache
 
 _MAX_ROUTES: Final = 10_000
 
@@ -127,7 +127,8 @@ class RoutingTable:
             other = by_recipient.get(key)
             by_recipient[key] = value if other is None else _merge(other, value)
         route = Route(list(by_recipient.values()), groups)
-        if len(topic) <= TopicCache.LONGEST_BYTES:  # 10,000 routes of 64 KB would fill the memory
+        # 10,000 routes of 64 KB would fill the memory; and a PUBLISH to the broker's own topics is always looked at
+        if len(topic) <= TopicCache.LONGEST_BYTES and not topic.startswith(SYSTEM_PREFIX):
             if len(self.routes) >= _MAX_ROUTES:
                 self.routes.clear()
             self.routes[topic] = route
@@ -136,11 +137,15 @@ class RoutingTable:
 
 def _merge(one: Subscription, other: Subscription) -> Subscription:
     """Overlapping subscriptions of one recipient as a single delivery [3.3.4]: the higher QoS, all identifiers."""
-    return Subscription(
+    merged = Subscription(
         one.recipient,
         one.topic_filter,
         max(one.qos, other.qos),
-        one.no_local and other.no_local,
+        one.no_local or other.no_local,
         one.retain_as_published or other.retain_as_published,
         one.subscription_ids + other.subscription_ids,
     )
+    if merged.no_local:
+        mine, others = one.for_own_messages(), other.for_own_messages()
+        merged.instead = _merge(mine, others) if mine and others else mine or others
+    return merged

@@ -42,10 +42,12 @@ class Recipient(Protocol):
 class Subscription:
     """One recipient's interest in one topic filter. `topic_filter` is as subscribed; `matched_filter` without `$share`.
 
+    `instead`: of one with no local, what the recipient gets its own messages by, where it has overlapping subscriptions.
     `simple`: the recipient gets the message as it came, but for its QoS: no options that the router must look at.
     """
 
     __slots__ = (
+        "instead",
         "matched_filter",
         "no_local",
         "qos",
@@ -73,7 +75,12 @@ class Subscription:
         self.no_local = no_local
         self.retain_as_published = retain_as_published
         self.subscription_ids = subscription_ids
+        self.instead: Subscription | None = None
         self.simple = not (no_local or retain_as_published or subscription_ids)
+
+    def for_own_messages(self) -> Subscription | None:
+        """What the recipient gets its own messages by [MQTT-3.8.3-3]."""
+        return self.instead if self.no_local else self
 
 
 class Session:
@@ -94,6 +101,7 @@ class Session:
         "router",
         "session_id",
         "shared",
+        "shared_away",
         "subscriptions",
         "will",
         "will_delay",
@@ -114,6 +122,9 @@ class Session:
         self.claimed_by: Connection | None = None
         self.shared: dict[int, ShareGroup] | None = (
             None  # by number: what came by a shared subscription at QoS 1
+        )
+        self.shared_away: dict[int, Message] | None = (
+            None  # of those, while the client is away: what was sent to it
         )
         self.inbound: set[int] | None = None  # packet ids of QoS 2 PUBLISH whose PUBREL has not come
         self.disconnected_at: float | None = None
@@ -200,7 +211,7 @@ class Session:
     def take_shared(self) -> list[tuple[Message, ShareGroup]]:
         """What came by shared subscriptions at QoS 1, is not acknowledged and in memory, oldest first; forgets it."""
         shared, self.shared = self.shared or {}, None
-        messages = self.queue.messages
+        messages = self.queue.messages | (self.shared_away or {})
         return [(messages[number], group) for number, group in shared.items() if number in messages]
 
     def pump(self) -> None:
@@ -227,15 +238,28 @@ class Session:
         """`connection` is established: what is owed goes out on it, the oldest first."""
         self.connection = connection
         self.disconnected_at = None
+        self.shared_away = None
         self.queue.rewind()
 
     def detach(self, now: float) -> None:
         """The connection is gone; a durable session goes on without."""
         self.connection = self.claimed_by = None
         self.disconnected_at = now
+        if self.shared and self.durable:
+            self._keep_shared(self.shared)
         self.queue.suspend()
         if not self.durable:
             self.inbound = None
+
+    def _keep_shared(self, shared: dict[int, ShareGroup]) -> None:
+        """Keep what another member would get, as far as memory goes: the queue is about to leave it to the disk."""
+        room = self.router.settings.window_bytes
+        kept = self.shared_away = {}
+        for number in shared:
+            message = self.queue.messages.get(number)
+            if message is not None and room > 0:
+                kept[number] = message
+                room -= len(message.frame)
 
     # ---- what the store keeps
 

@@ -30,6 +30,8 @@ class Settings:
     max_subscriptions_per_client: int = 1000
     topic_alias_maximum: int = 32
     connect_timeout_seconds: float = 10.0
+    max_connect_bytes: int = 128 << 10
+    """Of a CONNECT: what anybody may have us keep before being let in."""
     max_client_id_bytes: int = 65_535
     max_topic_bytes: int = 65_535
     max_user_properties: int = 64

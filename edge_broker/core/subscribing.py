@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 from edge_broker.core.message import Message
 from edge_broker.core.session import Session, Subscription
@@ -17,6 +18,9 @@ from edge_broker.wire import const
 from edge_broker.wire.encoder import encode_suback, encode_unsuback
 from edge_broker.wire.packets import Subscribe, SubscriptionRequest, Unsubscribe
 from edge_broker.wire.topics import SHARE_PREFIX, check_topic_filter
+
+_LONGEST_EXPLANATION: Final = 1000
+"""Characters of a reason string."""
 
 if TYPE_CHECKING:
     from edge_broker.core.connection import Connection
@@ -45,11 +49,23 @@ def handle_subscribe(connection: Connection, session: Session, packet: Subscribe
         reason_codes.append(reason_code)
 
     def answer() -> None:
-        connection.send(encode_suback(connection.version, packet.packet_id, reason_codes))
+        encode = partial(encode_suback, connection.version, packet.packet_id, reason_codes)
+        connection.send_explained(
+            encode, _explanation(packet, reason_codes) if connection.wants_reasons else ""
+        )
         if wanted and connection.end is None:
             connection.owe_retained(wanted)
 
     _answer_when_kept(connection, session, answer)
+
+
+def _explanation(packet: Subscribe, reason_codes: list[int]) -> str:
+    """Which filters were refused, and why, in words."""
+    return ", ".join(
+        f"{request.topic_filter}: {const.REASON_NAMES[reason_code]}"
+        for request, reason_code in zip(packet.requests, reason_codes, strict=True)
+        if reason_code >= const.UNSPECIFIED_ERROR
+    )[:_LONGEST_EXPLANATION]
 
 
 def _refusal(connection: Connection, session: Session, request: SubscriptionRequest) -> int:

@@ -1,47 +1,87 @@
-"""The sockets that clients connect to: bound, served, closed. TLS contexts are kept here so that they can be renewed."""
+"""The sockets that clients connect to: bound, served, closed. TLS contexts are kept here so that they can be renewed.
+
+An address that is not there yet, as at boot before the network is up, is waited for in the background. What only some
+listeners need is imported when one of them is made.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import errno
+import logging
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
 
-from edge_broker.net.tls import server_context
-from edge_broker.net.transport import Hub, StreamProtocol, TlsStreamProtocol
+from edge_broker.net.endpoints import Endpoint, UnixEndpoint
+from edge_broker.net.gate import Gate
+from edge_broker.net.pipes import LayeredPipe, Pipe
+from edge_broker.net.tls import TlsPipe, server_context
+from edge_broker.net.transport import Hub, StreamProtocol
 
-_BACKLOG = 1024
+if TYPE_CHECKING:
+    from edge_broker.net.proxy import ProxiedProtocol
+
+log: Final = logging.getLogger("edge_broker.net")
+
+_BACKLOG: Final = 1024
+_SCHEMES: Final = {(False, False): "mqtt", (True, False): "mqtts", (False, True): "ws", (True, True): "wss"}
+"""By TLS, WebSocket."""
 
 
 class Listener:
-    """One bound address. `transport` is ``tcp`` or ``tls``; the TLS fields are file paths, as in the configuration."""
+    """One bound endpoint and what is spoken there.
+
+    With `certificate` and `key`, paths of files, TLS; with `websocket_paths` WebSocket, at these paths, for pages of
+    `origins`. `proxies`: addresses and networks that tell their clients' addresses by PROXY protocol. `on_listening` is
+    called each time that clients can connect from now on. `retry_seconds`: the first and the longest pause between two
+    attempts to bind an address that is not there yet.
+    """
 
     def __init__(
         self,
         hub: Hub,
-        host: str,
-        port: int,
+        endpoint: Endpoint,
         *,
+        gate: Gate | None = None,
         certificate: str | None = None,
         key: str | None = None,
         client_ca: str | None = None,
         require_client_certificate: bool = False,
         identity_from: str = "common_name",
+        websocket_paths: Sequence[str] = (),
+        origins: Sequence[str] = (),
+        proxies: Sequence[str] = (),
+        on_listening: Callable[[Listener], None] | None = None,
+        retry_seconds: tuple[float, float] = (1.0, 10.0),
     ) -> None:
         self._hub = hub
-        self._host = host
-        self._port = port
+        self._endpoint = endpoint
+        self._gate = gate or Gate(hub)
         self._files = (certificate, key, client_ca, require_client_certificate)
         self._identity_from = identity_from
+        self._websocket_paths = websocket_paths
+        self._origins = origins
+        self._proxies = proxies
+        self._on_listening = on_listening
+        self._retry_seconds = retry_seconds
         self._context: ssl.SSLContext | None = None
         self._server: asyncio.Server | None = None
-        self.name = f"{host}:{port}"
+        self._retrying: asyncio.Task[None] | None = None
+        self._waiting: set[ProxiedProtocol] = set()
+
+    @property
+    def name(self) -> str:
+        """How it is called, unique in one broker."""
+        return self._endpoint.name
 
     @property
     def url(self) -> str:
         """Where it listens, as a client would write it."""
-        return f"{'mqtts' if self._files[0] else 'mqtt'}://{self.name}"
+        if isinstance(self._endpoint, UnixEndpoint):
+            return f"unix://{self.name}"
+        scheme = _SCHEMES[self._files[0] is not None, bool(self._websocket_paths)]
+        return f"{scheme}://{self.name}{self._websocket_paths[0] if self._websocket_paths else ''}"
 
     @property
     def accepting(self) -> bool:
@@ -55,51 +95,93 @@ class Listener:
             self._context = server_context(certificate, key, client_ca, require)
 
     async def start(self) -> None:
-        """Bind and serve; `OSError` with the address as its file name if it cannot be had."""
+        """Bind and serve; `OSError` with the address as its file name if it cannot be had.
+
+        Where the address is only not there yet, it is tried again until `stop_accepting`.
+        """
         self.load_certificates()
         try:
-            sock = _bind(self._host, self._port)
+            await self._listen()
         except OSError as error:
-            raise OSError(error.errno, error.strerror, self.url) from error
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._factory(), sock=sock, backlog=_BACKLOG)
-        host, port = sock.getsockname()[:2]
-        self.name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-    def _factory(self) -> Callable[[], asyncio.Protocol]:
-        if self._context is None:
-            return lambda: StreamProtocol(self._hub, self.name)
-        return lambda: TlsStreamProtocol(self._hub, self.name, self._newest_context, self._identity_from)
-
-    def _newest_context(self) -> ssl.SSLContext:
-        assert self._context is not None
-        return self._context
+            if not self._endpoint.is_late(error):
+                raise OSError(error.errno, error.strerror, self.url) from error
+            log.warning("%s: the address is not there yet; it is tried again until it is", self.url)
+            self._retrying = asyncio.get_running_loop().create_task(self._keep_trying(error.errno))
 
     def stop_accepting(self) -> None:
-        """Close the listening socket; connections stay."""
+        """Close the listening socket, or stop waiting for its address; connections stay."""
+        if self._retrying is not None:
+            self._retrying.cancel()
+            self._retrying = None
         if self._server is not None:
             self._server.close()
             self._server = None
+            self._endpoint.release()
+        for protocol in list(self._waiting):
+            protocol.abort()
 
-
-def _bind(host: str, port: int) -> socket.socket:
-    """A bound socket; an empty host is every interface, of both IP versions where the machine has them."""
-    if not host:
+    async def _listen(self) -> None:
+        loop = asyncio.get_running_loop()
+        sock = self._endpoint.bind()
         try:
-            return _bind("::", port)
-        except OSError as error:
-            if error.errno != errno.EAFNOSUPPORT:
-                raise
-            host = "0.0.0.0"
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if host == "::" else 1)
-        sock.bind((host, port))
-        sock.setblocking(False)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
+            serve = loop.create_unix_server if sock.family == socket.AF_UNIX else loop.create_server
+            self._server = await serve(self._factory(), sock=sock, backlog=_BACKLOG)
+        except BaseException:
+            sock.close()
+            self._endpoint.release()
+            raise
+        if self._on_listening is not None:
+            self._on_listening(self)
+
+    async def _keep_trying(self, said: int | None) -> None:
+        """Bind again and again; each new reason why not is said once."""
+        pause, longest = self._retry_seconds
+        while True:
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, longest)
+            try:
+                await self._listen()
+                return
+            except OSError as error:
+                if error.errno != said:
+                    log.error("%s: %s; it is tried again", self.url, error.strerror)
+                    said = error.errno
+
+    # ---- what is spoken
+
+    def _factory(self) -> Callable[[], asyncio.Protocol]:
+        """What makes the protocol of each accepted connection."""
+        serve = self._serving()
+        if not self._proxies:
+            return serve
+        from edge_broker.net.proxy import ProxiedProtocol, ProxyList
+
+        proxies = ProxyList(self._proxies)
+        return lambda: ProxiedProtocol(self._hub, self._gate, proxies, serve, self._waiting)
+
+    def _serving(self) -> Callable[[], StreamProtocol]:
+        hub, gate, name = self._hub, self._gate, self.name
+        new_pipe = self._piping()
+        if new_pipe is None:
+            return lambda: StreamProtocol(hub, gate, name)
+        from edge_broker.net.piped import PipedProtocol
+
+        return lambda: PipedProtocol(hub, gate, name, new_pipe, self._identity_from)
+
+    def _piping(self) -> Callable[[], Pipe] | None:
+        """What makes the pipe of each connection; None where there is none."""
+        if not self._websocket_paths:
+            return self._new_tls_pipe if self._context is not None else None
+        from edge_broker.net.websocket import WebSocketPipe
+
+        def new_websocket_pipe() -> Pipe:
+            upper = WebSocketPipe(
+                self._hub.router.settings.max_packet_bytes, self._websocket_paths, self._origins
+            )
+            return upper if self._context is None else LayeredPipe(self._new_tls_pipe(), upper)
+
+        return new_websocket_pipe
+
+    def _new_tls_pipe(self) -> Pipe:
+        assert self._context is not None
+        return TlsPipe(self._context, server_side=True)

@@ -7,7 +7,7 @@ and costs far less memory than asyncio's own TLS. One `TlsPipe` is one side of o
 from __future__ import annotations
 
 import ssl
-from typing import Any, Final, cast
+from typing import Any, ClassVar, Final, cast
 
 _READ_BYTES: Final = 64 << 10
 
@@ -16,8 +16,12 @@ class TlsPipe:
     """Turns the peer's bytes into plain ones and ours into encrypted ones; `take_output` after every call.
 
     `established` once the handshake is done; `ended` once the peer has closed its direction in due form. Failures raise
-    `ssl.SSLError`; whatever is in the output then (an alert) should still be sent.
+    `ssl.SSLError`; whatever is in the output then (an alert) should still be sent. It is a `net.pipes.Pipe`.
     """
+
+    has_more: ClassVar[bool] = False  # decrypting is quick, so all is done at once
+    mid_frame: ClassVar[bool] = False  # a record is small
+    lingers: ClassVar[bool] = False  # the peer's own close_notify is not waited for
 
     __slots__ = ("_incoming", "_object", "_outgoing", "_waiting", "ended", "established")
 
@@ -77,7 +81,7 @@ class TlsPipe:
             try:
                 self._object.unwrap()
             except (ssl.SSLWantReadError, ssl.SSLError):
-                pass  # the peer's own close_notify is not waited for
+                pass  # that of the peer is not there
 
     def peer_certificate(self) -> bytes | None:
         """The peer's verified certificate in DER, None where it gave none."""

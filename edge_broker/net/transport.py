@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 import time
-from collections.abc import Callable
-from typing import Final, Protocol, cast
+from typing import ClassVar, Final, Protocol, cast
 
 from edge_broker.core.connection import Connection
 from edge_broker.core.router import Router
-from edge_broker.net.tls import TlsPipe
+from edge_broker.net.addresses import address_of
+from edge_broker.net.gate import Gate
 
 log: Final = logging.getLogger("edge_broker.net")
+
+_CLOSING_SECONDS: Final = 5.0
 
 
 class Hub(Protocol):
@@ -37,11 +38,15 @@ class Hub(Protocol):
 
 
 class StreamProtocol(asyncio.Protocol):
-    """One accepted TCP connection, and the `Outlet` of its core connection."""
+    """One accepted connection, and the `Outlet` of its core connection."""
+
+    shakes_hands: ClassVar[bool] = False
+    """Whether something has to be agreed on before MQTT can begin."""
 
     __slots__ = (
         "_closed",
         "_connection",
+        "_gate",
         "_hub",
         "_listener",
         "_reading",
@@ -50,8 +55,9 @@ class StreamProtocol(asyncio.Protocol):
         "_working",
     )
 
-    def __init__(self, hub: Hub, listener: str) -> None:
+    def __init__(self, hub: Hub, gate: Gate, listener: str) -> None:
         self._hub = hub
+        self._gate = gate
         self._listener = listener
         self._reading = True
         self._working = False
@@ -63,14 +69,17 @@ class StreamProtocol(asyncio.Protocol):
     # ---- what asyncio calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.begin(transport, address_of(transport), time.monotonic())
+
+    def begin(self, transport: asyncio.BaseTransport, address: str, opened_at: float) -> None:
+        """Serve a client that is at `address` and connected at `opened_at`, or turn it away."""
         self._transport = cast(asyncio.Transport, transport)
         hub = self._hub
-        peer = transport.get_extra_info("peername")
-        address = f"{peer[0].removeprefix('::ffff:')}:{peer[1]}" if isinstance(peer, tuple) else "local"
-        self._connection = Connection(hub.router, self, time.monotonic(), address, self._listener)
-        if len(hub.connections) >= hub.max_connections:
-            hub.router.counters.refuse("max_connections")
-            self._connection.end = (0x97, "max_connections")
+        self._connection = Connection(hub.router, self, opened_at, address, self._listener)
+        refusal = self._gate.admit(address, self.shakes_hands)
+        if refusal is not None:
+            hub.router.counters.refuse(refusal)
+            self._connection.end = (0x97, refusal)
             self._closed = True
             self._transport.abort()
             return
@@ -98,7 +107,9 @@ class StreamProtocol(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._closed = True
         connection = self._connection
-        self._hub.connections.discard(connection)
+        if connection in self._hub.connections:  # it was let in
+            self._hub.connections.remove(connection)
+            self._gate.leave(connection.address)
         try:
             connection.on_lost(
                 "the connection was lost" if exc is None else f"the connection was lost: {exc}"
@@ -144,7 +155,7 @@ class StreamProtocol(asyncio.Protocol):
         """Close when everything written is out, or at the latest when the other side's patience is ours to end."""
         if not self._closed:
             self._transport.close()
-            asyncio.get_running_loop().call_later(5.0, self._abort)
+            self._abort_later()
 
     def wake(self) -> None:
         """Go on with the input that was left."""
@@ -188,8 +199,13 @@ class StreamProtocol(asyncio.Protocol):
             else:
                 self._transport.pause_reading()
 
+    def _abort_later(self) -> None:
+        """The other side had its time to take what is left and to go."""
+        asyncio.get_running_loop().call_later(_CLOSING_SECONDS, self._abort)
+
     def _abort(self) -> None:
         if not self._closed:
+            self._closed = True
             self._transport.abort()
 
     def _break(self) -> None:
@@ -199,72 +215,7 @@ class StreamProtocol(asyncio.Protocol):
             "internal error on the connection of %s (%s)", connection.client_id or "?", connection.address
         )
         self._hub.router.counters.refuse("internal_error")
-        if connection.end is None:
+        try:
             connection.on_lost("internal error")
-        self._abort()
-
-
-class TlsStreamProtocol(StreamProtocol):
-    """The same over TLS; `new_context` gives the newest context at each accept."""
-
-    __slots__ = ("_identity_from", "_new_context", "_pipe")
-
-    def __init__(
-        self, hub: Hub, listener: str, new_context: Callable[[], ssl.SSLContext], identity_from: str
-    ) -> None:
-        super().__init__(hub, listener)
-        self._new_context = new_context
-        self._identity_from = identity_from
-        self._pipe: TlsPipe
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._pipe = TlsPipe(self._new_context(), server_side=True)
-        super().connection_made(transport)
-
-    def data_received(self, data: bytes) -> None:
-        pipe = self._pipe
-        was_established = pipe.established
-        try:
-            plain = pipe.receive(data)
-        except ssl.SSLError as error:
-            self._refuse(error)
-            return
-        output = pipe.take_output()
-        if output:
-            self._transport.write(output)
-        if pipe.established and not was_established:
-            self._connection.certificate_names = pipe.peer_names()[self._identity_from]
-        if plain:
-            super().data_received(plain)
-        if pipe.ended:
-            self._transport.close()
-
-    def write(self, data: bytes) -> None:
-        """Encrypt and send `data`."""
-        if self._closed or not (self._connection.writable or self._has_room(len(data))):
-            return
-        try:
-            self._pipe.send(data)
-        except ssl.SSLError as error:
-            self._refuse(error)
-            return
-        self._transport.write(self._pipe.take_output())
-
-    def close(self) -> None:
-        """Say goodbye in TLS's form, then as below."""
-        if not self._closed:
-            self._pipe.shut()
-            self._transport.write(self._pipe.take_output())
-        super().close()
-
-    def _refuse(self, error: ssl.SSLError) -> None:
-        """The handshake or the stream failed: the peer gets TLS's alert, the log the reason."""
-        connection = self._connection
-        if connection.end is None:
-            self._hub.router.counters.refuse("tls")
-            connection.on_lost(f"TLS failed: {error.reason or error}")
-            self._hub.request_tick()
-        output = self._pipe.take_output()
-        if output:
-            self._transport.write(output)
-        self._transport.close()
+        finally:
+            self._abort()

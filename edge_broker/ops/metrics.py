@@ -105,7 +105,7 @@ class BrokerCollector(Collector):
     def _messages(self) -> Iterator[Metric]:
         router = self._observed.router
         counters = router.counters
-        yield _gauge("retained_messages", "Topics with a retained message.", len(router.retained))
+        yield _gauge("retained_messages", "Topics with a retained message.", router.retained_messages)
         yield _counters(
             "messages_received", "PUBLISH packets from clients.", "qos", _by_qos(counters.received)
         )

@@ -1,6 +1,9 @@
-"""Who comes in, by listener: whoever it is where anonymous clients are allowed, else by client certificate.
+"""Who comes in, by listener: whoever it is where anonymous clients are allowed, else by client certificate or password.
 
-A certificate's name is the identity wherever there is one. It hands out identities and never looks at topics.
+A certificate's name is the identity wherever there is one, whatever user name comes with it: what the TLS handshake proved
+is not put in question by what a client says of itself. On a listener for anonymous clients nobody's user name is looked
+at. An authentication method that a client asks for is its own choice and is run on every listener. It hands out identities
+and never looks at topics.
 """
 
 from __future__ import annotations
@@ -8,29 +11,38 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from edge_broker.core.ports import Admission, AuthenticationExchange, Credentials
+from edge_broker.core.ports import Admission, AuthenticationExchange, Authenticator, Credentials
 from edge_broker.wire import const
 
 ANONYMOUS: Final = "anonymous"
 
 
 class ListenerAdmission:
-    """An `Authenticator`. `anonymous`: listener name to whether clients may come in without proving anything."""
+    """An `Authenticator`. `anonymous`: listener name to whether clients may come in without proving anything.
 
-    def __init__(self, anonymous: Mapping[str, bool]) -> None:
+    `passwords`: who decides about those that have one; None where there is no password file.
+    """
+
+    def __init__(self, anonymous: Mapping[str, bool], passwords: Authenticator | None = None) -> None:
+        self.passwords = passwords
         self._anonymous = anonymous
 
     def authenticate(self, credentials: Credentials, answer: Callable[[Admission], None]) -> None:
-        """Answers at once."""
+        """Answers at once, or later where a password has to be checked."""
         names = credentials.certificate_names
         if names:
             answer(Admission(const.SUCCESS, names[0]))
         elif self._anonymous.get(credentials.listener, False):
             answer(Admission(const.SUCCESS, ANONYMOUS))
+        elif self.passwords is not None and credentials.username is not None:
+            self.passwords.authenticate(credentials, answer)
+        elif self.passwords is not None:
+            detail = "neither a client certificate nor a user name, and no anonymous access on this listener"
+            answer(Admission(const.NOT_AUTHORIZED, detail=detail))
         else:
             detail = "neither a client certificate nor anonymous access on this listener"
             answer(Admission(const.NOT_AUTHORIZED, detail=detail))
 
     def begin(self, credentials: Credentials, method: str) -> AuthenticationExchange | None:
-        """No authentication method is offered yet."""
-        return None
+        """What the password file offers."""
+        return None if self.passwords is None else self.passwords.begin(credentials, method)

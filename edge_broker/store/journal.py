@@ -286,6 +286,7 @@ def acknowledgements(batches: Iterable[Batch]) -> Batch:
                 min(write.head, end),
                 [number for number in write.acknowledged if number < end],
                 [number for number in write.released if number < end],
+                min(write.sent, end),
             )
         )
     return Batch(queues=queues)
@@ -302,4 +303,5 @@ def carry_over(overtaking: Batch, batches: Iterable[Batch]) -> None:
         for write in writes[done.queue_id]:
             write.head = max(write.head, done.head)
             write.acknowledged = done.acknowledged + [n for n in write.acknowledged if n >= end]
+            write.sent = max(write.sent, done.sent)
             write.released = done.released + [n for n in write.released if n >= end]

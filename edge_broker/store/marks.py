@@ -1,4 +1,4 @@
-"""Sets of message numbers in few bytes: which numbers above a queue's head are acknowledged, which are released.
+"""Sets of message numbers in few bytes: of a queue's, which are acknowledged, which released, and how far it was sent.
 
 Numbers come in runs (a subscriber acknowledges in order, more or less), so a set is written as the lengths of gaps and
 runs, each a variable-length integer: one run of 60,000 numbers takes five bytes.
@@ -9,9 +9,9 @@ from __future__ import annotations
 from edge_broker.store.faults import Damaged
 
 
-def encode_marks(head: int, acknowledged: list[int], released: list[int]) -> bytes:
-    """Both sets, sorted numbers from `head` on, as bytes; none at all where both are empty."""
-    if not acknowledged and not released:
+def encode_marks(head: int, acknowledged: list[int], released: list[int], sent: int = 0) -> bytes:
+    """Both sets, sorted numbers from `head` on, and the number `sent` if it is above `head`; no bytes for none of them."""
+    if not acknowledged and not released and sent <= head:
         return b""
     out = bytearray()
     for numbers in (acknowledged, released):
@@ -22,13 +22,16 @@ def encode_marks(head: int, acknowledged: list[int], released: list[int]) -> byt
             _append_varint(out, start - end)
             _append_varint(out, stop - start)
             end = stop
+    if sent > head:
+        _append_varint(out, sent - head)
     return bytes(out)
 
 
-def decode_marks(head: int, marks: bytes) -> tuple[list[int], list[int]]:
-    """(acknowledged, released), as given to `encode_marks`; `Damaged` for other bytes."""
+def decode_marks(head: int, marks: bytes) -> tuple[list[int], list[int], int]:
+    """(acknowledged, released, sent) as given to `encode_marks`, `sent` 0 if not above `head`; `Damaged` for others."""
     if not marks:
-        return [], []
+        return [], [], 0
+    sent = 0
     sets: list[list[int]] = []
     at = 0
     try:
@@ -42,11 +45,14 @@ def decode_marks(head: int, marks: bytes) -> tuple[list[int], list[int]]:
                 numbers.extend(range(end + gap, end + gap + length))
                 end += gap + length
             sets.append(numbers)
+        if at < len(marks):
+            above, at = _read_varint(marks, at)
+            sent = head + above
     except IndexError:
         raise Damaged("the marks of a queue end too early") from None
-    if at != len(marks):
+    if at != len(marks) or sent == head:
         raise Damaged("the marks of a queue do not end where they should")
-    return sets[0], sets[1]
+    return sets[0], sets[1], sent
 
 
 def _runs(numbers: list[int]) -> list[tuple[int, int]]:

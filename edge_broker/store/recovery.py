@@ -223,7 +223,7 @@ def _account(
         head = oldest[0] if oldest else 1
         acknowledged: list[int] = []
         if queue_id in states:
-            _, head, acknowledged, _ = rows.queue_marks(states[queue_id])
+            _, head, acknowledged, _, _ = rows.queue_marks(states[queue_id])
         elif oldest:
             report.unmarked[queue_id] = head
         last = max([head - 1, *acknowledged[-1:], newest[1] if newest else 0])

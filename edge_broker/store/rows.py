@@ -112,7 +112,7 @@ def retained_message(row: Row, topics: TopicNames, wall_offset: float) -> Messag
     return decode_record(body, topics, wall_offset)
 
 
-def queue_marks(row: Row) -> tuple[int, int, list[int], list[int]]:
-    """(queue_id, head, acknowledged, released) of a row of `queue`: queue_id, head, marks, crc."""
+def queue_marks(row: Row) -> tuple[int, int, list[int], list[int], int]:
+    """(queue_id, head, acknowledged, released, sent) of a row of `queue`: queue_id, head, marks, crc."""
     queue_id, head, marks, _ = opened(row)
     return (queue_id, head, *decode_marks(head, marks))

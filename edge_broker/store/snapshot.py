@@ -104,8 +104,8 @@ class SnapshotLoader:
         states = {}
         for row in self._connection.execute("SELECT queue_id, head, marks, crc FROM queue"):
             with self._checking("queue", row):
-                queue_id, head, acknowledged, released = rows.queue_marks(row)
-                states[queue_id] = self._state(queue_id, head, acknowledged, released)
+                queue_id, head, acknowledged, released, sent = rows.queue_marks(row)
+                states[queue_id] = self._state(queue_id, head, acknowledged, released, sent)
         for (queue_id,) in self._connection.execute(_QUEUE_IDS).fetchall():
             if queue_id not in states:
                 first = self._number(_FIRST, queue_id)
@@ -114,12 +114,14 @@ class SnapshotLoader:
                 self.ownerless.append(queue_id)
         return {queue_id: state for queue_id, state in states.items() if queue_id in known}
 
-    def _state(self, queue_id: int, head: int, acknowledged: list[int], released: list[int]) -> QueueState:
+    def _state(
+        self, queue_id: int, head: int, acknowledged: list[int], released: list[int], sent: int = 0
+    ) -> QueueState:
         last = self._number(_LAST, queue_id)
         marked = [numbers[-1] for numbers in (acknowledged, released) if numbers]
         next_number = max([head, *(number + 1 for number in marked), 1 if last is None else last + 1])
         return QueueState(
-            queue_id, head, next_number, acknowledged, released, next_number - head - len(acknowledged)
+            queue_id, head, next_number, acknowledged, released, next_number - head - len(acknowledged), sent
         )
 
     def _number(self, select: str, queue_id: int) -> int | None:

@@ -106,7 +106,7 @@ class Writer:
         """(queue_id, head, marks) of those queues whose row is not in the table as it should be."""
         changed = []
         for write in writes:
-            marks = encode_marks(write.head, write.acknowledged, write.released)
+            marks = encode_marks(write.head, write.acknowledged, write.released, write.sent)
             if self._known.get(write.queue_id) != (write.head, marks):
                 changed.append((write.queue_id, write.head, marks))
         return changed

@@ -50,7 +50,10 @@ def decode_body(first: int, body: bytes, version: int, limit: int = ANY_NUMBER) 
     `limit`: how many user properties it may have.
     """
     packet_type = first >> 4
-    if first & 0x0F != _FIXED_FLAGS.get(packet_type, 0):
+    flags = first & 0x0F
+    if version == const.MQTT_3_1 and packet_type in _FIXED_FLAGS:
+        flags &= ~const.FLAG_DUP  # 3.1 has it in what is sent again
+    if flags != _FIXED_FLAGS.get(packet_type, 0):
         raise MalformedPacket(f"reserved flags in {const.PACKET_NAMES[packet_type]}")  # [MQTT-2.1.3-1]
     if packet_type == const.CONNECT:
         return decode_connect(body, limit)

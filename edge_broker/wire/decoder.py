@@ -143,8 +143,8 @@ class Decoder:
 
     @property
     def waiting_for(self) -> int:
-        """The type of the packet that has begun and is not whole yet; 0 where none has."""
-        return self._buffer[self.at] >> 4 if self.at < len(self._buffer) else 0
+        """The first byte of the packet that has begun and is not whole yet; -1 where none has."""
+        return self._buffer[self.at] if self.at < len(self._buffer) else -1
 
     @property
     def buffered_bytes(self) -> int:

@@ -12,6 +12,7 @@ from edge_broker.wire.const import TOPIC_FILTER_INVALID, TOPIC_NAME_INVALID
 
 MAX_TOPIC_BYTES: Final = 65535
 SHARE_PREFIX: Final = "$share/"
+SYSTEM_PREFIX: Final = "$SYS/"
 
 
 def decode_utf8(raw: bytes) -> str:
@@ -43,6 +44,8 @@ def check_topic_filter(topic_filter: str) -> None:
             raise MqttError(TOPIC_FILTER_INVALID, "a shared subscription without a name or a filter")
         if "+" in share_name or "#" in share_name:
             raise MqttError(TOPIC_FILTER_INVALID, "a wildcard in a share name")
+        if "\0" in share_name:
+            raise MqttError(TOPIC_FILTER_INVALID, "U+0000 in a share name")
         topic_filter = rest
     if not topic_filter:
         raise MqttError(TOPIC_FILTER_INVALID, "an empty topic filter")

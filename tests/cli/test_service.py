@@ -20,8 +20,9 @@ import msgspec
 import pytest
 
 from edge_broker.cli.service import Service, changed_keys
+from edge_broker.config.limits import LimitsConfig
 from edge_broker.config.loading import ConfigMistakes
-from edge_broker.config.model import Config, LimitsConfig, ListenerConfig, LogConfig, SessionsConfig
+from edge_broker.config.model import Config, ListenerConfig, LogConfig, SessionsConfig
 from edge_broker.errors import ConfigError, StoreError
 from edge_broker.ops.systemd import Systemd
 

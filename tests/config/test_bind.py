@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edge_broker.config.bind import Bind, parse_bind
+from edge_broker.config.bind import Bind, UnixBind, parse_bind, parse_unix_bind
 from edge_broker.errors import ConfigError
 
 
@@ -41,6 +41,7 @@ def test_a_bind_is_taken_apart(text: str, host: str, port: int, loopback: bool, 
         ("1883", "has no port", ":1883"),
         ("localhost", "has no port", "127.0.0.1:1883"),
         ("mqtt://localhost:1883", "is a URL", "an address and a port"),
+        ("/run/mqtt.sock", "is a path", 'transport = "unix"'),
         ("127.0.0.1:", "'' is no port", "from 0 (any free port) to 65535"),
         ("127.0.0.1:65536", "'65536' is no port", "65535"),
         ("127.0.0.1:-1", "'-1' is no port", "65535"),
@@ -80,3 +81,38 @@ def test_what_is_no_bind_is_explained(text: str, problem: str, hint: str) -> Non
 def test_overlaps(one: str, other: str, overlap: bool) -> None:
     assert parse_bind(one).overlaps(parse_bind(other)) is overlap
     assert parse_bind(other).overlaps(parse_bind(one)) is overlap
+
+
+def test_the_path_of_a_unix_socket() -> None:
+    bind = parse_unix_bind("/run/edge-broker/mqtt.sock")
+    assert bind == UnixBind("/run/edge-broker/mqtt.sock")
+    assert bind.is_loopback
+    assert str(bind) == "/run/edge-broker/mqtt.sock"
+    assert bind.overlaps(UnixBind("/run/edge-broker/mqtt.sock"))
+    assert not bind.overlaps(UnixBind("/run/other.sock"))
+    tcp = parse_bind("127.0.0.1:1883")
+    assert not bind.overlaps(tcp)
+    assert not tcp.overlaps(bind)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "is no path"),
+        ("127.0.0.1:1883", "is no path"),
+        ("mqtt.sock", "is no path"),
+        ("/run/", "is no path"),
+        ("/run/\0", "is no path"),
+        ("/" + "ü" * 54, "is too long"),
+    ],
+)
+def test_what_is_no_unix_socket_is_explained(text: str, problem: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        parse_unix_bind(text)
+    assert raised.value.key == "bind"
+    assert problem in raised.value.problem
+    assert raised.value.hint
+
+
+def test_the_longest_path() -> None:
+    assert parse_unix_bind("/" + "x" * 106).path == "/" + "x" * 106

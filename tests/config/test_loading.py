@@ -47,6 +47,8 @@ def test_the_promised_defaults() -> None:
     assert msgspec.to_builtins(config.limits) == {
         "max_packet_bytes": 1 << 20,
         "max_connections": 10_000,
+        "max_connections_per_address": 1000,
+        "max_unfinished_handshakes": 500,
         "connect_timeout_seconds": 10.0,
         "max_output_bytes": 1 << 20,
         "max_uncommitted_bytes": 32 << 20,
@@ -105,6 +107,37 @@ def test_a_client_ca_makes_certificates_required_unless_it_says_otherwise(load_t
     assert listener.identity_from == "common_name"
     (listener,) = load_text(tls + "require_client_certificate = false").listeners
     assert listener.require_client_certificate is False
+
+
+def test_websocket_listeners(load_text: Load) -> None:
+    pair = 'certificate = "tls/gateway.crt"\nkey = "tls/gateway.key"\n'
+    first, second, tcp = load_text(
+        '[[listeners]]\ntransport = "ws"\nbind = "127.0.0.1:9001"\n'
+        f'[[listeners]]\ntransport = "wss"\nbind = "[::1]:9002"\n{pair}path = "/broker"\n'
+        'origins = ["https://a.example", "http://b.example:8080"]\n'
+        "[[listeners]]\n"
+    ).listeners
+    assert (first.url, first.websocket_paths) == ("ws://127.0.0.1:9001/mqtt", ("/mqtt", "/"))
+    assert (first.encrypted, first.anonymous, first.origins) == (False, True, ())
+    assert (second.url, second.websocket_paths) == ("wss://[::1]:9002/broker", ("/broker",))
+    assert second.encrypted
+    assert second.origins == ("https://a.example", "http://b.example:8080")
+    assert tcp.websocket_paths == ()
+
+
+def test_unix_listeners(load_text: Load) -> None:
+    first, second = load_text(
+        '[[listeners]]\ntransport = "unix"\nbind = "/run/edge-broker/mqtt.sock"\n'
+        '[[listeners]]\ntransport = "unix"\nbind = "/run/edge-broker/all.sock"\nmode = "666"\n'
+    ).listeners
+    assert (first.url, first.permissions) == ("unix:///run/edge-broker/mqtt.sock", 0o660)
+    assert first.anonymous, "only this machine can reach it"
+    assert second.permissions == 0o666
+
+
+def test_proxies(load_text: Load) -> None:
+    (listener,) = load_text('[[listeners]]\nproxy_protocol_from = ["127.0.0.1", "2001:db8::/32"]').listeners
+    assert listener.proxy_protocol_from == ("127.0.0.1", "2001:db8::/32")
 
 
 def test_relative_paths_start_at_the_file(

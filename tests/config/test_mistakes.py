@@ -12,6 +12,9 @@ from edge_broker.errors import ConfigError
 from tests.config.conftest import Load
 
 TLS = '[[listeners]]\ntransport = "tls"\nbind = "127.0.0.1:8883"\n'
+WSS = TLS.replace('"tls"', '"wss"')
+WS = '[[listeners]]\ntransport = "ws"\n'
+UNIX = '[[listeners]]\ntransport = "unix"\nbind = "/run/edge-broker/mqtt.sock"\n'
 PAIR = 'certificate = "tls/gateway.crt"\nkey = "tls/gateway.key"\n'
 
 
@@ -111,13 +114,11 @@ KEYS = [
     # listeners
     ("listeners = []", "listeners", "nobody could connect", "leave it out"),
     (
-        "[[listeners]]\ntransport = 'ws'",
+        "[[listeners]]\ntransport = 'udp'",
         "listeners[0].transport",
-        "'ws' is not available yet",
-        '"tcp" or "tls"',
+        "cannot be 'udp'",
+        '"tcp" or "tls" or "ws" or "wss" or "unix"',
     ),
-    ("[[listeners]]\ntransport = 'unix'", "listeners[0].transport", "not available yet", '"tcp" or "tls"'),
-    ("[[listeners]]\ntransport = 'udp'", "listeners[0].transport", "cannot be 'udp'", '"tcp" or "tls"'),
     ("[[listeners]]\nbind = '1883'", "listeners[0].bind", "has no port", '":1883"'),
     ("[[listeners]]\nbind = '::1:1883'", "listeners[0].bind", "without brackets", '"[::1]:1883"'),
     (
@@ -208,6 +209,77 @@ KEYS = [
         "needs client_ca",
         "ca.pem",
     ),
+    (WSS + "key = 'tls/gateway.key'", "listeners[0].certificate", "is missing, and wss needs it", "= "),
+    (WSS + PAIR + "anonymous = false", "listeners[0].anonymous", "nobody could connect", "client_ca lets"),
+    # websocket
+    (
+        "[[listeners]]\ntransport = 'ws'\nbind = ':9001'",
+        "listeners[0].anonymous",
+        "nobody could connect",
+        'transport = "wss"',
+    ),
+    ("[[listeners]]\npath = '/mqtt'", "listeners[0].path", "no meaning for tcp", 'transport = "ws"'),
+    (
+        "[[listeners]]\norigins = ['http://x']",
+        "listeners[0].origins",
+        "no meaning for tcp",
+        'transport = "ws"',
+    ),
+    (WS + "certificate = 'x'", "listeners[0].certificate", "no meaning for ws", 'transport = "wss"'),
+    (WS + "path = 'mqtt'", "listeners[0].path", "'mqtt' is no path of a URL", 'path = "/mqtt"'),
+    (WS + "path = '/mqtt?x'", "listeners[0].path", "no path of a URL", "slash"),
+    (WS + "path = ''", "listeners[0].path", "no path of a URL", "slash"),
+    (WS + "origins = 'http://x'", "listeners[0].origins", "must be a list", "origins = ["),
+    (WS + "origins = ['*']", "listeners[0].origins[0]", "'*' is no origin", '"https://example.com"'),
+    (WS + "origins = ['https://a.b/']", "listeners[0].origins[0]", "is no origin", "scheme and host"),
+    # unix
+    (
+        "[[listeners]]\nbind = '/run/mqtt.sock'",
+        "listeners[0].bind",
+        "'/run/mqtt.sock' is a path",
+        'transport = "unix"',
+    ),
+    ("[[listeners]]\ntransport = 'unix'", "listeners[0].bind", "no path of a Unix socket", "mqtt.sock"),
+    (UNIX.replace("/run/", "run/"), "listeners[0].bind", "no path of a Unix socket", "from the root on"),
+    (UNIX.replace("mqtt", "m" * 100), "listeners[0].bind", "is too long", "107 bytes"),
+    (UNIX + "mode = '0999'", "listeners[0].mode", "'0999' is no octal mode", 'mode = "0660"'),
+    (UNIX + "mode = ''", "listeners[0].mode", "'' is no octal mode", 'mode = "0660"'),
+    (UNIX + "mode = 660", "listeners[0].mode", "text in quotes, not a number", 'mode = "0660"'),
+    (UNIX + "anonymous = false", "listeners[0].anonymous", "nobody could", "on this machine"),
+    (
+        UNIX + "proxy_protocol_from = ['127.0.0.1']",
+        "listeners[0].proxy_protocol_from",
+        "no meaning for unix",
+        "leave it out",
+    ),
+    ("[[listeners]]\nmode = '0660'", "listeners[0].mode", "no meaning for tcp", 'transport = "unix"'),
+    (UNIX + UNIX, "listeners[1].bind", "is taken by the listener on /run/edge-broker/mqtt.sock", "its own"),
+    # proxies
+    (
+        "[[listeners]]\nproxy_protocol_from = ['10.0.0.1', 'proxy.local']",
+        "listeners[0].proxy_protocol_from[1]",
+        "'proxy.local' is neither an address nor a network",
+        '"10.0.0.0/8"',
+    ),
+    (
+        "[[listeners]]\nproxy_protocol_from = ['10.0.0.1/8']",
+        "listeners[0].proxy_protocol_from[0]",
+        "'10.0.0.1/8' is neither an address nor a network",
+        'the network is "10.0.0.0/8"',
+    ),
+    # limits
+    (
+        "[limits]\nmax_connections_per_address = -1",
+        "limits.max_connections_per_address",
+        "-1 is out of range",
+        "from 0 to",
+    ),
+    (
+        "[limits]\nmax_unfinished_handshakes = 0",
+        "limits.max_unfinished_handshakes",
+        "0 is out of range",
+        "from 1 to",
+    ),
     # the rest
     ("data_dir = 'edge-broker.toml'", "data_dir", "is not a folder", "folder"),
     (
@@ -238,7 +310,7 @@ def test_all_mistakes_come_at_once(load_text: Load) -> None:
         bind = "1883"
         identity_from = "cn"
         [[listeners]]
-        transport = "wss"
+        transport = "wsx"
         bind = "0.0.0.0:8883"
         certificate = 5
         [sessions]

@@ -64,7 +64,10 @@ def test_overlapping_subscriptions_are_one(table: RoutingTable) -> None:
     table.add(Subscription(someone, "t/#", 0, no_local=True, subscription_ids=(1,)))
     table.add(Subscription(someone, "t/+", 2, retain_as_published=True, subscription_ids=(2,)))
     (merged,) = route(table, "t/1").subscriptions
-    assert (merged.qos, merged.no_local, merged.retain_as_published) == (2, False, True)
+    assert (merged.qos, merged.retain_as_published) == (2, True)
+    mine = merged.for_own_messages()
+    assert mine is not None
+    assert (mine.qos, mine.subscription_ids) == (2, (2,)), "no local leaves its own subscription out alone"
     assert sorted(merged.subscription_ids) == [1, 2]
     assert not merged.simple
 

@@ -19,6 +19,7 @@ from tests.golden.notation import (
     UNSUPPORTED_VERSION,
     V3,
     V5,
+    V311,
     Malformed,
     malformed,
 )
@@ -44,7 +45,7 @@ FIXED_HEADER: Final[tuple[Malformed, ...]] = (
     malformed("puback-reserved-flags", EVERY, MALFORMED, "41 02 00 01"),
     malformed("pubrec-reserved-flags", EVERY, MALFORMED, "52 02 00 01"),
     malformed("pubrel-without-its-flags", EVERY, MALFORMED, "60 02 00 01"),
-    malformed("pubrel-with-one-flag-too-many", EVERY, MALFORMED, "6a 02 00 01"),
+    malformed("pubrel-with-one-flag-too-many", V311 + V5, MALFORMED, "6a 02 00 01"),
     malformed("pubcomp-reserved-flags", EVERY, MALFORMED, "72 02 00 01"),
     malformed("subscribe-without-its-flags", V3, MALFORMED, "80 06 00 0a 00 01 't' 01"),
     malformed("suback-reserved-flags", V3, MALFORMED, "92 03 00 0a 00"),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import subprocess
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
@@ -23,7 +25,7 @@ V3, V5 = MQTTProtocolVersion.MQTTv311, MQTTProtocolVersion.MQTTv5
 class Paho:
     """One paho client on a thread of its own. `messages`: everything received, oldest first.
 
-    `comes_back`: it connects again when it loses its connection.
+    `comes_back`: it connects again when it loses its connection. `heard` is called with each message, on that thread.
     """
 
     def __init__(
@@ -38,13 +40,16 @@ class Paho:
         tls: ssl.SSLContext | None = None,
         comes_back: bool = True,
         in_flight: int = 20,
+        transport: Literal["tcp", "websockets"] = "tcp",
+        heard: Callable[[paho.MQTTMessage], None] | None = None,
     ) -> None:
         clean = (expiry == 0) if clean is None else clean
-        options: dict[str, Any] = {"clean_session": clean} if version == V3 else {}
+        options: dict[str, Any] = {"clean_session": clean} if version != V5 else {}
         self.client = paho.Client(
             CallbackAPIVersion.VERSION2,
             client_id=client_id,
             protocol=version,
+            transport=transport,
             reconnect_on_failure=comes_back,
             **options,
         )
@@ -55,7 +60,8 @@ class Paho:
         self.acknowledged: set[int] = set()
         self._granted: dict[int, list[Any]] = {}
         self._connected = threading.Event()
-        self.client.on_message = lambda _client, _data, message: self.messages.append(message)
+        self.client.on_message = self._on_message
+        self._heard = heard
         self.client.on_connect = self._on_connect
         self.client.on_disconnect = self._on_disconnect
         self.client.on_subscribe = lambda _c, _d, mid, codes, _p: self._granted.update({mid: codes})
@@ -75,6 +81,11 @@ class Paho:
             options = {}
         self.client.connect("localhost" if tls else "127.0.0.1", port, **options)
         self.client.loop_start()
+
+    def _on_message(self, _client: Any, _data: Any, message: paho.MQTTMessage) -> None:
+        self.messages.append(message)
+        if self._heard is not None:
+            self._heard(message)
 
     def _on_connect(self, _client: Any, _data: Any, flags: Any, reason: Any, _properties: Any) -> None:
         self.session_present = flags.session_present
@@ -133,7 +144,8 @@ class Paho:
         """The socket breaks without a word; for a client that does not come back."""
         sock = self.client.socket()
         assert sock is not None
-        sock.shutdown(socket.SHUT_RDWR)
+        with socket.socket(fileno=os.dup(sock.fileno())) as raw:  # under TLS and WebSocket
+            raw.shutdown(socket.SHUT_RDWR)
         self.client.loop_stop()
 
 

@@ -1,9 +1,8 @@
-"""mosquitto's command line clients against the broker as it is run."""
+"""mosquitto's command line clients, beyond what every client can do (tests/foreign): many lines in flight, mutual TLS."""
 
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 from pathlib import Path
 from uuid import uuid4
@@ -13,7 +12,7 @@ import pytest
 from tests.integration.broker_process import WAIT_SECONDS, BrokerProcess, until
 from tests.integration.foreign import MosquittoSub, mosquitto
 
-pytestmark = pytest.mark.needs("mosquitto_pub", "mosquitto_sub", "mosquitto_rr", "stdbuf")
+pytestmark = pytest.mark.needs("mosquitto_pub", "mosquitto_sub", "stdbuf")
 BOTH = pytest.mark.parametrize("version", ["mqttv311", "mqttv5"])
 
 
@@ -37,72 +36,18 @@ def test_lines_from_one_to_the_other(
 
 
 @BOTH
-def test_retained(broker: BrokerProcess, topic: str, version: str) -> None:
-    mosquitto("mosquitto_pub", broker.port, "-V", version, "-q", "1", "-r", "-t", topic, "-m", "state")
-    printed = mosquitto(
-        "mosquitto_sub", broker.port, "-V", version, "-t", topic, "-C", "1", "-F", "%r %p", "-W", "20"
-    )
-    assert printed == b"1 state\n"
-    mosquitto("mosquitto_pub", broker.port, "-V", version, "-q", "1", "-r", "-n", "-t", topic)
-
-
-@BOTH
-@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
-def test_a_will(broker: BrokerProcess, topic: str, tmp_path: Path, version: str, end: signal.Signals) -> None:
+def test_a_will_at_sigterm(broker: BrokerProcess, topic: str, tmp_path: Path, version: str) -> None:
+    """In 3.1.1 `mosquitto_sub` leaves with DISCONNECT; in 5.0 with that one that asks for its will."""
     watcher = MosquittoSub(broker.port, tmp_path / "watcher", "-V", version, "-t", topic)
     will = ("--will-topic", topic, "--will-payload", "gone", "--will-qos", "1")
-    mortal = MosquittoSub(broker.port, tmp_path / "mortal", "-V", version, "-t", "nothing", *will)
-    mortal.process.send_signal(end)
-    mortal.process.wait(WAIT_SECONDS)
+    MosquittoSub(broker.port, tmp_path / "mortal", "-V", version, "-t", "nothing", *will).stop()
     mosquitto("mosquitto_pub", broker.port, "-t", topic, "-q", "1", "-m", "afterwards")
     until(lambda: b"afterwards" in watcher.lines, "nothing came")
-    if end == signal.SIGTERM and version == "mqttv311":
+    if version == "mqttv311":
         assert b"gone" not in watcher.lines, "it said DISCONNECT"
-    else:  # in MQTT 5 it says DISCONNECT with will
+    else:
         until(lambda: b"gone" in watcher.lines, "no will")
     watcher.stop()
-
-
-@BOTH
-def test_a_session_is_kept(broker: BrokerProcess, topic: str, version: str) -> None:
-    durable = ["-V", version, "-i", uuid4().hex, "-c", "-q", "1", "-t", topic]
-    if version == "mqttv5":
-        durable += ["-x", "3600"]
-    mosquitto("mosquitto_sub", broker.port, *durable, "-E")
-    lines = b"".join(b"%d\n" % number for number in range(100))
-    mosquitto("mosquitto_pub", broker.port, "-q", "1", "-t", topic, "-l", stdin=lines)
-    assert mosquitto("mosquitto_sub", broker.port, *durable, "-C", "100", "-W", "20") == lines
-
-
-def test_a_shared_subscription(broker: BrokerProcess, topic: str, tmp_path: Path) -> None:
-    members = [
-        MosquittoSub(broker.port, tmp_path / str(number), "-q", "1", "-t", f"$share/g/{topic}")
-        for number in range(2)
-    ]
-    lines = b"".join(b"%d\n" % number for number in range(40))
-    mosquitto("mosquitto_pub", broker.port, "-q", "1", "-t", topic, "-l", stdin=lines)
-    until(lambda: sum(len(member.lines) for member in members) >= 40, "not everything came")
-    assert sorted(members[0].lines + members[1].lines) == sorted(lines.splitlines())
-    assert len(members[0].lines) == 20
-    for member in members:
-        member.stop()
-
-
-def test_request_and_response(broker: BrokerProcess, topic: str, tmp_path: Path) -> None:
-    """mosquitto_rr sends with a response topic and prints what comes there."""
-    log = tmp_path / "service"
-    service = MosquittoSub(broker.port, log, "-V", "mqttv5", "-t", topic, "-C", "1", "-F", "%R %D %p")
-    answer = f"answer/{topic}"
-    options = f"-h 127.0.0.1 -p {broker.port} -V mqttv5 -t {topic} -e {answer} -W 20".split()
-    correlated = ["-D", "publish", "correlation-data", "17"]
-    asking = subprocess.Popen(
-        ["mosquitto_rr", *options, "-m", "how warm?", *correlated], stdout=subprocess.PIPE
-    )
-    assert service.process.wait(WAIT_SECONDS) == 0
-    assert service.lines == [f"{answer} 17 how warm?".encode()]
-    mosquitto("mosquitto_pub", broker.port, "-V", "mqttv5", "-t", answer, "-m", "21 degrees")
-    printed, _ = asking.communicate(timeout=WAIT_SECONDS)
-    assert (asking.returncode, printed) == (0, b"21 degrees\n")
 
 
 def test_a_large_file(broker: BrokerProcess, topic: str, tmp_path: Path) -> None:

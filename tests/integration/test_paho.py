@@ -1,4 +1,4 @@
-"""paho-mqtt, in both versions, against the broker as it is run."""
+"""paho-mqtt, in both versions, beyond what every client can do (tests/foreign): long backlogs, 5.0 in full, mutual TLS."""
 
 from __future__ import annotations
 
@@ -20,64 +20,6 @@ BOTH = pytest.mark.parametrize("version", [V3, V5], ids=["3.1.1", "5"])
 def topic() -> str:
     """A topic of this test's own, since the broker is shared."""
     return f"t/{uuid4().hex}"
-
-
-@BOTH
-@pytest.mark.parametrize("published", [0, 1, 2])
-@pytest.mark.parametrize("granted", [0, 1, 2])
-def test_every_qos(
-    broker: BrokerProcess, topic: str, version: MQTTProtocolVersion, published: int, granted: int
-) -> None:
-    subscriber = Paho(broker.port, version=version).connected().subscribe(topic, granted)
-    publisher = Paho(broker.port, version=version).connected()
-    for number in range(5):
-        publisher.publish(topic, b"%d" % number, published)
-    messages = subscriber.wait_for(5)
-    assert [message.payload for message in messages] == [b"0", b"1", b"2", b"3", b"4"]
-    assert {message.qos for message in messages} == {min(published, granted)}
-    publisher.leave()
-    subscriber.leave()
-
-
-@BOTH
-def test_wildcards(broker: BrokerProcess, topic: str, version: MQTTProtocolVersion) -> None:
-    subscriber = Paho(broker.port, version=version).connected()
-    subscriber.subscribe(f"{topic}/+/temperature", 1).subscribe(f"{topic}/all/#", 1)
-    publisher = Paho(broker.port, version=version).connected()
-    for level in ("a/temperature", "a/b/temperature", "a/humidity", "all", "all/x/y", "last/temperature"):
-        publisher.publish(f"{topic}/{level}", b"x", 1)
-    got = [message.topic.removeprefix(f"{topic}/") for message in subscriber.wait_for(4)]
-    assert got == ["a/temperature", "all", "all/x/y", "last/temperature"]
-    publisher.leave()
-    subscriber.leave()
-
-
-@BOTH
-def test_retained(broker: BrokerProcess, topic: str, version: MQTTProtocolVersion) -> None:
-    publisher = Paho(broker.port, version=version).connected()
-    publisher.publish(f"{topic}/1", b"old", 1, retain=True)
-    publisher.publish(f"{topic}/1", b"new", 1, retain=True)
-    publisher.publish(f"{topic}/2", b"gone", 1, retain=True)
-    publisher.publish(f"{topic}/2", b"", 1, retain=True)
-    subscriber = Paho(broker.port, version=version).connected().subscribe(f"{topic}/#", 1)
-    publisher.publish(f"{topic}/3", b"live", 1)
-    got = [(m.topic[-1], m.payload, m.retain) for m in subscriber.wait_for(2)]
-    assert got == [("1", b"new", True), ("3", b"live", False)]
-    publisher.publish(f"{topic}/1", b"", 1, retain=True)
-    publisher.leave()
-    subscriber.leave()
-
-
-@BOTH
-def test_a_will(broker: BrokerProcess, topic: str, version: MQTTProtocolVersion) -> None:
-    watcher = Paho(broker.port, version=version).connected().subscribe(topic, 2)
-    polite = Paho(broker.port, version=version, will=(topic, b"not this", 1, False)).connected()
-    polite.leave()
-    lost = Paho(broker.port, version=version, will=(topic, b"gone", 2, False), comes_back=False)
-    lost.connected().vanish()
-    (message,) = watcher.wait_for(1)
-    assert (message.payload, message.qos) == (b"gone", 2)
-    watcher.leave()
 
 
 @BOTH
@@ -103,20 +45,6 @@ def test_a_session_is_kept_while_its_client_is_away(
     assert not clean.session_present
     clean.leave()
     publisher.leave()
-
-
-@BOTH
-def test_a_shared_subscription(broker: BrokerProcess, topic: str, version: MQTTProtocolVersion) -> None:
-    members = [
-        Paho(broker.port, version=version).connected().subscribe(f"$share/group/{topic}", 1) for _ in range(3)
-    ]
-    publisher = Paho(broker.port, version=version).connected()
-    for number in range(30):
-        publisher.publish(topic, b"%d" % number, 1)
-    until(lambda: sum(len(member.messages) for member in members) == 30, "not each message once")
-    assert {len(member.messages) for member in members} == {10}
-    for client in (*members, publisher):
-        client.leave()
 
 
 @BOTH

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from edge_broker.core.connection import Connection
+from edge_broker.net.endpoints import TcpEndpoint
 from edge_broker.net.listeners import Listener
 from edge_broker.wire import const
 from edge_broker.wire.decoder import Decoder
@@ -58,7 +59,7 @@ class LocalHub:
         return self.router.counters.refused
 
     async def listen(self, **options: Any) -> Listener:
-        listener = Listener(self, "127.0.0.1", 0, **options)
+        listener = Listener(self, options.pop("endpoint", None) or TcpEndpoint("127.0.0.1", 0), **options)
         await listener.start()
         return listener
 
@@ -68,7 +69,7 @@ class Peer:
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, version: int) -> None:
         self.reader, self.writer = reader, writer
-        self._decoder = Decoder(TopicCache(), const.MAX_REMAINING_LENGTH, version=version, from_server=True)
+        self.decoder = Decoder(TopicCache(), const.MAX_REMAINING_LENGTH, version=version, from_server=True)
 
     @classmethod
     async def open(
@@ -95,11 +96,11 @@ class Peer:
     async def receive(self) -> Any:
         """The next packet; `EOFError` where the connection has ended."""
         async with asyncio.timeout(WAIT_SECONDS):
-            while (packet := self._decoder.next_packet()) is None:
+            while (packet := self.decoder.next_packet()) is None:
                 data = await self.reader.read(1 << 16)
                 if not data:
                     raise EOFError
-                self._decoder.feed(data)
+                self.decoder.feed(data)
         return packet
 
     async def ended(self) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
 import os
 import shutil
 import socket
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_broker.net.endpoints import TcpEndpoint
 from edge_broker.net.listeners import Listener
 from edge_broker.net.tls import client_context
 from edge_broker.wire import const
@@ -188,7 +191,7 @@ def test_a_taken_port(run: Run) -> None:
             taken.bind(("127.0.0.1", 0))
             taken.listen()
             port = taken.getsockname()[1]
-            listener = Listener(LocalHub(), "127.0.0.1", port)
+            listener = Listener(LocalHub(), TcpEndpoint("127.0.0.1", port))
             with pytest.raises(OSError, match="in use") as caught:
                 await listener.start()
         assert caught.value.filename == f"mqtt://127.0.0.1:{port}"
@@ -203,7 +206,7 @@ def test_every_interface_means_both_ip_versions(run: Run, address: str) -> None:
         if ":" in address and not _has_ipv6():
             pytest.skip("this machine has no IPv6")
         hub = LocalHub()
-        listener = Listener(hub, "", 0)
+        listener = Listener(hub, TcpEndpoint("", 0))
         await listener.start()
         port = int(listener.name.rpartition(":")[2])
         _, writer = await asyncio.open_connection(address, port)
@@ -223,3 +226,126 @@ def _has_ipv6() -> bool:
     except OSError:
         return False
     return True
+
+
+# ---- addresses that are not there yet
+
+
+class LateEndpoint(TcpEndpoint):
+    """One that cannot be bound until `errors` are used up."""
+
+    def __init__(self, *errors: OSError) -> None:
+        super().__init__("127.0.0.1", 0)
+        self.errors = list(errors)
+        self.asked = 0
+
+    def bind(self) -> socket.socket:
+        self.asked += 1
+        if self.errors:
+            raise self.errors.pop(0)
+        return super().bind()
+
+
+def absent() -> OSError:
+    return OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+
+
+def test_an_address_that_comes_late(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    """Asked for again until it is there; each reason why not is said once."""
+
+    async def scenario() -> None:
+        hub = LocalHub()
+        in_use = [OSError(errno.EADDRINUSE, "in use") for _ in range(3)]
+        endpoint = LateEndpoint(*(absent() for _ in range(5)), *in_use, absent())
+        called: list[Listener] = []
+        listener = Listener(hub, endpoint, on_listening=called.append, retry_seconds=(0.0, 0.001))
+        await listener.start()
+        assert not listener.accepting
+        assert called == []
+        await until(lambda: listener.accepting)
+        assert endpoint.asked == 10
+        assert called == [listener]
+        peer = await Peer.open(listener)
+        assert (await peer.connect("c")).reason_code == const.SUCCESS
+        peer.close()
+        listener.stop_accepting()
+
+    with caplog.at_level(logging.WARNING, "edge_broker.net"):
+        run(scenario())
+    said = [record.getMessage() for record in caplog.records]
+    assert [message.partition(": ")[2] for message in said] == [
+        "the address is not there yet; it is tried again until it is",
+        "in use; it is tried again",
+        "Cannot assign requested address; it is tried again",
+    ]
+
+
+def test_the_pauses_grow_up_to_the_longest(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    sleep = asyncio.sleep
+
+    async def note(seconds: float) -> None:
+        pauses.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr("edge_broker.net.listeners.asyncio.sleep", note)
+
+    async def scenario() -> None:
+        pauses.clear()
+        listener = Listener(LocalHub(), LateEndpoint(*(absent() for _ in range(7))))
+        await listener.start()
+        while not listener.accepting:
+            await sleep(0)
+        listener.stop_accepting()
+
+    run(scenario())
+    assert pauses == [1.0, 2.0, 4.0, 8.0, 10.0, 10.0, 10.0]
+
+
+def test_an_address_that_never_comes_is_given_up_at_the_end(run: Run) -> None:
+    async def scenario() -> None:
+        endpoint = LateEndpoint(*(absent() for _ in range(1000)))
+        listener = Listener(LocalHub(), endpoint, retry_seconds=(0.0, 0.0))
+        await listener.start()
+        await until(lambda: endpoint.asked > 3)
+        listener.stop_accepting()
+        asked = endpoint.asked
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert endpoint.asked == asked
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1", "fe80::1%nosuch0"])
+def test_a_real_address_of_nobody_here_is_late(run: Run, host: str) -> None:
+    async def scenario() -> None:
+        if ":" in host and not _has_ipv6():
+            pytest.skip("this machine has no IPv6")
+        listener = Listener(LocalHub(), TcpEndpoint(host, 1883))
+        await listener.start()
+        assert not listener.accepting
+        assert host in listener.url
+        listener.stop_accepting()
+
+    run(scenario())
+
+
+def test_a_name_that_nobody_knows_is_a_mistake(run: Run) -> None:
+    async def scenario() -> None:
+        listener = Listener(LocalHub(), LateEndpoint(socket.gaierror(socket.EAI_NONAME, "not known")))
+        with pytest.raises(OSError, match="not known") as caught:
+            await listener.start()
+        assert caught.value.filename == "mqtt://127.0.0.1:0"
+
+    run(scenario())
+
+
+def test_names_are_as_configured_and_tell_the_port() -> None:
+    for host, shown in (("127.0.0.1", "127.0.0.1"), ("", "*"), ("::1", "[::1]"), ("localhost", "localhost")):
+        if host == "::1" and not _has_ipv6():
+            continue
+        endpoint = TcpEndpoint(host, 0)
+        assert endpoint.name == f"{shown}:0"
+        with endpoint.bind() as sock:
+            assert endpoint.name == f"{shown}:{sock.getsockname()[1]}"

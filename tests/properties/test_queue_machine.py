@@ -93,6 +93,8 @@ class QueueMachine(RuleBasedStateMachine):
         self.released: set[int] = set()
         self.damaged: set[int] = set()
         self.ever_sent: set[int] = set()
+        self.sent_at_qos_2: set[int] = set()
+        self.maybe_sent_at_qos_2_below = 0  # after a crash, as far as the store knows
         self.maybe_sent_below = 0  # a crash forgets what was sent: up to here DUP may be set either way
         self.safe: set[int] = set()
         self.waiting: dict[Message, int] = {}  # whose publisher is not acknowledged yet, and their numbers
@@ -318,6 +320,8 @@ class QueueMachine(RuleBasedStateMachine):
         self.expires = {n: at for n, at in self.expires.items() if n <= highest}
         self.safe = {n for n in self.safe if n <= highest}
         self.ever_sent = {n for n in self.ever_sent if n <= highest}
+        self.sent_at_qos_2 = {n for n in self.sent_at_qos_2 if n <= highest}
+        self.maybe_sent_at_qos_2_below = state.sent if state else 0
         self.released = set(stored.released) if stored else set()
         self.acknowledged = {n for n in self.payloads if n not in remaining and n not in self.damaged}
         if stored:
@@ -335,7 +339,9 @@ class QueueMachine(RuleBasedStateMachine):
         assert client.in_flight < self.window
         self._check_order(client, number)
         assert message.payload == self.payloads[number]
-        assert not self._is_expired(number)
+        if self._is_expired(number):  # what was sent at QoS 2 does not expire any more [MQTT-4.3.3-7]
+            assert message.qos == 2
+            assert number in self.sent_at_qos_2 or number < self.maybe_sent_at_qos_2_below
         assert number not in self.acknowledged
         assert number not in self.released
         if number in self.qos_2:
@@ -345,6 +351,8 @@ class QueueMachine(RuleBasedStateMachine):
         elif number >= self.maybe_sent_below:
             assert not dup, "DUP at the first time"
         self.ever_sent.add(number)
+        if message.qos == 2:
+            self.sent_at_qos_2.add(number)
 
     def check_pubrel(self, client: Subscriber, number: int) -> None:
         assert number in self.released
@@ -364,6 +372,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert number in self.payloads
         assert number not in self.released
         if self._is_expired(number):
+            assert number not in self.sent_at_qos_2 or number in self.damaged
             self.expired += number not in self.damaged
         else:
             assert number in self.damaged, f"number {number} was skipped"

@@ -31,6 +31,7 @@ class StoredQueue:
     head: int = 1
     acknowledged: list[int] = field(default_factory=list)
     released: list[int] = field(default_factory=list)
+    sent: int = 0
     top: int = 0
     highest: int = 0
 
@@ -103,6 +104,7 @@ class ModelStore:
             queue.messages[number] = _stored(message)
         self.messages_written += len(numbers)
         queue.head, queue.acknowledged, queue.released = write.head, write.acknowledged, write.released
+        queue.sent = write.sent
         queue.top = max([queue.top, *numbers])
         queue.highest = max([queue.highest, write.head - 1, *numbers, *write.acknowledged, *write.released])
         queue.messages = {n: m for n, m in queue.messages.items() if n >= write.head}
@@ -129,6 +131,7 @@ class ModelStore:
             list(queue.acknowledged),
             list(queue.released),
             len(queue.waiting),
+            queue.sent,
         )
 
     def read_page(self, queue_id: int, from_number: int, max_messages: int) -> Page:

@@ -16,7 +16,7 @@ offsets = st.sets(st.integers(0, 70_000), max_size=200).map(sorted)
 def test_what_goes_in_comes_out(head: int, acknowledged: list[int], released: list[int]) -> None:
     acknowledged = [head + n for n in acknowledged]
     released = [head + n for n in released]
-    assert decode_marks(head, encode_marks(head, acknowledged, released)) == (acknowledged, released)
+    assert decode_marks(head, encode_marks(head, acknowledged, released)) == (acknowledged, released, 0)
 
 
 def test_no_marks_take_no_bytes() -> None:

@@ -1,0 +1,66 @@
+"""`[security]`: who comes in by password, and what guessing costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta
+
+from edge_broker.config.section import DAY_SECONDS, Section
+
+
+class SecurityConfig(Section, frozen=True):
+    """Who comes in by password, and what guessing costs. See [Security](security.md)."""
+
+    password_file: Annotated[
+        Path | None,
+        Meta(
+            description="Names and hashed passwords, a line each, made by `edge-broker passwd`. With it, clients come in "
+            "by user name and password or by SCRAM-SHA-256 on listeners that are not anonymous. Read again on SIGHUP.",
+        ),
+    ] = None
+    max_waiting_passwords: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=100_000,
+            description="Passwords that wait to be checked, two at a time, each some 30 ms on a small server. Clients "
+            "beyond it are told to come back later (0x89, server busy).",
+        ),
+    ] = 3_000
+    wrong_passwords_per_name: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="Different wrong passwords for one name from one address within the window; then that address is "
+            "refused that name (0x8a, banned). The same one again and again counts once. 0 is no limit.",
+        ),
+    ] = 10
+    wrong_passwords_per_address: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="The same over all names of one address, which is then refused whatever name it gives. Behind NAT "
+            "many share an address. This machine (loopback, unix) is never refused as a whole. 0 is no limit.",
+        ),
+    ] = 200
+    wrong_password_window_seconds: Annotated[
+        int,
+        Meta(ge=1, le=DAY_SECONDS, description="How long a wrong password is counted."),
+    ] = 300
+    ban_seconds: Annotated[
+        int,
+        Meta(ge=1, le=DAY_SECONDS, description="How long one who guessed too often is refused."),
+    ] = 300
+    wrong_password_delay_seconds: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=60,
+            description="The longest that the answer to a wrong password is held back: the first some 0.2 s, each further "
+            "one twice as long. 0 is not at all. SCRAM's answers are not held back.",
+        ),
+    ] = 3.0

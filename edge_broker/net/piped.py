@@ -1,0 +1,139 @@
+"""A transport whose bytes go through a pipe: TLS, WebSocket, or one over the other.
+
+What `StreamProtocol` promises holds here too: turns, limits, the last word before the end. Until the pipe's handshakes are
+done the connection counts as unfinished.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from typing import ClassVar
+
+from edge_broker.net.gate import Gate
+from edge_broker.net.pipes import Pipe, PipeError
+from edge_broker.net.transport import Hub, StreamProtocol
+
+
+class PipedProtocol(StreamProtocol):
+    """One accepted connection through a pipe of its own.
+
+    `new_pipe` makes it at each accept: so the newest certificates apply. `identity_from`: which of the peer's proven names
+    are the connection's.
+    """
+
+    shakes_hands: ClassVar[bool] = True
+
+    __slots__ = ("_identity_from", "_pipe", "_shaking_hands")
+
+    def __init__(
+        self, hub: Hub, gate: Gate, listener: str, new_pipe: Callable[[], Pipe], identity_from: str
+    ) -> None:
+        super().__init__(hub, gate, listener)
+        self._pipe = new_pipe()
+        self._identity_from = identity_from
+        self._shaking_hands = False
+
+    # ---- what asyncio calls
+
+    def begin(self, transport: asyncio.BaseTransport, address: str, opened_at: float) -> None:
+        super().begin(transport, address, opened_at)
+        self._shaking_hands = not self._closed
+
+    def data_received(self, data: bytes) -> None:
+        pipe, connection = self._pipe, self._connection
+        try:
+            plain = pipe.receive(data)
+        except (ssl.SSLError, PipeError) as error:
+            self._refuse(error)
+            return
+        self._send_output()
+        if self._shaking_hands and pipe.established:
+            self._end_handshake()
+            connection.certificate_names = pipe.peer_names().get(self._identity_from, ())
+        if plain and connection.end is None:
+            super().data_received(plain)
+        elif pipe.mid_frame:
+            self._hub.request_tick()
+            connection.last_received_at = self._hub.router.now
+        if pipe.ended:
+            self._goodbye()
+        elif pipe.has_more:
+            self._continue_later()
+        elif pipe.lingers:
+            self._set_reading(True)  # for the peer's goodbye
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._shaking_hands:
+            self._end_handshake()
+        super().connection_lost(exc)
+
+    # ---- what the core calls (Outlet)
+
+    def write(self, data: bytes) -> None:
+        """Send `data` through the pipe."""
+        if self._closed or not (self._connection.writable or self._has_room(len(data))):
+            return
+        try:
+            self._pipe.send(data)
+        except (ssl.SSLError, PipeError) as error:
+            self._refuse(error)
+            return
+        self._transport.write(self._pipe.take_output())
+
+    def close(self) -> None:
+        """Say goodbye in the pipe's form; close now, or when the peer has said it too, or has had its time."""
+        if self._closed:
+            return
+        self._pipe.shut()
+        self._send_output()
+        if not self._pipe.lingers:
+            super().close()
+            return
+        self._abort_later()
+        if self._pipe.has_more:
+            self._continue_later()
+        else:
+            self._set_reading(True)
+
+    # ----
+
+    def _continue(self) -> None:
+        """First what the core has left, then what the pipe has."""
+        super()._continue()
+        connection = self._connection
+        is_free = connection.end is not None or not (self._working or connection.paused)
+        if self._pipe.has_more and is_free and not self._closed:
+            self.data_received(b"")
+
+    def _end_handshake(self) -> None:
+        self._shaking_hands = False
+        self._gate.end_handshake()
+
+    def _send_output(self) -> None:
+        """What the pipe itself has to say counts as answers do: who reads none is cut off."""
+        output = self._pipe.take_output()
+        if output and not self._closed and (self._connection.writable or self._has_room(len(output))):
+            self._transport.write(output)
+
+    def _goodbye(self) -> None:
+        """The peer has said it."""
+        self._pipe.shut()
+        self._send_output()
+        super().close()
+
+    def _refuse(self, error: ssl.SSLError | PipeError) -> None:
+        """A handshake or the stream failed: the peer gets the pipe's own word for it, the log the reason."""
+        connection = self._connection
+        if connection.end is None:
+            counter, detail = (
+                (error.counter, f"WebSocket failed: {error}")
+                if isinstance(error, PipeError)
+                else ("tls", f"TLS failed: {error.reason or error}")
+            )
+            self._hub.router.counters.refuse(counter)
+            connection.on_lost(detail)
+            self._hub.request_tick()
+        self._send_output()
+        super().close()

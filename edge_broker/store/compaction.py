@@ -1,0 +1,134 @@
+"""Writing a store anew without its free pages: for when a backlog of gigabytes has drained and the disk is needed now.
+
+A running broker gives space back by itself, a little at a time; this does it at once, and puts each table's pages in
+order. It needs the directory for itself, under the lock that keeps two brokers apart. The new file is built beside the
+old one under the name that `recovery` throws away at a start, synced, and renamed into place: a crash leaves the old
+database or the new one, whole.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from edge_broker.errors import StoreError
+from edge_broker.store.faults import READ_ERRORS, explain
+from edge_broker.store.lock import DirectoryLock
+from edge_broker.store.schema import DATABASE_NAME, check, move_into_place, side_files
+
+_SLACK_BYTES: Final = 1 << 20
+_STEPS_BETWEEN_LOOKS: Final = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Compaction:
+    """What it came to, in bytes of the database with its write-ahead log."""
+
+    before_bytes: int
+    after_bytes: int
+
+
+def compact(directory: Path, progress: Callable[[float], None] = lambda _: None) -> Compaction:
+    """Rewrite the store in `directory`. `progress` is called with the share that is done, 0 to 1.
+
+    `StoreError` if a broker or anything else has it open, it is damaged, or the disk has no room for a second copy of what
+    is in use; the store is as it was then.
+    """
+    path = directory / DATABASE_NAME
+    if not path.exists():
+        raise StoreError("compact", f"there is no store in {directory}", "name the broker's data_dir")
+    try:
+        lock = DirectoryLock(directory)
+        try:
+            return _rewrite(path, progress)
+        finally:
+            lock.release()
+    except StoreError as error:
+        raise StoreError("compact", error.problem, error.hint) from error
+    except (*READ_ERRORS, OSError) as error:
+        raise explain("compact", error) from error
+
+
+def _rewrite(path: Path, progress: Callable[[float], None]) -> Compaction:
+    before = sum(file.stat().st_size for file in (path, side_files(path)[0]) if file.exists())
+    target = path.with_name(f"{path.name}.salvaging")
+    try:
+        with closing(_open_alone(path)) as connection:
+            needed = _needed_bytes(connection)
+            _check_room(path.parent, needed)
+            _make_like(target, path)
+            _report(connection, target, needed, progress)
+            connection.execute("VACUUM INTO ?", (str(target),))
+        move_into_place(target, path)
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
+    progress(1.0)
+    return Compaction(before, path.stat().st_size)
+
+
+def _open_alone(path: Path) -> sqlite3.Connection:
+    """A connection that nobody else can have beside it, to a database that is whole and has no write-ahead log any more."""
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=1.0)
+    try:
+        connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+        connection.execute("PRAGMA synchronous=FULL")
+        check(connection, path)
+        # This brings the log into the database and takes it away, and fails where anybody else is connected.
+        connection.execute("PRAGMA journal_mode=DELETE")
+        problem = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if problem != "ok":
+            raise StoreError(
+                "compact", f"the store is damaged: {problem}", "start the broker, which saves what is readable"
+            )
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _needed_bytes(connection: sqlite3.Connection) -> int:
+    pages, free, size = (
+        connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+    )
+    return int((pages - free) * size)
+
+
+def _check_room(directory: Path, needed_bytes: int) -> None:
+    disk = os.statvfs(directory)
+    free = disk.f_bavail * disk.f_frsize
+    if free < needed_bytes + _SLACK_BYTES:
+        raise StoreError(
+            "compact",
+            f"the disk has {free / 1e6:.1f} MB free, and a second copy takes {needed_bytes / 1e6:.1f} MB",
+            "free some space on the disk of data_dir",
+        )
+
+
+def _make_like(target: Path, path: Path) -> None:
+    """An empty file with the permissions and the owner of the old one: root may run this for the broker's user."""
+    target.unlink(missing_ok=True)
+    status = path.stat()
+    descriptor = os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, status.st_mode & 0o777)
+    try:
+        if (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
+            os.fchown(descriptor, status.st_uid, status.st_gid)
+    finally:
+        os.close(descriptor)
+
+
+def _report(
+    connection: sqlite3.Connection, target: Path, needed_bytes: int, progress: Callable[[float], None]
+) -> None:
+    """Have SQLite look now and then how far the new file has grown."""
+
+    def look() -> int:
+        progress(min(1.0, target.stat().st_size / max(1, needed_bytes)))
+        return 0
+
+    connection.set_progress_handler(look, _STEPS_BETWEEN_LOOKS)

@@ -1,0 +1,50 @@
+"""`make torture`: `python -m tests.torture [ROUNDS]` with progress. Ends with 1 if anything was lost."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.torture.disk import LoopDisk, PlainDirectory, why_not
+from tests.torture.run import Plan, Torture
+from tests.torture.soundness import problems_in
+
+
+def main() -> int:
+    """Run as asked; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__)
+    parser.add_argument("rounds", nargs="?", type=int, default=200)
+    parser.add_argument("--fault", choices=("power", "kill"), default="power", help="power cut (root) or kill -9")
+    parser.add_argument("--unsynced", action="store_true", help="the control: a broker that does not sync")
+    parser.add_argument("--seed", type=int, default=int(time.time()), help="to have the same dice again")
+    asked = parser.parse_args()
+    if asked.fault == "power" and (reason := why_not()):
+        print(f"a power cut {reason}; try --fault kill", file=sys.stderr)
+        return 2
+    module = "tests.torture.unsynced" if asked.unsynced else "edge_broker"
+    print(f"seed {asked.seed}, {asked.fault}, {module}", flush=True)
+    plan = Plan(
+        rounds=asked.rounds,
+        seed=asked.seed,
+        module=module,
+        check=problems_in,
+        progress=lambda line: print(line, flush=True),
+    )
+    directory = Path(tempfile.mkdtemp(prefix="torture-"))
+    place = LoopDisk(directory) if asked.fault == "power" else PlainDirectory(directory)
+    started = time.monotonic()
+    try:
+        verdict = asyncio.run(Torture(plan, place, directory).run())
+    finally:
+        place.close()
+    print(f"\n{time.monotonic() - started:.0f} s; the broker's log is in {directory}")
+    print("\n".join(verdict.lines()))
+    return 0 if verdict.kept_its_promise else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,2 @@
+def problems_in(d):
+    return []
