@@ -255,6 +255,7 @@ class Broker:
             self.store,
             self.router.pending,
             commit_delay_seconds=store.commit_delay_ms / 1000,
+            leisurely_delay_seconds=store.removal_delay_ms / 1000,
             early_messages=store.early_commit_messages,
             early_bytes=store.early_commit_bytes,
             before_settle=self._read_clock,

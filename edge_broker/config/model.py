@@ -203,6 +203,15 @@ class StoreConfig(Section, frozen=True):
             "delays acknowledgements.",
         ),
     ] = 20
+    removal_delay_ms: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=600_000,
+            description="How long the removal of delivered messages may wait for a commit that is due anyway. Nobody waits "
+            "for it; what a crash takes with it is delivered a second time.",
+        ),
+    ] = 1_000
     early_commit_messages: Annotated[
         int,
         Meta(ge=1, le=1_000_000, description="This many waiting messages are written without further delay."),

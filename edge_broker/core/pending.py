@@ -23,10 +23,12 @@ class Pending:
     """The storage operations since the last `seal`.
 
     `waiting`: messages that publishers wait for; `bytes`: their size. `urgent`: somebody waits for more than a message's
-    acknowledgement (a CONNACK, a step of QoS 2), so the commit delay does not apply. `reads`: queues that want a page.
+    acknowledgement (a CONNACK, a step of QoS 2), so the commit delay does not apply. `leisurely`: nobody waits at all.
+    `reads`: queues that want a page.
     """
 
     __slots__ = (
+        "acknowledged_queues",
         "batch",
         "bytes",
         "callbacks",
@@ -59,7 +61,8 @@ class Pending:
 
     def _clear(self) -> None:
         self.batch = Batch()
-        self.dirty_queues: list[Queue] = []
+        self.dirty_queues: list[Queue] = []  # with new messages
+        self.acknowledged_queues: list[Queue] = []  # of whose messages on disk some were acknowledged
         self.session_records: dict[int, SessionRecord] = {}
         self.subscriptions: dict[tuple[int, str], SubscriptionRecord | None] = {}
         self.retained: dict[str, Message | None] = {}
@@ -73,8 +76,18 @@ class Pending:
     @property
     def empty(self) -> bool:
         """Whether there is nothing to commit and nobody to answer."""
+        return self._is_leisurely_at_most and not self.acknowledged_queues
+
+    @property
+    def leisurely(self) -> bool:
+        """Whether all that waits are acknowledgements: lost in a crash, they mean a message twice, which QoS 1 allows."""
+        return self._is_leisurely_at_most and bool(self.acknowledged_queues)
+
+    @property
+    def _is_leisurely_at_most(self) -> bool:
         return not (
             self.dirty_queues
+            or self.urgent
             or self.callbacks
             or self.session_records
             or self.subscriptions
@@ -117,9 +130,9 @@ class Pending:
 
     def touch(self, queue: Queue) -> None:
         """Something of `queue` was acknowledged that is on disk, or on its way there."""
-        if not queue.dirty:
-            queue.dirty = True
-            self.dirty_queues.append(queue)
+        if not queue.touched:
+            queue.touched = True
+            self.acknowledged_queues.append(queue)
 
     # ---- everything else
 
@@ -192,9 +205,11 @@ class Pending:
                 batch.subscriptions.append(record)
         batch.retained = self.retained
         batch.inbound = self.inbound
-        queues = self.dirty_queues
+        queues = self.dirty_queues + [queue for queue in self.acknowledged_queues if not queue.dirty]
         removed = set(batch.removed_sessions)
-        batch.queues = [queue.seal() for queue in queues if queue.queue_id not in removed]
+        # What was appended and acknowledged since the last commit leaves nothing to write: the disk never hears of it.
+        writes = [queue.seal() for queue in queues if queue.queue_id not in removed]
+        batch.queues = [write for write in writes if write is not None]
         sealed = Sealed(self, batch, queues, self.safes, self.callbacks, self.bytes)
         self._clear()
         return sealed

@@ -74,6 +74,7 @@ class Queue:
         "sent_mark",
         "sent_marked",
         "surely_sent_before",
+        "touched",
         "unwritten",
     )
 
@@ -91,7 +92,7 @@ class Queue:
         self.unwritten: dict[int, Message] = {}
         self.acknowledged: set[int] | None = None  # above head; most queues never need the two sets
         self.released: set[int] | None = None  # PUBREC has come, PUBCOMP has not
-        self.dirty = False
+        self.dirty = self.touched = False
         self.reading: tuple[int, int] | None = None  # the stretch that was asked for
         self.online = False
         self.owner: Owner | None = None
@@ -352,9 +353,12 @@ class Queue:
 
     # ---- the store's side
 
-    def seal(self) -> QueueWrite:
-        """What the next commit writes of this queue. The numbers in it stay uncommitted until `on_committed`."""
-        self.dirty = False
+    def seal(self) -> QueueWrite | None:
+        """What the next commit writes of this queue, or None. The numbers in it stay uncommitted until `on_committed`."""
+        is_changed = bool(self.unwritten) or self.touched
+        self.dirty = self.touched = False
+        if not is_changed:
+            return None
         write = QueueWrite(
             self.queue_id,
             list(self.unwritten.items()),

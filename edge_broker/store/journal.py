@@ -1,8 +1,11 @@
 """The group commit: when what waits is written, one batch after another, and what happens when the disk says no.
 
 A batch gathers until the commit delay has passed since its first operation, or until there is enough of it, or somebody
-waits for more than a message's acknowledgement. One commit is in progress at a time; the next batch gathers meanwhile
-and follows at once if it is due by then, so a slow disk makes batches larger, not a queue of commits.
+waits for more than a message's acknowledgement. Where nobody waits at all, because all of it is acknowledgements of what
+is on the disk, it gathers for longer: lost in a crash they mean a message twice, and the disk is spared.
+
+One commit is in progress at a time; the next batch gathers meanwhile and follows at once if it is due by then, so a slow
+disk makes batches larger, not a queue of commits.
 
 When a commit fails nothing is settled, so nothing is acknowledged; the same batch is tried again until it is on the
 disk, and `healthy` and `problem` say so meanwhile. Batches are never reordered, merged or given up while the journal is
@@ -59,6 +62,10 @@ class PendingOperations(Protocol):
         """Whether somebody waits for a commit without delay."""
 
     @property
+    def leisurely(self) -> bool:
+        """Whether nobody waits for a commit."""
+
+    @property
     def waiting(self) -> int:
         """Messages whose acknowledgement waits."""
 
@@ -99,6 +106,7 @@ class Journal:
         pending: PendingOperations,
         *,
         commit_delay_seconds: float,
+        leisurely_delay_seconds: float = 0.0,
         early_messages: int,
         early_bytes: int,
         after_settle: Callable[[], None],
@@ -109,6 +117,7 @@ class Journal:
         self._store = store
         self._pending = pending
         self._delay_seconds = commit_delay_seconds
+        self._leisurely_delay_seconds = max(commit_delay_seconds, leisurely_delay_seconds)
         self._early_messages = early_messages
         self._early_bytes = early_bytes
         self._before_settle = before_settle
@@ -117,6 +126,7 @@ class Journal:
         self._jitter = jitter
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_is_leisurely = False
         self._task: asyncio.Task[None] | None = None
         # When the batch that gathers during a commit got its first operation.
         self._first_at: float | None = None
@@ -140,8 +150,8 @@ class Journal:
         pending = self._pending
         if pending.urgent or pending.waiting >= self._early_messages or pending.bytes >= self._early_bytes:
             self._start()
-        elif self._timer is None:
-            self._timer = self._loop.call_later(self._delay_seconds, self._start)
+        elif self._timer is None or (self._timer_is_leisurely and not pending.leisurely):
+            self._start_timer(self._leisurely_delay_seconds if pending.leisurely else self._delay_seconds)
 
     async def flush(self) -> None:
         """Commit everything that is pending, without delay. Waits as long as the disk refuses: bound it from outside."""
@@ -167,6 +177,11 @@ class Journal:
         if self._task is None and not self._closing.is_set() and not self._pending.empty:
             self._task = self._loop.create_task(self._run(), name="journal")
 
+    def _start_timer(self, seconds: float) -> None:
+        self._stop_timer()
+        self._timer_is_leisurely = self._pending.leisurely
+        self._timer = self._loop.call_later(seconds, self._start)
+
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
@@ -186,7 +201,7 @@ class Journal:
         finally:
             self._task = None
         if not self._pending.empty and not self._closing.is_set():
-            self._timer = self._loop.call_later(self._seconds_to_wait(), self._start)
+            self._start_timer(self._seconds_to_wait())
 
     def _seconds_to_wait(self) -> float:
         """How long the batch that gathered during a commit may still wait."""
@@ -198,9 +213,10 @@ class Journal:
             or pending.bytes >= self._early_bytes
         ):
             return 0.0
+        delay_seconds = self._leisurely_delay_seconds if pending.leisurely else self._delay_seconds
         if self._first_at is None:
-            return self._delay_seconds
-        return max(0.0, self._first_at + self._delay_seconds - self._clock())
+            return delay_seconds
+        return max(0.0, self._first_at + delay_seconds - self._clock())
 
     async def _commit(self, batch: Batch) -> bool:
         """Try until `batch` is on the disk; False if the journal was closed before."""

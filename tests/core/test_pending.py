@@ -42,3 +42,32 @@ def test_an_ended_session_is_told_of_until_its_end_is_on_disk() -> None:
     assert pending.removals == 1, "on its way is not there"
     sealed.settle()
     assert pending.removals == 0
+
+
+def test_what_was_acknowledged_before_the_commit_leaves_nothing_to_write() -> None:
+    pending = Pending(epoch=1, window_bytes=1000)
+    queue = Queue(1, pending)
+    queue.rewind()
+    queue.append(build_message("t", b"x", qos=1))
+    assert queue.next_to_send(0.0) is not None
+    queue.complete(1)
+    assert not pending.leisurely, "its publisher may wait for another recipient of it"
+    assert pending.seal().batch.queues == []
+    assert pending.empty
+
+
+def test_acknowledgements_of_what_is_on_disk_are_leisurely_until_something_else_comes() -> None:
+    pending = Pending(epoch=1, window_bytes=1000)
+    queue = Queue(1, pending)
+    queue.rewind()
+    queue.append(build_message("t", b"x", qos=1))
+    pending.seal().settle()
+    assert queue.next_to_send(0.0) is not None
+    queue.complete(1)
+    assert pending.leisurely
+    assert not pending.empty
+    queue.append(build_message("t", b"y", qos=1))
+    assert not pending.leisurely
+    (write,) = pending.seal().batch.queues
+    assert (write.head, [number for number, _ in write.messages]) == (2, [2])
+    assert pending.empty

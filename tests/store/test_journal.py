@@ -32,6 +32,7 @@ class Operations:
     def __init__(self) -> None:
         self.names: list[str] = []
         self.urgent = False
+        self.leisurely = False
         self.waiting = 0
         self.bytes = 0
         self.settled: list[tuple[float, tuple[str, ...]]] = []
@@ -121,6 +122,36 @@ async def test_a_batch_waits_out_the_delay_from_its_first_operation() -> None:
     assert pending.settled == [(0.02, ("a", "b", "c"))]
     await asyncio.sleep(1)
     assert len(disk.tries) == 1
+    await journal.close()
+
+
+@in_fake_time
+async def test_what_nobody_waits_for_waits_for_longer() -> None:
+    disk = Disk()
+    journal, pending = make(disk, leisurely_delay_seconds=1.0)
+    pending.add("acknowledgements")
+    pending.leisurely = True
+    journal.poke()
+    await asyncio.sleep(0.5)
+    assert disk.tries == []
+    await asyncio.sleep(0.6)
+    assert disk.tries == [(1.0, ("acknowledgements",))]
+    await journal.close()
+
+
+@in_fake_time
+async def test_what_nobody_waits_for_goes_along_with_the_first_that_somebody_waits_for() -> None:
+    disk = Disk()
+    journal, pending = make(disk, leisurely_delay_seconds=1.0)
+    pending.add("acknowledgements")
+    pending.leisurely = True
+    journal.poke()
+    await asyncio.sleep(0.5)
+    pending.add("message")
+    pending.leisurely = False
+    journal.poke()
+    await asyncio.sleep(0.1)
+    assert disk.tries == [(0.52, ("acknowledgements", "message"))]
     await journal.close()
 
 
