@@ -100,6 +100,26 @@ class Pending:
 
     # ---- queues
 
+    def oldest_at(self) -> float | None:
+        """When the message came that has waited longest; None where something else than messages waits.
+
+        Forgets the queues whose messages were all acknowledged meanwhile: `leisurely` or `empty` may hold afterwards.
+        """
+        oldest = None
+        dirty = self.dirty_queues
+        self.dirty_queues = []
+        for queue in dirty:
+            if not queue.unwritten:
+                queue.dirty = False
+                continue
+            self.dirty_queues.append(queue)
+            received_at = next(iter(queue.unwritten.values())).received_at
+            if oldest is None or received_at < oldest:
+                oldest = received_at
+        if self.safes or self.session_records or self.subscriptions or self.retained or self.inbound:
+            return None
+        return oldest
+
     def append(self, queue: Queue, message: Message) -> None:
         """A durable queue took `message`: it is unsafe until that is committed, or acknowledged by the recipient."""
         origin = message.source or message

@@ -71,9 +71,7 @@ def _read_page(
     return page, behind
 
 
-def _messages(
-    inspection: Inspection, queue_id: int, place: Place, gaps: Gaps
-) -> list[tuple[int, Message]]:
+def _messages(inspection: Inspection, queue_id: int, place: Place, gaps: Gaps) -> list[tuple[int, Message]]:
     try:
         return inspection.messages(queue_id, place)
     except (Damaged, *READ_ERRORS) as error:
@@ -103,7 +101,7 @@ def _read_retained(inspection: Inspection, after: str, gaps: Gaps) -> tuple[str,
                 page.append(Exported(None, rows.retained_message(row, inspection.topics, 0.0)))
                 size_bytes += len(row[2])
             except Damaged as error:
-                gaps.lines.append(f"the retained message of {ascii(last)} cannot be read: {error}")
+                gaps.lines.append(f"the retained message of {last!a} cannot be read: {error}")
             if size_bytes > _PAGE_BYTES:
                 break
     finally:

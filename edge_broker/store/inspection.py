@@ -108,6 +108,12 @@ class Inspection:
         except READ_ERRORS as error:
             if is_damage(error):
                 raise
+            if getattr(error, "sqlite_errorname", "") == "SQLITE_READONLY_ROLLBACK":
+                raise StoreError(
+                    "open",
+                    "a write that was interrupted has to be undone first",
+                    "starting the broker does that",
+                ) from error
             raise explain("open", error) from error
         try:
             check(connection, self.path)

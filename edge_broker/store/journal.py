@@ -1,8 +1,9 @@
 """The group commit: when what waits is written, one batch after another, and what happens when the disk says no.
 
-A batch gathers until the commit delay has passed since its first operation, or until there is enough of it, or somebody
-waits for more than a message's acknowledgement. Where nobody waits at all, because all of it is acknowledgements of what
-is on the disk, it gathers for longer: lost in a crash they mean a message twice, and the disk is spared.
+A batch gathers until somebody has waited for the commit delay, or until there is enough of it, or somebody waits for more
+than a message's acknowledgement. For a message that all its recipients acknowledged meanwhile nobody waits: while they
+are quicker than the delay, nothing is written at all. What is acknowledged of messages on the disk gathers for longer:
+lost in a crash it means a message twice, and the disk is spared.
 
 One commit is in progress at a time; the next batch gathers meanwhile and follows at once if it is due by then, so a slow
 disk makes batches larger, not a queue of commits.
@@ -73,6 +74,9 @@ class PendingOperations(Protocol):
     def bytes(self) -> int:
         """Their size."""
 
+    def oldest_at(self) -> float | None:
+        """When the message came that has waited longest, by the clock; None where something else than messages waits."""
+
     def seal(self) -> SealedBatch:
         """Hand over everything up to now, and start afresh."""
 
@@ -128,7 +132,7 @@ class Journal:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_is_leisurely = False
         self._task: asyncio.Task[None] | None = None
-        # When the batch that gathers during a commit got its first operation.
+        # When the batch that gathers got its first operation.
         self._first_at: float | None = None
         self._held: deque[SealedBatch] = deque()  # sealed for their acknowledgements while the disk was full
         self._flushing = False
@@ -143,9 +147,9 @@ class Journal:
 
     def poke(self) -> None:
         """Something is pending: see whether it is to be committed now or when. Called once per tick of the loop."""
+        if self._first_at is None:
+            self._first_at = self._clock()
         if self._task is not None:
-            if self._first_at is None:
-                self._first_at = self._clock()
             return
         pending = self._pending
         if pending.urgent or pending.waiting >= self._early_messages or pending.bytes >= self._early_bytes:
@@ -180,7 +184,18 @@ class Journal:
     def _start_timer(self, seconds: float) -> None:
         self._stop_timer()
         self._timer_is_leisurely = self._pending.leisurely
-        self._timer = self._loop.call_later(seconds, self._start)
+        self._timer = self._loop.call_later(seconds, self._on_timer)
+
+    def _on_timer(self) -> None:
+        """Commit, if there is still somebody who has waited long enough."""
+        self._timer = None
+        seconds = self._seconds_to_wait()
+        if self._pending.empty:
+            self._first_at = None
+        elif seconds > 0:
+            self._start_timer(seconds)
+        else:
+            self._start()
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -204,7 +219,7 @@ class Journal:
             self._start_timer(self._seconds_to_wait())
 
     def _seconds_to_wait(self) -> float:
-        """How long the batch that gathered during a commit may still wait."""
+        """How long the batch that gathers may still wait."""
         pending = self._pending
         if (
             self._flushing
@@ -213,10 +228,13 @@ class Journal:
             or pending.bytes >= self._early_bytes
         ):
             return 0.0
-        delay_seconds = self._leisurely_delay_seconds if pending.leisurely else self._delay_seconds
+        now = self._clock()
         if self._first_at is None:
-            return delay_seconds
-        return max(0.0, self._first_at + delay_seconds - self._clock())
+            self._first_at = now
+        oldest_at = pending.oldest_at()
+        if pending.leisurely:
+            return max(0.0, self._first_at + self._leisurely_delay_seconds - now)
+        return max(0.0, (self._first_at if oldest_at is None else oldest_at) + self._delay_seconds - now)
 
     async def _commit(self, batch: Batch) -> bool:
         """Try until `batch` is on the disk; False if the journal was closed before."""

@@ -123,14 +123,19 @@ def read_status(inspection: Inspection) -> StoreStatus:
     names = inspection.owners()
     sizes, lost = _sizes(connection)
     queues = [
-        _queue(inspection, queue_id, name, sizes[queue_id], lost[queue_id]) for queue_id, name in names.items()
+        _queue(inspection, queue_id, name, sizes[queue_id], lost[queue_id])
+        for queue_id, name in names.items()
     ]
     with inspection.moment():
         free = _pragma(connection, "freelist_count") * _pragma(connection, "page_size")
         epoch = connection.execute("SELECT value FROM meta WHERE name = 'epoch'").fetchone()
-        retained = connection.execute("SELECT count(*), ifnull(sum(length(body)), 0) FROM retained").fetchone()
+        retained = connection.execute(
+            "SELECT count(*), ifnull(sum(length(body)), 0) FROM retained"
+        ).fetchone()
         sessions = [_session(row) for row in connection.execute(_SESSIONS)]
-        damaged = connection.execute("SELECT queue_id, first_number, last_number FROM damaged ORDER BY id").fetchall()
+        damaged = connection.execute(
+            "SELECT queue_id, first_number, last_number FROM damaged ORDER BY id"
+        ).fetchall()
         version = _pragma(connection, "user_version")
     return StoreStatus(
         directory=str(inspection.directory),

@@ -125,9 +125,7 @@ def verify(
 class _Verifier:
     """One verification under way."""
 
-    def __init__(
-        self, inspection: Inspection, found: Verification, progress: Callable[[int], None]
-    ) -> None:
+    def __init__(self, inspection: Inspection, found: Verification, progress: Callable[[int], None]) -> None:
         self._inspection, self._found, self._progress = inspection, found, progress
         self._read = 0
 
@@ -146,7 +144,9 @@ class _Verifier:
             self._check_queue(queue_id, found.queues[name])
             if name.startswith("lost:"):
                 messages = found.queues[name].messages
-                found.problems.append(f"queue {queue_id} holds {messages} messages, but whose it was is not there")
+                found.problems.append(
+                    f"queue {queue_id} holds {messages} messages, but whose it was is not there"
+                )
         if whole is None:
             whole = inspection.holder is None or inspection.path.stat().st_size <= WHOLE_CHECK_BYTES
         if whole:
@@ -167,7 +167,10 @@ class _Verifier:
                     self._check_row(table, row[:keys], row[keys:])
                 count += len(page)
                 last = page[-1][:keys]
-        except (*READ_ERRORS, UnicodeEncodeError) as error:  # the latter where a damaged key is to be asked for
+        except (
+            *READ_ERRORS,
+            UnicodeEncodeError,
+        ) as error:  # the latter where a damaged key is to be asked for
             after = f" behind {_shown(last)}" if last else ""
             self._found.problems.append(f"table {table}: its rows{after} cannot be read: {error}")
         self._found.rows[table] = count
@@ -240,7 +243,12 @@ class _Verifier:
         return number
 
     def _account(
-        self, place: Place, number: int, messages: list[tuple[int, Message]], marks: Marks, found: QueueFindings
+        self,
+        place: Place,
+        number: int,
+        messages: list[tuple[int, Message]],
+        marks: Marks,
+        found: QueueFindings,
     ) -> None:
         """What the segment at `place` has of the numbers from `number` on."""
         expected = max(number, place.first)
@@ -272,9 +280,7 @@ class _Verifier:
 
 def _unaccounted(first: int, last: int, marks: Marks) -> list[Stretch]:
     """Of the numbers from `first` to `last` those neither acknowledged nor released, in stretches."""
-    done = sorted(
-        number for number in marks.acknowledged | marks.released if first <= number <= last
-    )
+    done = sorted(number for number in marks.acknowledged | marks.released if first <= number <= last)
     stretches = []
     for number in (*done, last + 1):
         if number > first:
@@ -285,4 +291,6 @@ def _unaccounted(first: int, last: int, marks: Marks) -> list[Stretch]:
 
 def _shown(key: tuple[Any, ...]) -> str:
     """A primary key for a person; damaged text as far as it goes."""
-    return ", ".join(ascii(value) if isinstance(value, str) and not value.isprintable() else str(value) for value in key)
+    return ", ".join(
+        ascii(value) if isinstance(value, str) and not value.isprintable() else str(value) for value in key
+    )

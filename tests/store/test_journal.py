@@ -33,6 +33,7 @@ class Operations:
         self.names: list[str] = []
         self.urgent = False
         self.leisurely = False
+        self.oldest: float | None = None  # something else than messages
         self.waiting = 0
         self.bytes = 0
         self.settled: list[tuple[float, tuple[str, ...]]] = []
@@ -41,6 +42,9 @@ class Operations:
     @property
     def empty(self) -> bool:
         return not self.names
+
+    def oldest_at(self) -> float | None:
+        return self.oldest
 
     def add(self, name: str, size: int = 100, urgent: bool = False) -> None:
         self.names.append(name)
@@ -122,6 +126,39 @@ async def test_a_batch_waits_out_the_delay_from_its_first_operation() -> None:
     assert pending.settled == [(0.02, ("a", "b", "c"))]
     await asyncio.sleep(1)
     assert len(disk.tries) == 1
+    await journal.close()
+
+
+@in_fake_time
+async def test_while_those_who_came_first_are_served_otherwise_the_delay_counts_from_the_next() -> None:
+    disk = Disk()
+    journal, pending = make(disk)
+    pending.add("a")
+    journal.poke()
+    began_at = asyncio.get_running_loop().time()
+    for milliseconds in (10, 25, 40):
+        pending.oldest = began_at + milliseconds / 1000
+        await asyncio.sleep(0.015)
+        journal.poke()
+    assert disk.tries == []
+    await asyncio.sleep(0.02)
+    assert disk.tries == [(0.06, ("a",))]
+    await journal.close()
+
+
+@in_fake_time
+async def test_when_nobody_is_left_to_wait_nothing_is_committed() -> None:
+    disk = Disk()
+    journal, pending = make(disk)
+    pending.add("a")
+    journal.poke()
+    pending.names.clear()
+    await asyncio.sleep(1)
+    assert disk.tries == []
+    pending.add("b")
+    journal.poke()
+    await asyncio.sleep(0.021)
+    assert disk.tries == [(1.02, ("b",))]
     await journal.close()
 
 
