@@ -100,6 +100,12 @@ class Outbox:
                 self.drop("store_behind")
                 return
             message = message.variant(qos, message.retain)
+        if (
+            message.volatile
+            and self.queue.bytes_in_memory >= self._router.settings.max_queue_bytes_in_memory
+        ):
+            self.drop("queue_full")
+            return
         self.queue.append(message)
         self.wake()
 

@@ -19,7 +19,7 @@ import msgspec
 
 from edge_broker.config.bind import UnixBind
 from edge_broker.config.limits import LimitsConfig
-from edge_broker.config.model import Config, ListenerConfig
+from edge_broker.config.model import Config, ListenerConfig, StoreConfig
 from edge_broker.core.connection import Connection
 from edge_broker.core.histogram import Histogram
 from edge_broker.core.ops import Snapshot
@@ -468,7 +468,16 @@ def _settings(config: Config) -> Settings:
         max_keep_alive_seconds=sessions.max_keep_alive_seconds,
         **{name: getattr(limits, name) for name in _LIMITS},
         **msgspec.structs.asdict(config.protocol),
+        durabilities=_durabilities(config.store),
     )
+
+
+def _durabilities(store: StoreConfig) -> tuple[tuple[str, bool], ...]:
+    """(topic filter, whether in memory only), the first that matches counts."""
+    durabilities = [(topic.filter, topic.durability == "memory") for topic in store.topics]
+    if store.durability == "memory":
+        durabilities += [("#", True), ("$SYS/#", True)]
+    return tuple(durabilities)
 
 
 _LIMITS: Final = frozenset(LimitsConfig.__struct_fields__) & {

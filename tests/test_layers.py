@@ -72,8 +72,9 @@ DATABASES: Final = {
     "sqlite3": ("edge_broker.store.*", "devices.*"),
 }
 
-HEAVY: Final = ("aiohttp", "cryptography", "devices", "prometheus_client", "rich")
+HEAVY: Final = ("aiohttp", "cryptography", "devices", "prometheus_client", "rich", "websockets")
 MAY_BE_HEAVY: Final = (
+    "edge_broker.net.websocket",
     "edge_broker.ops.http",
     "edge_broker.ops.metrics",
     "edge_broker.security.",

@@ -37,6 +37,7 @@ _COMMANDS: Final = {
     "reference": _Command(
         "edge_broker.cli.reference", "reference", "Print every key of the configuration file."
     ),
+    "store": _Command("edge_broker.cli.store", "store", "What the store holds, and whether it is sound."),
     "demo": _Command("edge_broker.cli.demo", "demo", "Sensors, broker, bridge and upstream on this machine."),
 }
 

@@ -48,7 +48,7 @@ def _who(listener: ListenerConfig) -> str:
         return f"clients with a certificate of {listener.client_ca}; others get as far as their CONNECT"
     if listener.address.is_loopback:
         return "anyone on this machine"
-    return f"ANYONE who reaches it{'' if listener.transport == 'tls' else ', unencrypted'}"
+    return f"ANYONE who reaches it{'' if listener.encrypted else ', unencrypted'}"
 
 
 def _describe_bridge(bridge: BridgeConfig) -> Iterator[str]:

@@ -31,6 +31,10 @@ def explain_start_failure(error: EdgeBrokerError | OSError, config: Config) -> s
         return f"{where} is in use (stop the program that listens there, another broker perhaps, or change its bind)"
     if error.errno == errno.EADDRNOTAVAIL:
         return f"{where} is no address of this machine (change its bind; 0.0.0.0 is every IPv4 interface)"
+    if error.errno in (errno.EACCES, errno.EPERM) and where.startswith("unix:"):
+        return (
+            f"{where} may not be made (the user that runs the broker must be able to write into its folder)"
+        )
     if error.errno in (errno.EACCES, errno.EPERM):
         return f"{where} may not be used (ports below {_LOWEST_FREE_PORT} need a privilege; 1883 and 8883 do not)"
     return f"{why} (listening on {where})"

@@ -93,7 +93,7 @@ class Service:
 
     def _send_ready(self) -> None:
         self._systemd.send_ready(
-            f"edge-broker {__version__}, listening on {', '.join(self._broker.listening)}"
+            f"edge-broker {__version__}, listening on {', '.join(self._broker.listening) or 'nothing yet'}"
         )
 
     def _keep_alive(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -14,9 +14,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from edge_broker.config.model import HttpConfig, ListenerConfig, RuntimeConfig
+from edge_broker.config.model import HttpConfig, ListenerConfig, RuntimeConfig, StoreConfig
 from edge_broker.config.reading import Reading
-from edge_broker.errors import ConfigError
+from edge_broker.errors import ConfigError, MqttError
+from edge_broker.wire.topics import check_topic_filter
 
 _TLS: Final = ("tls", "wss")
 _WEBSOCKET: Final = ("ws", "wss")
@@ -251,6 +252,17 @@ def check_data_dir(data_dir: Path, reading: Reading) -> None:
         )
 
 
+def check_store(store: StoreConfig, reading: Reading) -> None:
+    """That the filters of topics are filters."""
+    for index, topic in enumerate(store.topics):
+        try:
+            check_topic_filter(topic.filter)
+        except MqttError as error:
+            reading.mistake(
+                f"store.topics[{index}].filter", f"{topic.filter!r}: {error.detail}", "such as debug/#"
+            )
+
+
 def check_runtime(runtime: RuntimeConfig, reading: Reading) -> None:
     """That the event loop asked for is there."""
     if runtime.loop == "uvloop" and importlib.util.find_spec("uvloop") is None:
@@ -263,5 +275,6 @@ CHECKS: Final[dict[str, Callable[[Any, Reading], None]]] = {
     "data_dir": check_data_dir,
     "http": check_http,
     "runtime": check_runtime,
+    "store": check_store,
 }
 """Who checks what was read at a top-level key, beside the listeners."""

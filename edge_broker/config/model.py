@@ -191,8 +191,29 @@ class SessionsConfig(Section, frozen=True):
     ] = 262_144
 
 
+class DurabilityConfig(Section, frozen=True):
+    """Messages of some topics are kept otherwise than the others."""
+
+    filter: Annotated[str, Meta(description="The topic filter.", examples=['"debug/#"'])]
+    durability: Annotated[
+        Literal["disk", "memory"], Meta(description="How messages of topics that it matches are kept.")
+    ] = "memory"
+
+
 class StoreConfig(Section, frozen=True):
     """When what was received is written to disk. Nothing is acknowledged before it is."""
+
+    durability: Annotated[
+        Literal["disk", "memory"],
+        Meta(
+            description="`disk`: messages for sessions that outlive their connections and for bridges are acknowledged when "
+            "they are on disk. `memory`: they stay in memory and are acknowledged at once; a restart loses them.",
+        ),
+    ] = "disk"
+    topics: Annotated[
+        tuple[DurabilityConfig, ...],
+        Meta(description="Other durabilities for some topics; the first filter that matches counts."),
+    ] = ()
 
     commit_delay_ms: Annotated[
         int,

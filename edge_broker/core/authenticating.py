@@ -66,7 +66,10 @@ class Authentication:
     def _step(self, exchange: AuthenticationExchange, data: bytes) -> None:
         result = exchange.step(data)
         if isinstance(result, Challenge):  # [MQTT-4.12.0-2, -3]
-            self._connection.send(encode_auth(const.CONTINUE_AUTHENTICATION, self.properties(result.data)))
+            question = encode_auth(const.CONTINUE_AUTHENTICATION, self.properties(result.data))
+            if not self._connection.fits(question):
+                raise MqttError(const.PACKET_TOO_LARGE, "its maximum packet size leaves no room for AUTH")
+            self._connection.send(question)
             return
         self._exchange = None
         self._on_admission(result)

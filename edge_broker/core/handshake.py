@@ -103,7 +103,10 @@ def _go_on_authenticated(connection: Connection, session: Session, admission: Ad
     if admission.identity != session.identity:
         connection.fail(const.NOT_AUTHORIZED, "authenticated anew as somebody else")
         return
-    connection.send(encode_auth(const.SUCCESS, connection.authentication.properties(admission.data)))
+    answer = encode_auth(const.SUCCESS, connection.authentication.properties(admission.data))
+    if not connection.fits(answer):
+        raise MqttError(const.PACKET_TOO_LARGE, "its maximum packet size leaves no room for AUTH")
+    connection.send(answer)
 
 
 def _open(connection: Connection, packet: Connect, admission: Admission) -> None:

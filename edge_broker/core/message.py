@@ -35,6 +35,8 @@ class Message(Publish):
     epoch: int = 0
     sequence: int = 0
     unsafe: int = 0
+    volatile: bool = False
+    """Kept in memory only, by the user's choice for its topic: nobody waits for it to be on disk."""
     publisher: Publisher | None = None
     source: Message | None = None
     _variants: dict[tuple[int, bool, tuple[int, ...]], Message] | None = None
@@ -77,6 +79,7 @@ class Message(Publish):
             self.topic, self.payload, qos=qos, retain=retain, property_block=block, version=version
         )
         other.source = self.origin
+        other.volatile = self.volatile
         other.received_at = self.received_at
         other.expires_at = self.expires_at
         return other

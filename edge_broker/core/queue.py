@@ -8,6 +8,8 @@ A session's deliveries and a bridge's outbox are both a `Queue`. What it keeps t
   only is the one stretch from `gap_from` to `gap_to`; it is read back in pages when the sender comes near.
 - A message acknowledged before its batch is sealed is never written, and is safe for its publisher at once.
 - What was received at QoS 2, or goes out at it, is not sent before it is committed.
+- What is volatile stays in memory for as long as it is not acknowledged, and has a number like all others; the store
+  never hears of it, so after a restart its number is missing there, and counted as lost.
 
 It sends nothing itself: `next_to_send` tells what is due, the owner sends it.
 """
@@ -76,6 +78,7 @@ class Queue:
         "surely_sent_before",
         "touched",
         "unwritten",
+        "volatile",
     )
 
     def __init__(self, queue_id: int, pending: Pending | None) -> None:
@@ -91,6 +94,7 @@ class Queue:
         self.bytes_in_memory = 0
         self.unwritten: dict[int, Message] = {}
         self.acknowledged: set[int] | None = None  # above head; most queues never need the two sets
+        self.volatile: set[int] | None = None  # in memory and never on disk
         self.released: set[int] | None = None  # PUBREC has come, PUBCOMP has not
         self.dirty = self.touched = False
         self.reading: tuple[int, int] | None = None  # the stretch that was asked for
@@ -123,13 +127,22 @@ class Queue:
     # ---- appending
 
     def append(self, message: Message) -> int:
-        """Take `message` as the last one; returns its number. A durable queue makes it unsafe until committed."""
+        """Take `message` as the last one; returns its number. A durable queue makes it unsafe until committed.
+
+        One that is volatile it keeps in memory only, however long its recipient is away.
+        """
         number = self.next_number
         self.next_number = number + 1
         self.messages[number] = message
         self.bytes_in_memory += len(message.frame) + _MESSAGE_OVERHEAD_BYTES
         pending = self.pending
-        if pending is not None:
+        if pending is None:
+            return number
+        if message.volatile:
+            if self.volatile is None:
+                self.volatile = set()
+            self.volatile.add(number)
+        else:
             self.unwritten[number] = message
             pending.append(self, message)
         return number
@@ -160,6 +173,7 @@ class Queue:
                 number >= self.committed
                 and self.pending is not None
                 and 2 in (message.qos, message.origin.qos)
+                and not message.volatile
             ):
                 return None
             if message.expires_at is not None and message.qos == 2 and self._must_be_marked(number):
@@ -186,7 +200,7 @@ class Queue:
 
     def _must_be_marked(self, number: int) -> bool:
         """Whether it is to be on disk first that `number` may have been sent: it does not expire then [MQTT-4.3.3-7]."""
-        if self.pending is None or number < self.sent_marked:
+        if self.pending is None or number < self.sent_marked or (self.volatile and number in self.volatile):
             return False
         if number >= self.sent_mark:
             self.sent_mark = min(self.next_number, number + _MARKED_AT_ONCE)
@@ -261,6 +275,8 @@ class Queue:
         if pending is not None:
             if message is not None and self.unwritten.pop(number, None) is not None:
                 pending.elide(message)
+            elif self.volatile and number in self.volatile:
+                self.volatile.remove(number)
             else:
                 pending.touch(self)
         return True
@@ -345,7 +361,8 @@ class Queue:
         """Keep of the committed numbers from `first` on nothing in memory: they are on disk."""
         messages = self.messages
         if len(messages) > len(self.unwritten):
-            for number in [n for n in messages if first <= n < self.committed]:
+            stays = self.volatile or ()
+            for number in [n for n in messages if first <= n < self.committed and n not in stays]:
                 self.bytes_in_memory -= len(messages.pop(number).frame) + _MESSAGE_OVERHEAD_BYTES
         if first < self.committed:
             self.gap_from = min(first, self.gap_from) if self.gap_from < self.gap_to else first
@@ -387,5 +404,6 @@ class Queue:
             self.pending.abandon(self.unwritten.values())
             self.unwritten.clear()
         self.messages.clear()
+        self.volatile = None
         self.bytes_in_memory = 0
         self.online = False

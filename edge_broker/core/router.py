@@ -66,7 +66,7 @@ class Router:
         self.received = self.counters.received
         self.sent = self.counters.sent
         self.topics = topics
-        self.table = RoutingTable()
+        self.table = RoutingTable(settings.durabilities)
         self.retained: TopicTree[Message] = TopicTree()
         self.sessions: dict[str, Session] = {}
         self.dirty: list[Output] = []
@@ -131,6 +131,7 @@ class Router:
         message.received_at = self.now
         if message.expiry_interval is not None:
             message.expires_at = self.now + message.expiry_interval
+        message.volatile = route.volatile
         if message.retain:
             self._retain(message)
         subscriptions = route.subscriptions
@@ -209,7 +210,10 @@ class Router:
                 return
             self.retained.set(message.topic, message)
             self.retained_bytes += size - freed
-        self.pending.retain(message)
+        if not message.volatile:
+            self.pending.retain(message)
+        elif before is not None and not before.volatile:
+            self.pending.forget_retained(message.topic)
 
     @property
     def retained_messages(self) -> int:

@@ -5,13 +5,13 @@ A route is forgotten when a subscription that could change it comes or goes, and
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from edge_broker.core.message import Message
 from edge_broker.core.session import Subscription
 from edge_broker.core.trie import FilterTrie
-from edge_broker.wire.topics import SYSTEM_PREFIX, TopicCache
+from edge_broker.wire.topics import SYSTEM_PREFIX, TopicCache, match
 
 _MAX_ROUTES: Final = 10_000
 
@@ -49,15 +49,19 @@ class Route:
     """The recipients of one topic: at most one subscription each, and one group per share.
 
     `plain`: where no option of any of them needs a look, (deliver, qos) for each; None otherwise.
+    `volatile`: its messages are kept in memory only.
     """
 
-    __slots__ = ("groups", "plain", "subscriptions")
+    __slots__ = ("groups", "plain", "subscriptions", "volatile")
 
-    def __init__(self, subscriptions: list[Subscription], groups: list[ShareGroup]) -> None:
+    def __init__(
+        self, subscriptions: list[Subscription], groups: list[ShareGroup], volatile: bool = False
+    ) -> None:
         self.subscriptions = subscriptions
         self.groups = groups
+        self.volatile = volatile
         self.plain: list[tuple[Callable[[Message], None], int]] | None = None
-        if not groups and all(subscription.simple for subscription in subscriptions):
+        if not groups and not volatile and all(subscription.simple for subscription in subscriptions):
             self.plain = [
                 (subscription.recipient.deliver, subscription.qos) for subscription in subscriptions
             ]
@@ -66,9 +70,10 @@ class Route:
 class RoutingTable:
     """All subscriptions, and the routes that follow from them. `routes` is read by the router directly."""
 
-    __slots__ = ("_groups", "_trie", "routes")
+    __slots__ = ("_durabilities", "_groups", "_trie", "routes")
 
-    def __init__(self) -> None:
+    def __init__(self, durabilities: Sequence[tuple[str, bool]] = ()) -> None:
+        self._durabilities = durabilities
         self._trie: FilterTrie[Subscription | ShareGroup] = FilterTrie()
         self._groups: dict[str, ShareGroup] = {}
         self.routes: dict[str, Route] = {}
@@ -126,13 +131,20 @@ class RoutingTable:
             key = id(value.recipient)
             other = by_recipient.get(key)
             by_recipient[key] = value if other is None else _merge(other, value)
-        route = Route(list(by_recipient.values()), groups)
+        route = Route(list(by_recipient.values()), groups, self._is_volatile(topic))
         # 10,000 routes of 64 KB would fill the memory; and a PUBLISH to the broker's own topics is always looked at
         if len(topic) <= TopicCache.LONGEST_BYTES and not topic.startswith(SYSTEM_PREFIX):
             if len(self.routes) >= _MAX_ROUTES:
                 self.routes.clear()
             self.routes[topic] = route
         return route
+
+    def _is_volatile(self, topic: str) -> bool:
+        """What the first of `durabilities` whose filter matches says: (topic filter, whether in memory only)."""
+        for topic_filter, is_volatile in self._durabilities:
+            if match(topic_filter, topic):
+                return is_volatile
+        return False
 
 
 def _merge(one: Subscription, other: Subscription) -> Subscription:

@@ -185,7 +185,7 @@ class Session:
         """Queue `message` in its place, then send what is due."""
         queue = self.queue
         limit = self.router.settings.max_queue_bytes_in_memory
-        if queue.pending is None and queue.bytes_in_memory >= limit:
+        if (queue.pending is None or message.volatile) and queue.bytes_in_memory >= limit:
             queue.dropped += 1
             self.router.counters.drop("queue_full")
             return

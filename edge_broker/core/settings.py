@@ -57,6 +57,8 @@ class Settings:
     """Given to clients that ask for it; `{client_id}` stands for theirs."""
     server_reference: str = ""
     """Where clients are sent when the broker stops."""
+    durabilities: tuple[tuple[str, bool], ...] = ()
+    """(topic filter, whether its messages are kept in memory only); the first that matches counts, none is on disk."""
     work_budget_bytes: int = 4 << 10
     """Input handled in one go for one connection; the rest waits for its next turn. A batch takes some five turns of the
     event loop from its first message to its acknowledgements, so turns are kept short when many connections flood."""

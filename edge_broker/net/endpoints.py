@@ -95,6 +95,7 @@ class UnixEndpoint:
             sock.setblocking(False)
         except BaseException:
             sock.close()
+            self.release()
             raise
         return sock
 

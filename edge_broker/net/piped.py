@@ -48,6 +48,9 @@ class PipedProtocol(StreamProtocol):
         except (ssl.SSLError, PipeError) as error:
             self._refuse(error)
             return
+        except Exception:  # noqa: BLE001 - a fault of ours ends the one connection that met it
+            self._break()
+            return
         self._send_output()
         if self._shaking_hands and pipe.established:
             self._end_handshake()

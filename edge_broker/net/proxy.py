@@ -103,7 +103,7 @@ class ProxiedProtocol(asyncio.Protocol):
             rest = self._received[header.length :]
             self._stop_waiting()
             served = self._hand_over(header.address or self._address)
-            if rest and not self._transport.is_closing():
+            if rest:
                 served.data_received(rest)
 
     def connection_lost(self, exc: Exception | None) -> None:

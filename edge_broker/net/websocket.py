@@ -28,6 +28,7 @@ _SUBPROTOCOLS: Final = (
 _REQUEST_BYTES: Final = 16 << 10  # a browser's cookies included
 _SLACK_BYTES: Final = 64 << 10  # clients gather packets in one message
 _OUTPUT_FRAME_BYTES: Final = 64 << 10  # clients have limits too
+_LOGGED_CHARACTERS: Final = 200  # the library repeats what the peer sent
 _STEP_BYTES: Final = 2 << 10
 _FRAMES_A_TURN: Final = 64
 _NORMAL_CLOSURE: Final = 1000
@@ -149,7 +150,11 @@ class WebSocketPipe:
 
     def _answer(self, request: Request) -> None:
         """101 and on with frames, or what is wrong."""
-        response = self._protocol.accept(request)
+        try:
+            response = self._protocol.accept(request)
+        except UnicodeError:  # it wants to repeat a value that is no text
+            self._reject(400, "A header of the request is not ASCII.\n")
+            return
         if response.status_code != 101:
             self._refuse(response)
         elif request.path.partition("?")[0].rstrip("/") not in [path.rstrip("/") for path in self._paths]:
@@ -163,9 +168,8 @@ class WebSocketPipe:
 
     def _refuse(self, response: Response) -> None:
         self._output = response.serialize()
-        self._fail(
-            f"no WebSocket: HTTP {response.status_code}, {response.body.decode().partition(chr(10))[0]}"
-        )
+        said = response.body.decode().partition("\n")[0]
+        self._fail(f"no WebSocket: HTTP {response.status_code}, {said[:_LOGGED_CHARACTERS]}")
 
     def _fail(self, detail: str) -> None:
         if self._failure is None:

@@ -104,7 +104,9 @@ def _store_problem(facts: Facts) -> Problem:
 
 def _listener_problem(url: str) -> Problem:
     return Problem(
-        "listeners", f"{url} does not accept connections", "the broker is stopping, or must be restarted"
+        "listeners",
+        f"{url} does not accept connections",
+        "its address may not be there yet, it is tried again; or the broker is stopping",
     )
 
 

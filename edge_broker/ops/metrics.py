@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import (
@@ -70,6 +70,7 @@ class BrokerCollector(Collector):
         yield from self._queues()
         yield from self._store()
         yield from _bridges([bridge.status() for bridge in self._observed.bridges])
+        yield from _passwords(getattr(self._observed.router.authenticator, "passwords", None))
 
     def _broker(self) -> Iterator[Metric]:
         observed = self._observed
@@ -216,6 +217,70 @@ def _bridges(statuses: Sequence[ObservedStatus]) -> Iterator[Metric]:
         "bridge",
         [(s.name, s.last_acknowledged_wall) for s in statuses if s.last_acknowledged_wall is not None],
     )
+
+
+def _passwords(admission: ObservedPasswords | None) -> Iterator[Metric]:
+    """All of them also where nobody comes in by password, so that a rule finds what it asks for."""
+    nothing = {"name": 0, "address": 0}
+    checks = None if admission is None else admission.verifications
+    guesses = None if admission is None else admission.guessing.counters
+    hits = 0 if admission is None else admission.verified.hits
+    for name, text, value in (
+        ("checks", "Passwords checked, which is slow on purpose.", checks.done if checks else 0),
+        ("checks_failed", "Checks that failed by themselves.", checks.failed if checks else 0),
+        ("checks_turned_away", "Not checked: too many waited.", checks.turned_away if checks else 0),
+        ("cache_hits", "Right passwords that needed no check.", hits),
+        ("failures", "Wrong passwords, SCRAM's proofs among them.", guesses.failures if guesses else 0),
+        ("ban_refusals", "Not looked at because of a ban.", guesses.refused if guesses else 0),
+        ("guesses_forgotten", "Guesses forgotten for want of room.", guesses.forgotten if guesses else 0),
+    ):
+        yield _counter(f"password_{name}", text, value)
+    yield _gauge("passwords_waiting", "Passwords that wait to be checked.", checks.waiting if checks else 0)
+    bans = nothing if admission is None else admission.guessing.banned()
+    yield _gauges("password_bans", "Bans in force, by what is banned.", "kind", bans.items())
+    yield _counters(
+        "password_bans", "Bans, by what was banned.", "kind", (guesses.bans if guesses else nothing).items()
+    )
+
+
+class ObservedPasswords(Protocol):
+    """Who decides about passwords; `edge_broker.security` says what each of these means."""
+
+    @property
+    def verifications(self) -> _Verifications: ...
+
+    @property
+    def guessing(self) -> _Guessing: ...
+
+    @property
+    def verified(self) -> _Verified: ...
+
+
+class _Verifications(Protocol):
+    done: int
+    failed: int
+    turned_away: int
+
+    @property
+    def waiting(self) -> int: ...
+
+
+class _GuessCounters(Protocol):
+    failures: int
+    refused: int
+    forgotten: int
+    bans: dict[str, int]
+
+
+class _Guessing(Protocol):
+    @property
+    def counters(self) -> _GuessCounters: ...
+
+    def banned(self) -> dict[str, int]: ...
+
+
+class _Verified(Protocol):
+    hits: int
 
 
 # ---- families

@@ -130,7 +130,9 @@ class PasswordAdmission:
         password = password[: LONGEST_PASSWORD_BYTES + 1]  # still too long, and kept no longer than that
         digest = self.verified.digest(name, password)
         attempt = _Attempt(credentials.address, name, password, digest, answer)
-        if not self._settle(attempt, answer):
+        if self._is_remembered(attempt):
+            answer(Admission(const.SUCCESS, name))
+        elif not self._is_settled(attempt):
             self._check(attempt)
 
     def _kept(self, attempt: _Attempt) -> Argon2Hash | None:
@@ -139,20 +141,18 @@ class PasswordAdmission:
             return None
         return self.passwords.argon2(attempt.name)
 
-    def _settle(self, attempt: _Attempt, answer: Answer) -> bool:
-        """Whether it is answered without a check."""
+    def _is_settled(self, attempt: _Attempt) -> bool:
+        """Whether it is answered, or will be, without a check."""
         now = self._clock()
         if self.guessing.refuses(attempt.address, attempt.name, now):
-            answer(Admission(const.BANNED, detail="too many wrong passwords before this one"))
-            return True
-        kept = self._kept(attempt)
-        if kept is not None and self.verified.has(attempt.digest, kept, now):
-            answer(Admission(const.SUCCESS, attempt.name))
-            return True
-        if self.guessing.knows(attempt.address, attempt.name, attempt.digest, now):
+            self._answer_later(attempt, _BANNED)
+        elif self._is_remembered(attempt):
+            self._admit_later(attempt)
+        elif self.guessing.knows(attempt.address, attempt.name, attempt.digest, now):
             self._refuse(attempt)
-            return True
-        return False
+        else:
+            return False
+        return True
 
     def _check(self, attempt: _Attempt) -> None:
         kept = self._kept(attempt)

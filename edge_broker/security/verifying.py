@@ -25,6 +25,7 @@ log: Final = logging.getLogger("edge_broker.security")
 
 _THREADS: Final = 2
 _NICENESS: Final = 10
+_MOST_NICENESS: Final = 19
 _STRETCH: Final = 50
 """How many that need no work are settled in one turn of the event loop."""
 
@@ -132,4 +133,6 @@ def _lower_priority() -> None:
     """Of the thread that it runs in; Linux alone has priorities of threads."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError):  # then it is as important as the rest
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+            thread = threading.get_native_id()
+            niceness = os.getpriority(os.PRIO_PROCESS, thread) + _NICENESS
+            os.setpriority(os.PRIO_PROCESS, thread, min(niceness, _MOST_NICENESS))

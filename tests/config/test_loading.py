@@ -40,7 +40,10 @@ def test_the_promised_defaults() -> None:
         "window_bytes": 256 * 1024,
     }
     assert msgspec.to_builtins(config.store) == {
+        "durability": "disk",
+        "topics": (),
         "commit_delay_ms": 20,
+        "removal_delay_ms": 1000,
         "early_commit_messages": 64,
         "early_commit_bytes": 64 * 1024,
     }
@@ -56,7 +59,30 @@ def test_the_promised_defaults() -> None:
         "max_subscriptions_per_client": 1000,
         "max_queue_bytes_in_memory": 4 << 20,
         "topic_alias_maximum": 32,
+        "max_connect_bytes": 128 << 10,
+        "max_client_id_bytes": 1024,
+        "max_topic_bytes": 65_535,
+        "max_user_properties": 64,
+        "max_sessions": 20_000,
+        "max_sessions_per_identity": 0,
+        "max_delayed_wills": 10_000,
+        "max_retained_messages": 100_000,
+        "max_retained_bytes": 64 << 20,
+        "max_inbound_qos_2": 10_000,
+        "max_publishes_per_second": 0,
+        "max_publish_bytes_per_second": 0,
     }
+    assert msgspec.to_builtins(config.protocol) == {
+        "maximum_qos": 2,
+        "retain_available": True,
+        "wildcard_subscriptions_available": True,
+        "shared_subscriptions_available": True,
+        "subscription_ids_available": True,
+        "check_payload_format": False,
+        "response_information": "",
+        "server_reference": "",
+    }
+    assert config.sys_interval_seconds == 10
 
 
 def test_what_the_file_says_counts(load_text: Load) -> None:

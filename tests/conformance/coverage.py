@@ -10,6 +10,8 @@ from typing import Final, NamedTuple
 from tests.conformance import statements_3, statements_5
 from tests.conformance.normative import Statement
 
+OLD_PROTOCOL: Final = "test_v3_old_protocol"
+"""The module of what MQTT 3.1 does otherwise."""
 _FOLDER: Final = Path(__file__).parent
 
 
@@ -27,11 +29,6 @@ VERSIONS: Final = (
 )
 
 
-def version_of(file_name: str) -> Version | None:
-    """The version that a test file is about; None for one that is about none."""
-    return next((version for version in VERSIONS if file_name.startswith(version.prefix)), None)
-
-
 def coverage_of(version: Version) -> dict[str, list[str]]:
     """By statement: its tests, as ``file.py::function``. Also of identifiers that no table has."""
     found: dict[str, list[str]] = {}
@@ -40,6 +37,11 @@ def coverage_of(version: Version) -> dict[str, list[str]]:
             for statement_id in ids:
                 found.setdefault(statement_id, []).append(f"{file.name}::{name}")
     return found
+
+
+def unnumbered_tests() -> list[str]:
+    """The tests of MQTT 3.1, which numbers none."""
+    return [f"{OLD_PROTOCOL}.py::{name}" for name, _ in _marked_in(OLD_PROTOCOL)]
 
 
 def _marked_in(module_name: str) -> Iterator[tuple[str, list[str]]]:

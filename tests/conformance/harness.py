@@ -21,40 +21,21 @@ from typing import Any, Final, TypeVar
 import pytest
 
 import edge_broker.broker
-import edge_broker.net.transport
 from edge_broker.broker import Broker
 from edge_broker.config.loading import load
 from edge_broker.config.model import Config
 from edge_broker.config.reading import Reading
 from edge_broker.core.ports import Authenticator, Authorizer
 from edge_broker.core.router import Router
+from tests.conformance.clock import CLOCK
 from tests.conformance.codec import V311
 from tests.conformance.websocket import WebSocketWire
 from tests.conformance.wire import WAIT_SECONDS, Wire
 
 T = TypeVar("T")
 
-_CLOCKS: Final = (edge_broker.broker, edge_broker.net.transport)
-"""The modules that tell the others the time."""
-
 _LOGGERS: Final = ("edge_broker", "asyncio")
 """Whose errors are the broker's."""
-
-
-class Clock:
-    """The `time` module, its two clocks ahead by what `pass_time` has added to both."""
-
-    def __init__(self, ahead_seconds: float = 0.0) -> None:
-        self.ahead_seconds = ahead_seconds
-
-    def monotonic(self) -> float:
-        return time.monotonic() + self.ahead_seconds
-
-    def time(self) -> float:
-        return time.time() + self.ahead_seconds
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(time, name)
 
 
 class RunningBroker:
@@ -80,8 +61,6 @@ class RunningBroker:
         self._deciders = {name: decider for name, decider in deciders.items() if decider is not None}
         self._wires: list[Wire] = []
         self._errors = _Errors()
-        self._clock: Clock | None = None
-        self._patch = pytest.MonkeyPatch()
         self._broker: Broker
         self._loop: asyncio.AbstractEventLoop
         self._thread: threading.Thread | None = None
@@ -90,16 +69,17 @@ class RunningBroker:
 
     def start(self) -> RunningBroker:
         """Start it and wait until it listens."""
-        self._switch_interval = sys.getswitchinterval()
+        CLOCK.take()
         for name in _LOGGERS:
             logging.getLogger(name).addHandler(self._errors)
+        self._switch_interval = sys.getswitchinterval()
         started: Future[None] = Future()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(started)), name="broker")
         self._thread.start()
         try:
             started.result(WAIT_SECONDS)
         except BaseException:
-            self._thread = None
+            self._end_thread()
             raise
         return self
 
@@ -107,10 +87,10 @@ class RunningBroker:
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
         self._broker = Broker(self._config, bridges=_bridges(self._config))
-        if self._deciders:
-            self._patch.setattr(edge_broker.broker, "Router", self._make_router)
         try:
-            await self._broker.start()
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(edge_broker.broker, "Router", self._make_router)
+                await self._broker.start()
         except BaseException as error:  # noqa: BLE001 - whatever it is, `start` raises it
             started.set_exception(error)
             return
@@ -125,25 +105,27 @@ class RunningBroker:
 
     def stop(self) -> None:
         """Stop it as SIGTERM does. AssertionError if it logged an error while it ran."""
-        thread, self._thread = self._thread, None
-        if thread is None:
+        if self._thread is None:
             return
         self._loop.call_soon_threadsafe(self._stopping.set)
+        self._end_thread()
+        self.close_wires()
+        self.assert_sound()
+
+    def _end_thread(self) -> None:
+        """Wait for the end of the broker's thread, and put back what `start` changed in this process."""
+        thread, self._thread = self._thread, None
+        assert thread is not None
         thread.join(2 * WAIT_SECONDS)
         assert not thread.is_alive(), "the broker does not stop"
         sys.setswitchinterval(self._switch_interval)
-        self.close_wires()
-        self._patch.undo()
         for name in _LOGGERS:
             logging.getLogger(name).removeHandler(self._errors)
-        self.assert_sound()
+        CLOCK.leave()
 
     def restart(self) -> RunningBroker:
         """Stop it and start it on the same data; connections end, the port is another one, the clock goes on."""
-        clock = self._clock
         self.stop()
-        if clock is not None:
-            self._set_clock(clock)
         return self.start()
 
     def assert_sound(self) -> None:
@@ -212,12 +194,10 @@ class RunningBroker:
 
     def pass_time(self, seconds: float) -> None:
         """Let time pass for the broker, and have it do what it does every second. For a broker of the test's own."""
-        clock = self._clock or Clock()
-        self._set_clock(clock)
-        clock.ahead_seconds += seconds
+        CLOCK.ahead_seconds += seconds
 
         def sweep() -> None:
-            broker, now = self._broker, clock.monotonic()
+            broker, now = self._broker, CLOCK.monotonic()
             for connection in list(broker.connections):
                 connection.check_idle(now)
             broker.router.sweep(now)
@@ -225,11 +205,6 @@ class RunningBroker:
 
         self.call(sweep)
         self.settle()
-
-    def _set_clock(self, clock: Clock) -> None:
-        self._clock = clock
-        for module in _CLOCKS:
-            self._patch.setattr(module, "time", clock)
 
     def call(self, function: Callable[[], T]) -> T:
         """Run `function` in the broker's thread; its result, once the turn of the event loop is over."""

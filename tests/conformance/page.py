@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
-from tests.conformance.coverage import VERSIONS, Version, coverage_of
+from tests.conformance.coverage import VERSIONS, Version, coverage_of, unnumbered_tests
 
 PASSED: Final = "passed"
 FAILED: Final = "failed"
@@ -65,7 +65,7 @@ def missing(results: Results) -> list[str]:
 def render(results: Results) -> str:
     """The whole page."""
     versions = [_version_part(version, results) for version in VERSIONS]
-    return "\n".join([_HEAD, *versions, _foreign_part(results.foreign)])
+    return "\n".join([_HEAD, *versions, _old_part(results), _foreign_part(results.foreign)])
 
 
 def statement_row(statement_id: str, words: str, tests: Iterable[str]) -> str:
@@ -94,6 +94,17 @@ def _version_part(version: Version, results: Results) -> str:
         lines.append(f"{statement_row(key, statement.text, names)} {_WORDS[result_of(names, results)]} |")
     lines += ["\nOnly clients can keep these:\n", "| statement | in our words |", "|---|---|"]
     lines += [client_row(key, statement.text) for key, statement in theirs.items()]
+    return "\n".join([*lines, ""])
+
+
+def _old_part(results: Results) -> str:
+    lines = [
+        "## MQTT 3.1\n",
+        "The protocol of before the standard, where it is not 3.1.1. It numbers no statements; mosquitto is the model.\n",
+        "| test | result |",
+        "|---|---|",
+    ]
+    lines += [f"| `{test}` | {_WORDS[result_of([test], results)]} |" for test in unnumbered_tests()]
     return "\n".join([*lines, ""])
 
 

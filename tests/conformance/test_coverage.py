@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.coverage import VERSIONS, Version, coverage_of
+from tests.conformance.coverage import VERSIONS, Version, coverage_of, unnumbered_tests
 from tests.conformance.page import (
     FAILED,
     NOT_RUN,
@@ -82,6 +82,14 @@ def test_the_committed_page_is_of_these_statements_and_tests(version: Version) -
     ]
     wanted += [client_row(key, one.text) for key, one in version.statements.items() if not one.binds_server]
     assert [row[: len(want)] for row, want in zip(rows, wanted, strict=True)] == wanted
+
+
+def test_the_committed_page_has_every_test_of_the_old_protocol() -> None:
+    """Else: `make conformance`."""
+    part = PAGE.read_text(encoding="utf-8").partition("## MQTT 3.1\n")[2].partition("\n## ")[0]
+    listed = [line.split("`")[1] for line in part.splitlines() if line.startswith("| `")]
+    assert listed == unnumbered_tests()
+    assert listed
 
 
 def test_the_page_tells_results_and_what_is_missing() -> None:

@@ -1,4 +1,4 @@
-"""The judge itself: its codec against bytes written by hand from the specifications, and that its client sees what is wrong."""
+"""The judge itself: its codec against bytes written by hand, and that its client sees what is wrong."""
 
 from __future__ import annotations
 
@@ -137,7 +137,6 @@ NOT_FOR_A_SERVER = {
     "type 0": ("0000", V311),
     "DISCONNECT in 3.1.1": ("e000", V311),
     "AUTH in 3.1.1": ("f000", V311),
-    "reason code in 3.1.1": ("4003000100", V311),
     "property of a client": ("20080000051700000000", V5),
     "property twice": ("2009000006210001210001", V5),
     "unknown property": ("20050000027f00", V5),

@@ -43,6 +43,14 @@ def test_qos_0_goes_out_without_dup(broker: RunningBroker, topic: str) -> None:
         wire.expect(frame(0x30, text(topic) + payload))
 
 
+@normative("MQTT-3.3.1-2")
+def test_dup_at_qos_0_closes(broker: RunningBroker, topic: str) -> None:
+    watcher, wire = subscribed(broker, (topic, 0)), broker.client()
+    wire.send(Publish(topic, b"x", dup=True))
+    wire.expect_closed()
+    watcher.expect_nothing()
+
+
 @normative("MQTT-3.3.1-3", "MQTT-4.3.2-1", "MQTT-4.3.3-1")
 @pytest.mark.parametrize("qos", [1, 2])
 def test_dup_is_not_passed_on(broker: RunningBroker, topic: str, qos: int) -> None:

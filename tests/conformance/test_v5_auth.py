@@ -140,7 +140,6 @@ def test_a_wrong_password_closes_the_connection(
 @pytest.mark.parametrize(
     "first",
     [
-        b"",
         b"nonsense",
         b"\xff\xfe",
         b"y,,n=alice",
@@ -153,6 +152,20 @@ def test_a_first_message_that_cannot_be_closes_the_connection(scram: RunningBrok
     properties = {"authentication_method": METHOD, "authentication_data": first}
     answers = scram.wire(V5).send(Connect("c", properties=properties)).drain()
     assert all(isinstance(answer, Connack) and answer.code in REFUSALS for answer in answers)
+
+
+@normative("MQTT-4.12.0-2", "MQTT-4.12.0-5", "MQTT-3.15.2-1")
+@pytest.mark.parametrize("data", [{}, {"authentication_data": b""}])
+def test_who_names_only_the_method_is_asked_for_the_rest(
+    scram: RunningBroker, data: dict[str, bytes]
+) -> None:
+    exchange = Scram("alice", PASSWORDS["alice"])
+    wire = scram.wire(V5).send(Connect(fresh("c"), properties={"authentication_method": METHOD} | data))
+    asked: Any = wire.expect(Auth)
+    assert (asked.code, asked.properties) == (CONTINUE, {"authentication_method": METHOD})
+    server_first = question(wire.send(auth(CONTINUE, exchange.first)))
+    connack: Any = wire.send(auth(CONTINUE, exchange.final(server_first))).expect(Connack)
+    assert connack.code == SUCCESS
 
 
 @normative("MQTT-4.12.0-4", "MQTT-3.1.4-2")
@@ -248,6 +261,20 @@ def test_an_auth_that_cannot_be_closes_the_connection(scram: RunningBroker, pack
     wire, _ = begin(scram, Scram("alice", "x"))
     answers = wire.send(packet).drain()
     assert all(isinstance(answer, Connack) and answer.code in REFUSALS for answer in answers)
+
+
+@normative("MQTT-4.12.0-5", "MQTT-4.12.1-1", "MQTT-4.13.1-1")
+@pytest.mark.parametrize("method", ["SCRAM-SHA-1", "scram-sha-256", "", None])
+def test_the_method_stays_the_one_of_connect(scram: RunningBroker, method: str | None) -> None:
+    """Also where all the rest is as it must be."""
+    exchange = Scram("alice", PASSWORDS["alice"])
+    wire, server_first = begin(scram, exchange)
+    answers = wire.send(auth(CONTINUE, exchange.final(server_first), method)).drain()
+    assert all(isinstance(answer, Connack) and answer.code in REFUSALS for answer in answers)
+    login(scram).send(auth(AGAIN, exchange.first, method)).expect_closed()
+    wire = login(scram)
+    server_first = question(wire.send(auth(AGAIN, exchange.first)))
+    wire.send(auth(CONTINUE, exchange.final(server_first), method)).expect_closed()
 
 
 @normative("MQTT-3.15.1-1", "MQTT-2.1.3-1", "MQTT-4.13.1-1")

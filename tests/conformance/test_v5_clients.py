@@ -134,3 +134,15 @@ def test_what_only_the_broker_sends_is_no_sign_of_life(start_broker: StartBroker
     wire.expect_message(topic, b"half of it")
     broker.pass_time(8)
     wire.expect_closed(KEEP_ALIVE_TIMEOUT)
+
+
+@normative("MQTT-3.1.2-22")
+def test_a_packet_that_never_comes_whole_is_no_sign_of_life(start_broker: StartBroker) -> None:
+    """It is control packets that count, not bytes: else a byte now and then would hold a connection for ever."""
+    broker = start_broker()
+    wire = broker.client(version=V5, keep_alive=10)
+    for byte in b"\x30\x40\x00\x10abcdef":
+        wire.send(bytes((byte,)))
+        broker.settle()
+        broker.pass_time(8)
+    wire.expect_closed(KEEP_ALIVE_TIMEOUT)

@@ -56,7 +56,8 @@ def test_the_expiry_never_grows(broker: RunningBroker, topic: str) -> None:
 
 
 @normative("MQTT-3.3.2-5", "MQTT-3.3.2-6")
-def test_a_retained_message_expires(start_broker: StartBroker, topic: str) -> None:
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_retained_message_expires(start_broker: StartBroker, topic: str, restart: bool) -> None:
     broker = start_broker()
     broker.client(version=V5).publish(
         topic, b"x", 1, retain=True, properties={"message_expiry_interval": 100}
@@ -64,6 +65,9 @@ def test_a_retained_message_expires(start_broker: StartBroker, topic: str) -> No
     broker.pass_time(40)
     left = subscriber(broker, topic).expect_message(topic, b"x", 1).properties["message_expiry_interval"]
     assert 50 <= left <= 60
+    if restart:
+        broker.restart()
+        assert subscriber(broker, topic).expect_message(topic, b"x", 1).retain
     broker.pass_time(61)
     subscriber(broker, topic).expect_nothing()
 

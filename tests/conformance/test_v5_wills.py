@@ -106,6 +106,25 @@ def test_a_will_survives_a_restart_with_its_session(start_broker: StartBroker, t
     assert watcher.expect_message(topic, b"gone", 1).properties == {"content_type": "kept"}
 
 
+@normative("MQTT-3.1.2-8", "MQTT-3.1.2-7")
+@pytest.mark.parametrize("expiry", [0, 1000])
+@pytest.mark.parametrize("qos", [1, 2])
+def test_a_broker_that_stops_closes_the_connection_too(
+    start_broker: StartBroker, topic: str, expiry: int, qos: int
+) -> None:
+    """Its clients said no goodbye: their wills are published once, before or after the new start."""
+    broker = start_broker()
+    watcher = broker.client("watcher", V5, properties={"session_expiry_interval": 1000})
+    watcher.subscribe((topic, 2))
+    watcher.disconnect()
+    broker.client(version=V5, will=Will(topic, b"gone", qos), properties={"session_expiry_interval": expiry})
+    broker.restart()
+    broker.pass_time(1)
+    watcher = broker.client("watcher", V5, clean=False, properties={"session_expiry_interval": 1000})
+    watcher.expect_message(topic, b"gone", qos)
+    watcher.expect_nothing()
+
+
 # ---- the delay
 
 
@@ -126,6 +145,26 @@ def test_who_is_back_within_the_delay_leaves_no_will(
     if clean:
         watcher.expect_message(topic, b"gone")
     broker.pass_time(20)
+    watcher.expect_nothing()
+
+
+@normative("MQTT-3.1.3-9", "MQTT-3.1.2-10")
+def test_who_is_back_with_a_will_again_leaves_none_while_there(start_broker: StartBroker, topic: str) -> None:
+    """The delay that had begun is over with the new connection, whose own will has a delay of its own."""
+    broker = start_broker()
+    watcher = watch(broker, topic)
+    expiry = {"session_expiry_interval": 1000}
+    fields: Any = {"will": Will(topic, b"gone", properties={"will_delay_interval": 10}), "properties": expiry}
+    broker.vanish(broker.client("c", V5, **fields))
+    broker.pass_time(5)
+    wire = broker.client("c", V5, clean=False, **fields)
+    broker.pass_time(100)
+    watcher.expect_nothing()
+    broker.vanish(wire)
+    broker.pass_time(9)
+    watcher.expect_nothing()
+    broker.pass_time(2)
+    watcher.expect_message(topic, b"gone")
     watcher.expect_nothing()
 
 

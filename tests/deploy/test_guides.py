@@ -32,7 +32,7 @@ def test_prometheus_takes_the_scrape_config(position: int, mode: list[str], tmp_
 
 @pytest.mark.needs("promtool")
 def test_prometheus_takes_the_queries(tmp_path: Path) -> None:
-    questions = MONITORING.read_text().partition("how to ask them:")[2].partition("## Alerts")[0]
+    questions = MONITORING.read_text().partition("how to ask them:")[2].partition("\n## ")[0]
     queries = re.findall(r"\| `(.+)` \|$", questions, re.MULTILINE)
     assert len(queries) == 4
     rules = "".join(

@@ -35,10 +35,10 @@ class Stranger(TestClient):
             self._look_at(packet, before - decoder.buffered_bytes)
 
     def _look_at(self, packet: Packet, size: int) -> None:
+        limit = self.connection.max_packet_bytes
+        assert not limit or size <= limit, f"{packet} is longer than it takes [MQTT-3.1.2-24]"
         if isinstance(packet, Publish):
             self.publishes += 1
-            limit = self.connection.max_packet_bytes
-            assert not limit or size <= limit, "a PUBLISH longer than it takes [MQTT-3.1.2-24]"
         elif isinstance(packet, Ack):  # the decoder uses one object for every PUBACK
             packet = Ack(packet.packet_type, packet.packet_id, packet.reason_code, packet.properties)
         self.inbox.append(packet)

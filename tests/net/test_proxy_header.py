@@ -6,6 +6,8 @@ import socket
 import struct
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edge_broker.net.proxy_header import ProxyHeader, ProxyHeaderError, read_proxy_header
 
@@ -97,3 +99,22 @@ def test_what_is_no_header(data: bytes) -> None:
 
 def test_nothing_is_not_known_yet() -> None:
     assert read_proxy_header(b"") is None
+
+
+@given(
+    st.sampled_from([data for data, _ in GOOD]),
+    st.integers(0, 60),
+    st.integers(0, 10),
+    st.binary(max_size=20),
+)
+def test_anything_in_a_header(data: bytes, at: int, cut: int, put: bytes) -> None:
+    """A header, or that it is none, and nothing else; never one longer than what is there."""
+    changed = data[:at] + put + data[at + cut :]
+    try:
+        header = read_proxy_header(changed)
+    except ProxyHeaderError:
+        return
+    if header is not None:
+        assert header.length <= len(changed)
+    else:
+        assert len(changed) < 16 + 536

@@ -173,6 +173,25 @@ def test_a_header_that_never_comes_is_not_waited_for(run: Run) -> None:
     run(scenario())
 
 
+def test_the_time_is_over_with_the_header(run: Run) -> None:
+    """Whoever has told is not cut off when its time would have been up."""
+
+    async def scenario() -> None:
+        hub = LocalHub(connect_timeout_seconds=0.1)
+        peer = await Peer.open(await listen(hub))
+        peer.writer.write(V1)
+        await peer.connect("c")
+        loop = asyncio.get_running_loop()
+        late = loop.time() + 0.15
+        await until(lambda: loop.time() > late)
+        peer.writer.write(PINGREQ)
+        assert isinstance(await peer.receive(), Ping)
+        assert hub.refused == {}
+        peer.close()
+
+    run(scenario())
+
+
 def test_the_time_for_the_header_counts(run: Run) -> None:
     """Whoever takes long for the header has less for the CONNECT."""
 
@@ -238,6 +257,7 @@ def test_who_waits_at_the_end_is_sent_away(run: Run) -> None:
         listener.stop_accepting()
         await peer.ended()
         assert not listener._waiting
+        assert hub.refused == {}, "it was sent away, not waited for"
 
     run(scenario())
 

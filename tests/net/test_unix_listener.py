@@ -144,6 +144,23 @@ def test_a_file_is_left_alone(run: Run, tmp_path: Path) -> None:
     run(scenario())
 
 
+def test_permissions_that_cannot_be_set_leave_nothing(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_path: Path, _mode: int) -> None:
+        raise PermissionError(errno.EPERM, "not this file system")
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+
+    async def scenario() -> None:
+        path = tmp_path / "mqtt.sock"
+        with pytest.raises(PermissionError, match="not this file system"):
+            await listening(path)
+        assert not path.exists()
+
+    run(scenario())
+
+
 def test_a_folder_that_is_not_there(run: Run, tmp_path: Path) -> None:
     async def scenario() -> None:
         path = tmp_path / "nowhere" / "mqtt.sock"

@@ -17,6 +17,7 @@ import pytest
 from edge_broker.net import transport
 from edge_broker.net.listeners import Listener
 from edge_broker.net.tls import client_context
+from edge_broker.net.websocket import WebSocketPipe
 from edge_broker.wire import const
 from edge_broker.wire.encoder import PINGREQ, encode_connect, encode_publish, encode_subscribe
 from edge_broker.wire.packets import (
@@ -300,6 +301,35 @@ def test_a_large_frame_on_a_slow_line_is_a_sign_of_life(run: Run) -> None:
     run(scenario())
 
 
+def test_a_fault_of_ours_ends_the_connection_that_met_it(
+    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    receive = WebSocketPipe.receive
+
+    def fail(self: WebSocketPipe, data: bytes) -> bytes:
+        plain = receive(self, data)
+        if plain == b"\0\0":
+            raise RuntimeError("a bug")
+        return plain
+
+    async def scenario() -> None:
+        hub = LocalHub()
+        listener = await listen(hub)
+        unlucky, other = await enter(listener, None, "unlucky"), await enter(listener, None, "other")
+        unlucky.send(b"\0\0")
+        await unlucky.ended()
+        await until(lambda: len(hub.connections) == 1)
+        assert hub.refused == {"internal_error": 1}
+        assert "a bug" in caplog.text
+        assert "unlucky" in caplog.text
+        other.send(PINGREQ)
+        assert isinstance(await other.receive(), Ping)
+        other.writer.close()
+
+    monkeypatch.setattr(WebSocketPipe, "receive", fail)
+    run(scenario())
+
+
 def test_the_certificate_names_the_client(run: Run, pki: Path) -> None:
     async def scenario() -> None:
         hub = LocalHub()
@@ -352,17 +382,17 @@ def test_input_is_left_while_the_store_is_behind(run: Run, secured: Path | None)
         await until(lambda: not hub.connections)
         hub.disk_works = False
         publisher = await enter(listener, secured, "p")
-        for number in range(1, 501):
-            publisher.send(encode_publish(V5, "t", b"x" * 1000, 1, packet_id=number))
+        packets = [encode_publish(V5, "t", b"x" * 200, 1, packet_id=number) for number in range(1, 1001)]
+        publisher.writer.write(b"".join(frame(packet) for packet in packets))
         await until(lambda: next(iter(hub.connections)).paused)
         for _ in range(50):
             await asyncio.sleep(0)
         (connection,) = hub.connections
-        assert connection.buffered_bytes < 400_000, "it goes on reading"
+        assert connection.buffered_bytes < 30_000, "frames are taken although nobody handles them"
         assert hub.router.pending.uncommitted_bytes < 25_000
         hub.disk_works = True
         hub.request_tick()
-        for number in range(1, 501):
+        for number in range(1, 1001):
             ack = await publisher.receive()
             assert (ack.packet_type, ack.packet_id) == (const.PUBACK, number)
         publisher.writer.close()

@@ -7,6 +7,8 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from websockets.client import ClientProtocol
 from websockets.frames import Frame
 from websockets.uri import parse_uri
@@ -132,6 +134,7 @@ def test_the_root_as_a_path() -> None:
         (upgrade(Sec_WebSocket_Version="8"), 400, "Sec-WebSocket-Version"),
         (upgrade() [:-2] + b"X: " + b"x" * 8190 + b"\r\n\r\n", 400, "MQTT is here over WebSocket"),
         (b"GET /mqtt HTTP/1.1\r\n" + b"X: y\r\n" * 4000, 431, "larger than 16384 bytes"),
+        (upgrade(Sec_WebSocket_Version="\xff"), 400, "not ASCII"),
         (b"A" * 20_000, 431, "larger than 16384 bytes"),
     ],
 )  # fmt: skip
@@ -145,6 +148,17 @@ def test_what_is_no_upgrade_gets_a_readable_answer(request_bytes: bytes, status:
     assert text in body
     assert f"HTTP {status}" in reason
     assert not pipe.established
+
+
+def test_what_is_no_ascii_and_concerns_nobody_does_no_harm() -> None:
+    pipe = new_pipe()
+    pipe.receive(upgrade(Cookie="name=\xfc"))
+    assert pipe.established
+
+
+def test_the_log_gets_no_more_than_a_line_of_what_was_sent() -> None:
+    _, reason = refused(new_pipe(origins=("https://a.example",)), upgrade(Origin="https://" + "x" * 5000))
+    assert len(reason) < 300
 
 
 @pytest.mark.parametrize("data", [b"\x10\x10\x00\x04MQTT", b"\x16\x03\x01", b"\r\n\r\n"])
@@ -402,3 +416,48 @@ def test_a_tls_failure_goes_through(pki: Path) -> None:
     server = LayeredPipe(tls, new_pipe())
     with pytest.raises(OSError, match=r"HTTP_REQUEST|WRONG_VERSION|http request"):
         server.receive(upgrade())
+
+
+# ---- anything at all
+
+
+def feed(pipe: WebSocketPipe, data: bytes, piece: int) -> None:
+    """Whatever comes, it is plain bytes or a `PipeError`."""
+    try:
+        for at in range(0, len(data), piece):
+            drain(pipe, data[at : at + piece])
+            pipe.send(b"x")
+            pipe.take_output()
+    except PipeError:
+        pass
+    pipe.shut()
+    pipe.take_output()
+
+
+@given(st.binary(max_size=300), st.integers(1, 50))
+def test_anything_as_frames(data: bytes, piece: int) -> None:
+    feed(open_pipe(), data, piece)
+
+
+@given(
+    st.lists(
+        st.builds(
+            frame,
+            st.binary(max_size=200),
+            st.integers(0, 15),
+            fin=st.booleans(),
+            mask=st.sampled_from([True] * 9 + [False]),
+            reserved=st.sampled_from([0] * 9 + [1]),
+        ),
+        max_size=10,
+    ),
+    st.integers(1, 50),
+)
+def test_frames_in_any_order(frames: list[bytes], piece: int) -> None:
+    feed(open_pipe(), b"".join(frames), piece)
+
+
+@given(st.binary(max_size=300), st.integers(0, 200), st.integers(0, 50), st.integers(1, 50))
+def test_anything_in_a_request(data: bytes, at: int, cut: int, piece: int) -> None:
+    request = upgrade(Origin="https://a.example")
+    feed(new_pipe(origins=("https://a.example",)), request[:at] + data + request[at + cut :], piece)

@@ -17,8 +17,8 @@ from edge_broker.config.security import SecurityConfig
 from edge_broker.security.hashing import Argon2Cost, Argon2Hash
 from edge_broker.security.scram import LEAST_ITERATIONS, METHOD, ScramVerifier
 from edge_broker.wire import const
-from edge_broker.wire.encoder import encode_auth, encode_connect
-from edge_broker.wire.packets import Auth, Connack, Connect
+from edge_broker.wire.encoder import PINGREQ, encode_auth, encode_connect
+from edge_broker.wire.packets import Auth, Connack, Connect, Ping
 from tests.net.hub import Peer
 
 CHEAP = Argon2Cost(7_168, 1)
@@ -88,6 +88,13 @@ async def connect(
     answer = await peer.receive()
     assert isinstance(answer, Connack)
     return peer, answer
+
+
+async def is_served(peer: Peer) -> bool:
+    """Whether the connection stands: it pings, and the next that comes is the answer."""
+    peer.writer.write(PINGREQ)
+    answer = await peer.receive()
+    return isinstance(answer, Ping) and answer.packet_type == const.PINGRESP
 
 
 class ScramPeer:

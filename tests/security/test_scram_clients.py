@@ -15,9 +15,9 @@ from edge_broker.security.passwords import Passwords, User
 from edge_broker.security.scram import METHOD, Decoys
 from edge_broker.security.scram_admission import ScramAdmission
 from edge_broker.wire import const
-from edge_broker.wire.encoder import PINGREQ, encode_connect
+from edge_broker.wire.encoder import encode_connect
 from edge_broker.wire.packets import Auth, Connack, Connect, Disconnect
-from tests.security.serving import ScramPeer, argon2_of, lines, reach, scram_of, serving
+from tests.security.serving import ScramPeer, argon2_of, is_served, lines, reach, scram_of, serving
 
 
 @pytest.fixture
@@ -41,8 +41,7 @@ async def test_a_proved_password_is_let_in(
     assert isinstance(answer, Connack)
     assert answer.reason_code == const.SUCCESS
     assert broker.router.sessions["c"].identity == name
-    client.peer.writer.write(PINGREQ)
-    await client.peer.receive()
+    assert await is_served(client.peer)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,9 @@ def main() -> int:
     """Run as asked; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__)
     parser.add_argument("rounds", nargs="?", type=int, default=200)
-    parser.add_argument("--fault", choices=("power", "kill"), default="power", help="power cut (root) or kill -9")
+    parser.add_argument(
+        "--fault", choices=("power", "kill"), default="power", help="power cut (root) or kill -9"
+    )
     parser.add_argument("--unsynced", action="store_true", help="the control: a broker that does not sync")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="to have the same dice again")
     asked = parser.parse_args()

@@ -11,10 +11,13 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Final
 
 _MOST_COPIES: Final = 255
+_LATE_TOLD: Final = 50
 
 
 class Stream:
@@ -43,13 +46,18 @@ class Stream:
 
 
 class Reader:
-    """What one durable subscriber got. `owed`: by stream, the number from which on everything is."""
+    """What one durable subscriber got. `owed`: by stream, the number from which on everything is, until it `leave`s.
+
+    `out_of_order`: (stream, number, highest before) of first arrivals that came too late.
+    """
 
     def __init__(self, name: str, streams: list[Stream]) -> None:
         self.name = name
         self.owed: dict[str, int] = {stream.name: 1 for stream in streams}
         self.streams = {stream.name: stream for stream in streams}
-        self.arrived = self.out_of_order = 0
+        self.arrived = 0
+        self.out_of_order: list[tuple[str, int, int]] = []
+        self._until: dict[str, int] = {}
         self._copies = {stream.name: bytearray(1) for stream in streams}
         self._highest = dict.fromkeys(self.owed, 0)
 
@@ -60,8 +68,9 @@ class Reader:
             copies.extend(bytes(max(number + 1 - len(copies), 1024)))
         if not copies[number]:
             self.arrived += 1
-            if number < self._highest[stream]:
-                self.out_of_order += 1
+            # What was sent before it subscribed may come behind, when its publisher sends it once more.
+            if self.owed[stream] <= number < self._highest[stream]:
+                self.out_of_order.append((stream, number, self._highest[stream]))
             self._highest[stream] = max(number, self._highest[stream])
         copies[number] = min(copies[number] + 1, _MOST_COPIES)
 
@@ -74,14 +83,28 @@ class Reader:
         """The highest number that came; 0 if nothing did."""
         return self._highest[stream]
 
+    def leave(self) -> None:
+        """Nothing that is sent from now on is owed to it."""
+        self._until = {name: stream.sent for name, stream in self.streams.items()}
+
     def lost(self) -> list[tuple[Stream, int]]:
         """What was acknowledged, was owed to this reader and did not come."""
         return [
             (stream, number)
             for stream in self.streams.values()
-            for number in range(self.owed[stream.name], stream.sent + 1)
+            for number in range(self.owed[stream.name], self._until.get(stream.name, stream.sent) + 1)
             if stream.acknowledged_in(number) and not self.has(stream.name, number)
         ]
+
+    def lost_lines(self) -> Iterator[str]:
+        """The same for a person, by stream."""
+        for name, lost in groupby(self.lost(), lambda one: one[0].name):
+            numbers = [(number, stream.acknowledged_in(number)) for stream, number in lost]
+            (first, first_round), (last, last_round) = numbers[0], numbers[-1]
+            yield (
+                f"{self.name} lacks {len(numbers)} of {name}, from {first} to {last},"
+                f" acknowledged in round {first_round} to {last_round}"
+            )
 
     def repeated(self, stream: str) -> int:
         """How many times a message of that stream came again."""
@@ -92,7 +115,8 @@ class Reader:
 @dataclass(slots=True)
 class Verdict:
     """What a run came to. `lost`: by reader and stream, with the rounds in which the broker had acknowledged them.
-    `twice`: repetitions at QoS 2, likewise. `repeated`: at QoS 1, where they are allowed.
+    `twice`: repetitions at QoS 2, likewise. `repeated`: at QoS 1, where they are allowed. `late`: first arrivals behind a
+    later message of their stream.
 
     `forgotten`: durable sessions that were acknowledged and not there any more. `retained_lost`: retained messages that
     were acknowledged and not given. `unsound`: what `store verify` said between a cut and the next start.
@@ -108,7 +132,7 @@ class Verdict:
     lost_in_rounds: set[int] = field(default_factory=set)
     twice: Counter[str] = field(default_factory=Counter)
     repeated: int = 0
-    out_of_order: int = 0
+    late: list[str] = field(default_factory=list)
     forgotten: int = 0
     retained_lost: int = 0
     unsound: list[str] = field(default_factory=list)
@@ -123,6 +147,11 @@ class Verdict:
     def duplicates(self) -> int:
         """Messages of QoS 2 that came again."""
         return self.twice.total()
+
+    @property
+    def out_of_order(self) -> int:
+        """First arrivals behind a later message of their stream."""
+        return len(self.late)
 
     @property
     def kept_its_promise(self) -> bool:
@@ -149,6 +178,7 @@ class Verdict:
         told += [f"twice to {where}: {count}" for where, count in sorted(self.twice.items())]
         if self.lost_in_rounds:
             told.append("acknowledged in rounds " + ", ".join(map(str, sorted(self.lost_in_rounds))))
+        told += [f"out of order to {one}" for one in self.late[:_LATE_TOLD]]
         return told + [f"the store was not sound: {problem}" for problem in self.unsound] + self.stuck
 
 
@@ -162,7 +192,10 @@ def judge(streams: list[Stream], readers: list[Reader], verdict: Verdict) -> Ver
             verdict.lost[f"{reader.name} of {stream.name}"] += 1
             verdict.lost_in_rounds.add(stream.acknowledged_in(number))
         verdict.delivered += reader.arrived
-        verdict.out_of_order += reader.out_of_order
+        verdict.late += [
+            f"{reader.name}: {number} of {stream} behind {highest}"
+            for stream, number, highest in reader.out_of_order
+        ]
         for stream in reader.streams.values():
             repeated = reader.repeated(stream.name)
             if stream.qos == 1:

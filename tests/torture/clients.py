@@ -111,7 +111,15 @@ class Publisher(Client):
     its readers can take; whoever gives one calls `pump` when there is some again."""
 
     def __init__(
-        self, port: int, version: int, stream: Stream, number: int, topic: str, clock: Clock, *, retain: bool = False
+        self,
+        port: int,
+        version: int,
+        stream: Stream,
+        number: int,
+        topic: str,
+        clock: Clock,
+        *,
+        retain: bool = False,
     ) -> None:
         super().__init__(port, f"publisher-{stream.name}", version)
         self.stream, self.window = stream, 0

@@ -18,7 +18,9 @@ class Gateway:
     """`module` is what runs: the broker, or a control that breaks its promise. `port` is the kernel's choice at the
     first start, and the same ever after. The log of all starts is `log_path`."""
 
-    def __init__(self, directory: Path, data_dir: Path, upstream_port: int, module: str = "edge_broker") -> None:
+    def __init__(
+        self, directory: Path, data_dir: Path, upstream_port: int, module: str = "edge_broker"
+    ) -> None:
         self.port = 0
         self.log_path = directory / "gateway.log"
         self._config = directory / "gateway.toml"
@@ -59,7 +61,9 @@ in = [{{ filter = "d/1/#", qos = 1 }}, {{ filter = "d/2/#", qos = 2 }}]
                 process = self._process
                 assert process is not None
                 if process.poll() is not None:
-                    raise AssertionError(f"it ended by itself:\n{self._log(begins_at).decode(errors='replace')}")
+                    raise AssertionError(
+                        f"it ended by itself:\n{self._log(begins_at).decode(errors='replace')}"
+                    )
                 await asyncio.sleep(0.005)
         self.port = int(listening[1])
 

@@ -96,7 +96,9 @@ class Torture:
         self._local = list(local.values())
         self._add_publishers(up, local, "t")
         self._add_publishers(down, remote, "d")
-        self._retained = Publisher(up, V5, Stream("retained", 1), _RETAINED, _RETAINED_TOPIC, self._clock, retain=True)
+        self._retained = Publisher(
+            up, V5, Stream("retained", 1), _RETAINED, _RETAINED_TOPIC, self._clock, retain=True
+        )
         self._publishers.append(self._retained)
         for name, port, version, streams, topic_filter in (
             ("live", up, V5, local, "t/#"),
@@ -121,7 +123,9 @@ class Torture:
         )
         for stream in remote.values():  # the bridge subscribed upstream when they were already sent
             owed = commands.reader.owed
-            owed[stream.name] = next(n for n in range(1, stream.sent + 1) if commands.reader.has(stream.name, n))
+            owed[stream.name] = next(
+                n for n in range(1, stream.sent + 1) if commands.reader.has(stream.name, n)
+            )
 
     def _add_publishers(self, port: int, streams: dict[int, Stream], prefix: str) -> None:
         for number, stream in streams.items():
@@ -215,10 +219,14 @@ class Torture:
             await self._until(self._all_idle, "not everything is acknowledged")
             await self._until(lambda: not self._behind(), "not everything arrives")
         except AssertionError as error:
-            self._verdict.stuck.append(f"round {self._clock.round_number}: {error}; {', '.join(self._behind())}")
+            self._verdict.stuck.append(
+                f"round {self._clock.round_number}: {error}; {', '.join(self._behind())}"
+            )
             return False
-        lost = sum(len(reader.lost()) for reader in self._readers())
-        self._plan.progress(f"settled: {self._acknowledged()} acknowledged, {lost} lost")
+        lost = [line for reader in self._readers() for line in reader.lost_lines()]
+        self._plan.progress(
+            f"settled: {self._acknowledged()} acknowledged, {'; '.join(lost) or 'nothing lost'}"
+        )
         await self._dismiss_newcomers()
         return True
 
@@ -241,6 +249,7 @@ class Torture:
         for newcomer in self._newcomers:
             await newcomer.stop(politely=True)
             await forget_session(self.gateway.port, newcomer)
+            newcomer.reader.leave()
             self._came_and_went.append(newcomer.reader)
             self._forgotten_by_others += newcomer.forgotten
         self._newcomers.clear()

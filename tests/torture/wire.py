@@ -61,7 +61,9 @@ def subscribe(packet_id: int, topic_filters: list[str], qos: int, version: int) 
     return _packet(0x82, body + b"".join(_string(one) + bytes((qos,)) for one in topic_filters))
 
 
-def publish(topic: str, payload: bytes, qos: int, packet_id: int, version: int, retain: bool = False) -> bytes:
+def publish(
+    topic: str, payload: bytes, qos: int, packet_id: int, version: int, retain: bool = False
+) -> bytes:
     """PUBLISH at QoS 1 or 2."""
     properties = b"" if version == V3 else b"\x00"
     return _packet(

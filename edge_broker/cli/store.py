@@ -1,0 +1,185 @@
+"""`edge-broker store`: looking into a store, checking it, taking messages out of it, making its file small.
+
+Thin: what is done is in `edge_broker.store`, how it looks in `store_view`. Ends with 0, with 1 where something is wrong or
+cannot be done, with 2 where the configuration is wrong.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Final
+
+import click
+
+from edge_broker.cli.configuration import load_or_exit
+from edge_broker.errors import StoreError
+
+if TYPE_CHECKING:
+    from edge_broker.store.inspection import Inspection
+
+EXIT_PROBLEM: Final = 1
+RETAINED: Final = "retained"
+_EPILOG: Final = """\b
+Examples:
+  edge-broker store status
+  edge-broker store verify --data-dir /var/lib/edge-broker
+  edge-broker store export bridge:cloud --from 1000 > messages.jsonl
+  edge-broker store compact -c /etc/edge-broker/edge-broker.toml
+
+status, verify and export may run beside the broker; compact needs it stopped.
+"""
+_Command = Callable[..., None]
+
+
+@click.group(epilog=_EPILOG)
+def store() -> None:
+    """Look into the store: what it holds, whether it is sound, its messages."""
+
+
+def _with_directory(command: _Command) -> _Command:
+    """The options that say where the store is."""
+    command = click.option(
+        "--data-dir", "data_dir", type=click.Path(path_type=Path), metavar="DIR", help="The directory itself."
+    )(command)
+    return click.option(
+        "-c", "--config", "config", type=click.Path(path_type=Path), metavar="FILE",
+        help="The broker's configuration, for its data_dir.",
+    )(command)  # fmt: skip
+
+
+@store.command()
+@_with_directory
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def status(config: Path | None, data_dir: Path | None, as_json: bool) -> None:
+    """Queues, sessions, sizes, and what was set aside as damaged."""
+    from edge_broker.cli import store_view
+    from edge_broker.store.status import read_status
+
+    with _problems_told(), _inspecting(_directory(config, data_dir)) as inspection:
+        found = read_status(inspection)
+    if as_json:
+        click.echo(store_view.status_as_json(found, time.time()))
+    elif sys.stdout.isatty():
+        store_view.show_status(found, time.time())
+    else:
+        click.echo("\n".join(store_view.status_lines(found, time.time())))
+
+
+@store.command()
+@_with_directory
+@click.option(
+    "--whole/--rows-only", default=None,
+    help="Whether SQLite checks the structure of the file too: one long read, during which a running broker's "
+    "write-ahead log only grows. By itself: if no broker runs, or the file is below 64 MB.",
+)  # fmt: skip
+def verify(config: Path | None, data_dir: Path | None, whole: bool | None) -> None:
+    """Read every row; say exactly what is damaged or missing.
+
+    Ends with 0 if everything is as it was written, with 1 if not.
+    """
+    from edge_broker.cli import store_view
+    from edge_broker.store.verification import verify as verify_store
+
+    directory = _directory(config, data_dir)
+    with _problems_told(), store_view.counting("messages read") as progress:
+        found = verify_store(directory, whole=whole, progress=progress)
+    for line in found.lines():
+        click.echo(line)
+    click.echo(store_view.verdict(found))
+    if not found.sound:
+        raise SystemExit(EXIT_PROBLEM)
+
+
+@store.command()
+@click.argument("queue")
+@_with_directory
+@click.option("--format", "form", type=click.Choice(["json", "cbor"]), default="json", help="One JSON object a line, "
+              "or a sequence of CBOR maps.")  # fmt: skip
+@click.option("--from", "from_number", type=click.IntRange(min=0), default=0, help="The first number wanted.")
+@click.option("--to", "to_number", type=click.IntRange(min=0), default=None, help="The last number wanted.")
+@click.option(
+    "-o", "--output", type=click.File("wb"), default="-", help="A file in place of standard output."
+)
+def export(
+    queue: str,
+    config: Path | None,
+    data_dir: Path | None,
+    form: str,
+    from_number: int,
+    to_number: int | None,
+    output: IO[bytes],
+) -> None:
+    """The messages of QUEUE that wait, oldest first.
+
+    QUEUE is `bridge:` and a bridge's name, `session:` and a client identifier, either name alone where it is the only one,
+    or `retained` for the retained messages. Nothing is taken out of the store. Ends with 1 if some could not be read.
+    """
+    from edge_broker.cli.store_export import encoder
+    from edge_broker.store.exporting import Gaps, export_queue, export_retained
+
+    if form == "cbor" and output.isatty():
+        raise click.UsageError("CBOR is not for a terminal: redirect it, or give --output")
+    if queue == RETAINED and (from_number or to_number is not None):
+        raise click.UsageError("retained messages have no numbers: leave --from and --to out")
+    gaps = Gaps()
+    with _problems_told(), _inspecting(_directory(config, data_dir)) as inspection:
+        if queue == RETAINED:
+            messages = export_retained(inspection, gaps)
+        else:
+            queue_id = inspection.find_queue(queue)
+            messages = export_queue(inspection, queue_id, gaps, from_number, to_number)
+        encode = encoder(form)
+        for message in messages:
+            output.write(encode(message))
+        output.flush()
+    for line in gaps.lines:
+        click.echo(line, err=True)
+    if gaps.lines:
+        raise SystemExit(EXIT_PROBLEM)
+
+
+@store.command()
+@_with_directory
+def compact(config: Path | None, data_dir: Path | None) -> None:
+    """Write the file anew without its free pages. The broker must not run, and the disk must hold a second copy."""
+    from edge_broker.cli import store_view
+    from edge_broker.store.compaction import compact as compact_store
+
+    directory = _directory(config, data_dir)
+    with _problems_told(), store_view.share_done("compacting") as progress:
+        done = compact_store(directory, progress)
+    click.echo(f"{store_view.size(done.before_bytes)} before, {store_view.size(done.after_bytes)} now")
+
+
+def _directory(config: Path | None, data_dir: Path | None) -> Path:
+    """Where the store is: as said, or as the configuration says, or as it would be without one."""
+    if config is not None and data_dir is not None:
+        raise click.UsageError("--config and --data-dir: one of them is enough")
+    return load_or_exit(config, "").data_dir if data_dir is None else data_dir
+
+
+@contextlib.contextmanager
+def _inspecting(directory: Path) -> Iterator[Inspection]:
+    from edge_broker.store.inspection import Inspection
+
+    with Inspection(directory) as inspection:
+        yield inspection
+
+
+@contextlib.contextmanager
+def _problems_told() -> Iterator[None]:
+    """What the store raises in the block, as one line and the end with 1."""
+    from edge_broker.store.faults import READ_ERRORS, explain
+
+    try:
+        yield
+    except (StoreError, *READ_ERRORS) as error:
+        told: Any = explain("read", error)
+        if told is not error and "damaged" in told.problem:
+            told = f"{told.operation}: {told.problem} (edge-broker store verify says where)"
+        click.echo(str(told), err=True)
+        raise SystemExit(EXIT_PROBLEM) from None
