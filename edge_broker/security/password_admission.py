@@ -13,7 +13,7 @@ It knows nothing of listeners, anonymous clients or connections: `admission` ask
 
 from __future__ import annotations
 
-import logging
+import hashlib
 import random
 import secrets
 import time
@@ -32,10 +32,9 @@ from edge_broker.security.verified import Verified
 from edge_broker.security.verifying import Check, Verifications
 from edge_broker.wire import const
 
-log: Final = logging.getLogger("edge_broker.security")
-
 Answer = Callable[[Admission], None]
 _SECRET_BYTES: Final = 32
+_BANNED: Final = Admission(const.BANNED, detail="too many wrong passwords before this one")
 _NO_ROOM: Final = Admission(const.SERVER_BUSY, detail="too many passwords wait to be checked")
 _NOT_CHECKED: Final = Admission(const.SERVER_UNAVAILABLE, detail="its password could not be checked")
 
@@ -84,11 +83,13 @@ class PasswordAdmission:
         self._random_bytes = random_bytes
         self._nonce = nonce
         self._secret = random_bytes(_SECRET_BYTES)
+        self._decoy = Argon2Hash.decoy(passwords.cost, random_bytes)
         self._take(passwords)
 
     def _take(self, passwords: Passwords) -> None:
         self.passwords = passwords
-        self._decoy = Argon2Hash.decoy(passwords.cost, self._random_bytes)
+        if passwords.cost != self._decoy.cost:
+            self._decoy = Argon2Hash.decoy(passwords.cost, self._random_bytes)
         self._decoys = Decoys(self._secret, passwords.iterations, passwords.salt_bytes)
 
     def _is_known(self, name: str) -> bool:
@@ -122,7 +123,7 @@ class PasswordAdmission:
     # ---- passwords in CONNECT
 
     def authenticate(self, credentials: Credentials, answer: Answer) -> None:
-        """Answers at once from memory, later where there is something to check."""
+        """Answers soon from memory, later where there is something to check."""
         name, password = credentials.username, credentials.password
         if name is None or password is None:
             answer(Admission(const.BAD_USER_NAME_OR_PASSWORD, detail="no user name or no password"))
@@ -130,9 +131,7 @@ class PasswordAdmission:
         password = password[: LONGEST_PASSWORD_BYTES + 1]  # still too long, and kept no longer than that
         digest = self.verified.digest(name, password)
         attempt = _Attempt(credentials.address, name, password, digest, answer)
-        if self._is_remembered(attempt):
-            answer(Admission(const.SUCCESS, name))
-        elif not self._is_settled(attempt):
+        if not self._is_settled(attempt):
             self._check(attempt)
 
     def _kept(self, attempt: _Attempt) -> Argon2Hash | None:
@@ -141,14 +140,20 @@ class PasswordAdmission:
             return None
         return self.passwords.argon2(attempt.name)
 
+    def _guess(self, attempt: _Attempt) -> bytes:
+        """What stands for the password and what it does not fit: it may be right for the next password file."""
+        kept = self._kept(attempt) or self._decoy
+        return hashlib.sha256(attempt.digest + kept.text.encode()).digest()
+
     def _is_settled(self, attempt: _Attempt) -> bool:
-        """Whether it is answered, or will be, without a check."""
+        """Whether it needs no check; then it is answered soon."""
         now = self._clock()
+        kept = self._kept(attempt)
         if self.guessing.refuses(attempt.address, attempt.name, now):
             self._answer_later(attempt, _BANNED)
-        elif self._is_remembered(attempt):
-            self._admit_later(attempt)
-        elif self.guessing.knows(attempt.address, attempt.name, attempt.digest, now):
+        elif kept is not None and self.verified.has(attempt.digest, kept, now):
+            self._later(0.0, partial(self._admit, attempt, kept))
+        elif self.guessing.knows(attempt.address, attempt.name, self._guess(attempt), now):
             self._refuse(attempt)
         else:
             return False
@@ -162,7 +167,7 @@ class PasswordAdmission:
                 password=attempt.password,
                 kept=self._decoy if kept is None else kept,
                 decoy=kept is None,
-                is_settled=lambda: self._settle(attempt, partial(self._answer_later, attempt)),
+                is_settled=partial(self._is_settled, attempt),
                 on_checked=partial(self._on_checked, attempt),
                 on_no_room=partial(self._answer_later, attempt, _NO_ROOM),
             )
@@ -176,16 +181,23 @@ class PasswordAdmission:
             self._check(attempt)  # against the password file of now
         elif is_right:
             self.verified.add(attempt.digest, check.kept, self._clock())
-            self._answer_later(attempt, Admission(const.SUCCESS, attempt.name))
+            self._later(0.0, partial(self._admit, attempt, check.kept))
         else:
             self._refuse(attempt)
+
+    def _admit(self, attempt: _Attempt, kept: Argon2Hash) -> None:
+        """The password was right for `kept`, which may have been replaced since: whoever is let in then stays in."""
+        if self._kept(attempt) == kept:
+            attempt.answer(Admission(const.SUCCESS, attempt.name))
+        else:
+            self._check(attempt)
 
     def _answer_later(self, attempt: _Attempt, admission: Admission, seconds: float = 0.0) -> None:
         self._later(seconds, partial(attempt.answer, admission))
 
     def _refuse(self, attempt: _Attempt) -> None:
         """The password is wrong; the log alone says whether there is such a name."""
-        delay = self.guessing.fail(attempt.address, attempt.name, attempt.digest, self._clock())
+        delay = self.guessing.fail(attempt.address, attempt.name, self._guess(attempt), self._clock())
         known = self._is_known(attempt.name)
         detail = f"a wrong password for {attempt.name!r}" if known else "a user name of nobody"
         self._answer_later(attempt, Admission(const.BAD_USER_NAME_OR_PASSWORD, detail=detail), delay)

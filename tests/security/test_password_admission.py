@@ -12,7 +12,7 @@ import pytest
 
 from edge_broker.core.ports import Admission, Credentials
 from edge_broker.security.guessing import GuessLimits
-from edge_broker.security.hashing import Argon2Hash
+from edge_broker.security.hashing import Argon2Cost, Argon2Hash
 from edge_broker.security.password_admission import PasswordAdmission
 from edge_broker.security.passwords import Passwords, User
 from edge_broker.wire import const
@@ -275,6 +275,32 @@ async def test_what_is_under_way_is_asked_again(
     door.ours.replace(Passwords.of({} if later is None else {"anna": User(argon2_of(later))}))
     go_on.set()
     assert (await answered).reason_code == code
+
+
+async def test_a_device_that_had_its_new_password_before_the_file(door: Door, checked: list[str]) -> None:
+    for _ in range(2):
+        assert await door.code("anna", b"new") == WRONG
+        assert await door.code("carl", b"chalk") == WRONG
+    door.ours.replace(Passwords.of({"anna": User(argon2_of("new")), "carl": User(argon2_of("chalk"))}))
+    assert await door.code("anna", b"new") == RIGHT
+    assert await door.code("carl", b"chalk") == RIGHT
+    assert len(checked) == 4
+
+
+async def test_decoys_cost_what_is_usual_in_the_new_file(door: Door, checked: list[str]) -> None:
+    dear = Argon2Hash.from_password("x", Argon2Cost(8_192, 1))
+    door.ours.replace(Passwords.of({"anna": User(dear)}))
+    assert await door.code("nobody", b"x") == WRONG
+    assert [Argon2Hash.from_text(text).cost for text in checked] == [dear.cost]
+
+
+async def test_what_was_just_decided_is_asked_again_too(door: Door) -> None:
+    """Between the decision and the answer the file is replaced: nobody would end that connection any more."""
+    assert await door.code("anna", b"pencil") == RIGHT
+    remembered = door.knock("anna", b"pencil")
+    assert not remembered.done()
+    door.ours.replace(Passwords.of({"anna": User(argon2_of("new"))}))
+    assert (await remembered).reason_code == WRONG
 
 
 # ---- the end

@@ -122,6 +122,13 @@ async def test_the_log_knows_why_and_never_the_password(
     assert "hunter" not in caplog.text, "nor what somebody typed into the wrong field"
 
 
+async def test_an_answer_that_comes_later_is_sent_in_the_same_turn(broker: Broker) -> None:
+    called: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    await until(lambda: not broker.tick_requested)
+    broker._call_later(0.0, lambda: called.set_result(broker.tick_requested))
+    assert await called
+
+
 async def test_a_client_that_goes_while_it_is_checked(broker: Broker) -> None:
     peer = await reach(broker)
     peer.writer.write(encode_connect(Connect(V5, "c", True, 0, "anna", b"pencil")))

@@ -2,8 +2,13 @@
 
 The cut is ext4's own (FS_IOC_SHUTDOWN without flushing its journal): from that moment nothing reaches the image any
 more, and after mounting it again only what had been synced is there. The journal is told not to commit by itself, so
-what nobody synced does not survive by luck. What this does not model: torn sectors, and a drive that claims to have
-written what it has not.
+what nobody synced does not survive by luck.
+
+The broker must be frozen before. An `fdatasync` that runs while ext4 is shut down may return success for what is lost
+(seen in 18 of 200 tries with a program of ten lines, in none of 200 with the program stopped first): a process that lives
+on then acknowledges what no power cut would have let it acknowledge. So the cut falls between two system calls, a write
+and its sync for example, and never into the middle of a sync. What this does not model either: torn sectors, and a drive
+that claims to have written what it has not.
 """
 
 from __future__ import annotations
@@ -33,7 +38,7 @@ class Place(Protocol):
     data_dir: Path
 
     def cut(self) -> None:
-        """The fault strikes; the broker's process still runs and is to be killed at once."""
+        """The fault strikes; the broker's process is frozen, and is to be killed next."""
 
     def restore(self) -> None:
         """After the broker's process has ended: the place as the next start finds it."""

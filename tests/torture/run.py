@@ -187,6 +187,7 @@ class Torture:
         )
 
     def _fault(self) -> None:
+        self.gateway.freeze()
         self._place.cut()
         self.gateway.kill()
         self._place.restore()
