@@ -36,8 +36,10 @@ _ORIGIN: Final = re.compile(r"https?://[^/\s]+")
 _NO_PASSPHRASE: Final = "write a copy without one: openssl pkey -in KEY -out NEW-KEY"
 
 
-def check_listeners(listeners: Sequence[ListenerConfig | None], reading: Reading) -> None:
-    """Each listener by itself, then all of them together."""
+def check_listeners(
+    listeners: Sequence[ListenerConfig | None], reading: Reading, has_passwords: bool = False
+) -> None:
+    """Each listener by itself, then all of them together. `has_passwords`: clients may come in by password."""
     if not listeners and not reading.is_wrong("listeners"):
         reading.mistake("listeners", "is empty, so nobody could connect", "leave it out for 127.0.0.1:1883")
     for position, listener in enumerate(listeners):
@@ -46,7 +48,7 @@ def check_listeners(listeners: Sequence[ListenerConfig | None], reading: Reading
         key = f"listeners[{position}]"
         if not reading.is_wrong(f"{key}.transport"):
             _check_transport(listener, key, reading)
-        _check_who(listener, key, reading)
+        _check_who(listener, key, reading, has_passwords)
     _check_overlaps(listeners, reading)
 
 
@@ -116,7 +118,7 @@ def _check_proxies(proxies: Sequence[str], key: str, reading: Reading) -> None:
             reading.mistake(f"{key}[{position}]", f"{text!r} is neither an address nor a network", hint)
 
 
-def _check_who(listener: ListenerConfig, key: str, reading: Reading) -> None:
+def _check_who(listener: ListenerConfig, key: str, reading: Reading, has_passwords: bool) -> None:
     """That somebody could connect."""
     if reading.is_wrong(f"{key}.bind") or reading.is_wrong(f"{key}.client_ca"):
         return
@@ -126,7 +128,7 @@ def _check_who(listener: ListenerConfig, key: str, reading: Reading) -> None:
             "needs client_ca",
             'write client_ca = "/path/to/ca.pem": whose certificates are let in',
         )
-    elif not listener.anonymous and listener.client_ca is None:
+    elif not listener.anonymous and listener.client_ca is None and not has_passwords:
         reading.mistake(f"{key}.anonymous", "is false, so nobody could connect", _who_hint(listener))
 
 

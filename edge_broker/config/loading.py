@@ -125,6 +125,8 @@ def _read_sections(
     """Each top-level key read by whoever it belongs to, and checked as far as it could be read."""
     known = {field.encode_name: field for field in msgspec.structs.fields(Config)}
     values: dict[str, Any] = {}
+    security = data.get("security")
+    has_passwords = isinstance(security, dict) and bool(security.get("password_file"))
     for name, content in data.items():
         if name in sections:
             values[name] = sections[name](content, reading)
@@ -132,7 +134,7 @@ def _read_sections(
             reading.mistake(name, "cannot be read by this program", "the bridge package is not installed")
         elif name == "listeners":
             listeners = reading.structs(content, ListenerConfig, name)
-            check_listeners(listeners, reading)
+            check_listeners(listeners, reading, has_passwords)
             values[name] = tuple(listeners)
         elif name not in known:
             reading.unknown(name, known, "")

@@ -49,6 +49,10 @@ _CONNACK_CODES: Final = {
 """DISCONNECT's reason codes that CONNACK does not have, and what stands for them there [3.2.2.2]."""
 
 
+_SIGN_OF_LIFE_BYTES: Final = 500
+"""What counts for keep alive is packets [MQTT-3.1.2-22]; but a large one may take its time, as long as it moves on."""
+
+
 class Connection(Publishing):
     """The server's end of one connection. `session` is set from an accepted CONNECT on."""
 
@@ -95,10 +99,11 @@ class Connection(Publishing):
 
     def receive(self, data: bytes, now: float) -> bool:
         """Take `data` from the socket and handle what is whole in it; True if input is left for another turn."""
-        self.last_received_at = self.router.now = now
+        self.router.now = now
         if not self.paused and self.end is None:
             packet = self._decoder.take_whole(data)
             if packet is not None:
+                self.last_received_at = now
                 try:
                     if packet.__class__ is Message:
                         self._handle_publish(packet)
@@ -108,6 +113,8 @@ class Connection(Publishing):
                     self.fail(error.reason_code, error.detail)
                 return False
         self._decoder.feed(data)
+        if len(data) >= _SIGN_OF_LIFE_BYTES:
+            self.last_received_at = now
         return self.work()
 
     def take_turn(self) -> bool:
@@ -128,6 +135,7 @@ class Connection(Publishing):
                             "the first packet is not a CONNECT"
                         )  # no need to wait for all of it
                     return False
+                self.last_received_at = self.router.now
                 if packet.__class__ is Message:
                     deliveries += self._handle_publish(packet)
                 elif packet.__class__ is Ack:

@@ -351,6 +351,10 @@ async def scrape(config: Config) -> dict[str, float]:
     try:
         for name, password in (("anna", "pencil"), ("anna", "pencil"), ("anna", "pen"), ("anna", "pencil")):
             await connect(broker, name, password)
+        if broker._passwords is not None:  # what is not easily come by
+            broker._passwords.verifications.failed = 5
+            broker._passwords.verifications.turned_away = 7
+            broker._passwords.guessing.counters.forgotten = 9
         assert broker._http is not None
         async with aiohttp.ClientSession() as web, web.get(broker._http.url + "/metrics") as response:
             text = await response.text()
@@ -380,11 +384,11 @@ async def test_metrics(tmp_path: Path, has_file: bool) -> None:
         "password_checks_total": 2,
         "password_cache_hits_total": 1,
         "password_failures_total": 1,
-        "password_checks_failed_total": 0,
-        "password_checks_turned_away_total": 0,
+        "password_checks_failed_total": 5,
+        "password_checks_turned_away_total": 7,
         "passwords_waiting": 0,
         "password_ban_refusals_total": 1,
-        "password_guesses_forgotten_total": 0,
+        "password_guesses_forgotten_total": 9,
         'password_bans{kind="name"}': 1,
         'password_bans{kind="address"}': 0,
         'password_bans_total{kind="name"}': 1,

@@ -33,6 +33,7 @@ def main() -> int:
         rounds=asked.rounds,
         seed=asked.seed,
         module=module,
+        patience_seconds=15.0 if asked.unsynced else 60.0,
         check=problems_in,
         progress=lambda line: print(line, flush=True),
     )

@@ -189,13 +189,14 @@ class Publisher(Client):
 
 class Subscriber(Client):
     """Tells `reader` what comes, and then calls `on_progress`. `streams`: by the publisher's number in the payload.
-    `subscribed`: since the first SUBACK."""
+    `subscribed`: the session has the subscription, as far as the broker said."""
 
     def __init__(
         self, port: int, version: int, reader: Reader, streams: dict[int, Stream], topic_filters: list[str]
     ) -> None:
         super().__init__(port, f"reader-{reader.name}", version)
         self.reader, self.subscribed = reader, False
+        self._was_subscribed = False
         self.on_progress: Callable[[], None] = lambda: None
         self._streams, self._topic_filters = streams, topic_filters
         self._held: set[int] = set()
@@ -203,7 +204,8 @@ class Subscriber(Client):
     def on_connected(self, present: bool) -> None:
         if not present:
             self._held.clear()
-        if not present or not self.subscribed:
+            self.subscribed = False
+        if not self.subscribed:
             self.send(wire.subscribe(1, self._topic_filters, 2, self.version))
 
     def on_packet(self, packet: wire.Packet) -> None:
@@ -214,7 +216,9 @@ class Subscriber(Client):
             self.send(wire.acknowledgement(wire.PUBCOMP, packet.packet_id))
         elif packet.kind == wire.SUBACK and not self.subscribed:
             self.subscribed = True
-            self.on_subscribed()
+            if not self._was_subscribed:
+                self._was_subscribed = True
+                self.on_subscribed()
 
     def on_subscribed(self) -> None:
         """The first SUBACK."""

@@ -24,6 +24,7 @@ from tests.torture.wire import V3, V5
 _DOWN: Final = 10  # publishers at the upstream have numbers from here on
 _RETAINED: Final = 99
 _RETAINED_TOPIC: Final = "r/state"
+_RETAINED_SECONDS: Final = 2.0
 _MOST_COMMANDS_AHEAD: Final = 300
 """As many of a stream wait at the upstream for the gateway at most: the mosquitto there would queue without end."""
 _POLL_SECONDS: Final = 0.002
@@ -179,7 +180,7 @@ class Torture:
             self._fault()
         kept = self._retained.stream.acknowledged
         await self.gateway.start()
-        if await read_retained(self.gateway.port, _RETAINED_TOPIC, 5.0 if kept else 0.0) < kept:
+        if await read_retained(self.gateway.port, _RETAINED_TOPIC, _RETAINED_SECONDS if kept else 0.0) < kept:
             self._verdict.retained_lost += 1
         self._plan.progress(
             f"round {number}: {self._acknowledged() - before} acknowledged, {time.monotonic() - started:.1f} s;"
@@ -214,8 +215,8 @@ class Torture:
             publisher.window = 0
         try:
             await self._until(self._all_idle, "not everything is acknowledged")
+            await self._until(self._all_there, "not everybody is connected")
             for publisher in self._publishers:
-                await self._until(lambda publisher=publisher: publisher.connected, "not connected")  # type: ignore[misc]
                 publisher.publish_one()
             await self._until(self._all_idle, "not everything is acknowledged")
             await self._until(lambda: not self._behind(), "not everything arrives")
@@ -233,6 +234,10 @@ class Torture:
 
     def _all_idle(self) -> bool:
         return all(publisher.idle for publisher in self._publishers)
+
+    def _all_there(self) -> bool:
+        readers = (*self._subscribers, *self._newcomers)
+        return all(one.connected for one in self._clients()) and all(one.subscribed for one in readers)
 
     def _readers(self) -> list[Reader]:
         return [client.reader for client in (*self._subscribers, *self._newcomers)]
