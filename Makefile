@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: run test setup lint format types check bench conformance fuzz clean help
+.PHONY: run test setup lint format types check bench conformance fuzz torture clean help
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -46,6 +46,10 @@ conformance: $(READY) ## a test per normative statement, and foreign clients; wr
 SECONDS ?= 60
 fuzz: $(READY) ## libFuzzer for SECONDS=60 over all targets in all; TARGETS="decoder ..." for some of them
 	@$(BIN)/python -m tests.fuzz $(SECONDS) $(TARGETS)
+
+ROUNDS ?= 200
+torture: $(READY) ## power cuts under load, ROUNDS=200, with an account of every message (root); ARGS="--fault kill" without
+	@$(BIN)/python -m tests.torture $(ROUNDS) $(ARGS)
 
 clean: ## remove what was built
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

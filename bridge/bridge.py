@@ -29,6 +29,7 @@ from bridge.policy import Attempt, Policy
 from bridge.resolving import Resolver
 from bridge.status import State, Status
 from edge_broker.core.client import Client
+from edge_broker.core.quota import Quota
 from edge_broker.errors import UpstreamError
 from edge_broker.wire import const
 from edge_broker.wire.packets import Connect
@@ -99,7 +100,8 @@ class Bridge:
         self._request_tick = broker.request_tick
         is_new = config.name not in snapshot.outboxes
         queue = router.outbox_queue(snapshot, config.name)
-        self._outbox = Outbox(queue, self._out, router)
+        queue.max_age_seconds = config.max_queue_age_seconds
+        self._outbox = Outbox(queue, self._out, router, _quota(config))
         self._forwarder = Forwarder(
             queue, self._out, router, config.window, config.puback_timeout_seconds, self._on_given_up
         )
@@ -115,7 +117,7 @@ class Bridge:
         self._is_fresh = is_new and self._out.highest_qos == 2
         self._outbox.subscribe()
         if is_new:
-            self._outbox.take_retained()
+            self._outbox.take_retained(snapshot.retained)
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"bridge {config.name}")
         broker.request_tick()
 
@@ -329,3 +331,7 @@ class Bridge:
             last_error="" if error is None else error.problem,
             last_hint="" if error is None else error.hint,
         )
+
+
+def _quota(config: BridgeConfig) -> Quota:
+    return Quota(config.max_queue_messages, config.max_queue_bytes, config.when_queue_full)

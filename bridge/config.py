@@ -19,6 +19,7 @@ from msgspec import Meta
 
 from edge_broker.config.bind import Bind
 from edge_broker.config.checks import check_ca, check_certificate, check_file
+from edge_broker.config.queues import QueueLimits
 from edge_broker.config.reading import Reading
 from edge_broker.config.section import DAY_SECONDS, Section
 from edge_broker.errors import ConfigError, MqttError
@@ -111,7 +112,7 @@ class RuleConfig(Section, frozen=True):
         return self.remote_prefix + self.filter
 
 
-class BridgeConfig(Section, frozen=True):
+class BridgeConfig(QueueLimits, frozen=True, kw_only=True):
     """One upstream, what goes up to it and what comes down. A message leaves the disk when the upstream acknowledged it."""
 
     urls: Annotated[

@@ -9,13 +9,15 @@ It sends nothing: `sender` does.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from bridge.mapping import OutMapping, RemoteTopic
 from edge_broker.core.message import Message
 from edge_broker.core.queue import Queue
+from edge_broker.core.quota import KEEP_LATEST, REJECT, Numbers, Quota
+from edge_broker.core.retained import Entry
 from edge_broker.core.session import Subscription
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ class Outbox:
 
     durable = True
 
-    def __init__(self, queue: Queue, mapping: OutMapping, router: Router) -> None:
+    def __init__(self, queue: Queue, mapping: OutMapping, router: Router, quota: Quota) -> None:
         self.queue = queue
         self.dropped: dict[str, int] = {}
         self.sender: Sender | None = None
@@ -54,6 +56,8 @@ class Outbox:
         self._known = mapping.known
         self._router = router
         self._pending = router.pending
+        self._quota = quota
+        self._by_topic = Numbers() if quota.when_full == KEEP_LATEST else None
 
     @property
     def online(self) -> bool:
@@ -65,6 +69,11 @@ class Outbox:
         """Whether a message would leave at once."""
         return self.sender is not None and self.sender.has_room
 
+    @property
+    def is_full(self) -> bool:
+        """Whether its queue rejects more."""
+        return self._quota.is_full(self.queue)
+
     def subscribe(self) -> None:
         """Be a recipient from now on. All rules share one QoS here: which one a message goes up with is settled later."""
         for topic_filter in self._mapping.local_filters:
@@ -72,15 +81,20 @@ class Outbox:
                 Subscription(self, topic_filter, 2, no_local=True, retain_as_published=True)
             )
 
-    def take_retained(self) -> None:
-        """Take the retained messages that are here already: for a new bridge, whose upstream does not know them."""
-        found: dict[str, Message] = {}
+    def take_retained(self, stored: Iterable[Message]) -> None:
+        """Take the retained messages that are here already: for a new bridge, whose upstream does not know them.
+
+        `stored`: those that the store kept, among them all that are on disk only.
+        """
+        on_disk = {message.topic: message for message in stored}
+        found: dict[str, Entry] = {}
         for topic_filter in self._mapping.local_filters:
-            found |= {message.topic: message for message in self._router.retained.match(topic_filter)}
-        for topic, message in found.items():
+            found |= {entry.topic: entry for entry in self._router.retained.match(topic_filter)}
+        for topic, entry in found.items():
             remote = self._mapping.find(topic)
             is_kept = remote is not None and remote.qos > 0
-            if is_kept and (message.expires_at is None or message.expires_at > self._router.now):
+            if is_kept and (entry.expires_at is None or entry.expires_at > self._router.now):
+                message = entry if isinstance(entry, Message) else on_disk[topic]
                 self.deliver(message.copy(message.qos, True))
 
     def deliver(self, message: Message) -> None:
@@ -100,14 +114,27 @@ class Outbox:
                 self.drop("store_behind")
                 return
             message = message.variant(qos, message.retain)
-        if (
-            message.volatile
-            and self.queue.bytes_in_memory >= self._router.settings.max_queue_bytes_in_memory
-        ):
+        if message.volatile and self.queue.bytes_in_memory >= self._router.settings.max_queue_bytes_in_memory:
             self.drop("queue_full")
+            return
+        if self._quota.is_limited and not self._make_room(message):
             return
         self.queue.append(message)
         self.wake()
+
+    def _make_room(self, message: Message) -> bool:
+        """Whether `message` has a place in the queue; counts what has none, be it `message` or what gives way to it."""
+        queue, quota = self.queue, self._quota
+        if self._by_topic is not None:
+            self._by_topic.add(message.topic, queue.next_number)
+        before = queue.dropped
+        has_room = quota.make_room(queue, message, self._by_topic)
+        queue.dropped += not has_room
+        if queue.dropped > before:
+            self.dropped["queue_full"] = self.dropped.get("queue_full", 0) + queue.dropped - before
+        if quota.when_full == REJECT and quota.is_full_behind(queue, len(message.frame)):
+            self._router.full[self] = None
+        return has_room
 
     def _is_store_behind(self) -> bool:
         """Whether too much waits for the disk; publishers of QoS 0 cannot be made to wait for it."""

@@ -1,7 +1,7 @@
 """The broker: composes store, core, listeners and whoever rides along, and runs them from start to stop.
 
 Once per turn of the event loop in which something happened, `_tick` tells the journal what is pending, asks the store
-for the pages that queues want, and flushes every connection that has output: one write each.
+for the pages that queues and new subscribers want, and flushes every connection that has output: one write each.
 """
 
 from __future__ import annotations
@@ -33,14 +33,16 @@ from edge_broker.errors import ConfigError, StoreError
 from edge_broker.net.endpoints import TcpEndpoint, UnixEndpoint
 from edge_broker.net.gate import Gate
 from edge_broker.net.listeners import Listener
+from edge_broker.ops.disk import written_bytes
 from edge_broker.ops.system_topics import SystemTopics
 from edge_broker.security.admission import ListenerAdmission
 from edge_broker.security.revoking import end_connections
-from edge_broker.store import Journal, Store
+from edge_broker.store import Journal, Store, WriteBudget
 from edge_broker.wire import const
 from edge_broker.wire.topics import TopicCache
 
 if TYPE_CHECKING:
+    from edge_broker.core.retained_pages import RetainedPages
     from edge_broker.ops.http import HttpServer
     from edge_broker.ops.observed import ObservedStatus
     from edge_broker.security.password_admission import PasswordAdmission
@@ -103,6 +105,7 @@ class Broker:
         self._system_topics: SystemTopics | None = None
         self.tick_requested = False
         self._strangers_logged = 0
+        self._write_budget: WriteBudget | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._reads: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop
@@ -124,6 +127,7 @@ class Broker:
             self.router.now = time.monotonic()
             self.router.restore(snapshot)
             self.journal = self._make_journal()
+            self._write_budget = self._make_write_budget()
             for bridge in self.bridges:
                 bridge.start(self, snapshot)
             http = self._make_http()  # before clients can come: importing it takes the event loop's time
@@ -262,6 +266,18 @@ class Broker:
             after_settle=self._on_settled,
         )
 
+    def _make_write_budget(self) -> WriteBudget | None:
+        store = self.config.store
+        if not store.write_budget_bytes_per_day:
+            return None
+        return WriteBudget(
+            store.write_budget_bytes_per_day,
+            store.commit_delay_ms / 1000,
+            store.max_commit_delay_ms / 1000,
+            time.monotonic(),
+            written_bytes() or 0,
+        )
+
     async def _start_listeners(self) -> None:
         limits = self.config.limits
         gate = Gate(self, limits.max_connections_per_address, limits.max_unfinished_handshakes)
@@ -345,7 +361,7 @@ class Broker:
         pending = router.pending
         if not pending.empty:
             self.journal.poke()
-        if pending.reads:
+        if pending.reads or pending.retained_reads:
             self._start_reads()
         dirty = router.dirty
         if dirty:
@@ -384,13 +400,14 @@ class Broker:
                 return
         log.log(level, "%s from %s: %s", connection.client_id or "a client", connection.address, detail)
 
-    # ---- pages of queues
+    # ---- pages of queues and of retained messages
 
     def _start_reads(self) -> None:
         pending = self.router.pending
         queues, pending.reads = pending.reads, []
-        for queue in queues:
-            task = self._loop.create_task(self._read(queue))
+        deliveries, pending.retained_reads = pending.retained_reads, []
+        for read in [*map(self._read, queues), *map(self._read_retained, deliveries)]:
+            task = self._loop.create_task(read)
             self._reads.add(task)
             task.add_done_callback(self._reads.discard)
 
@@ -415,6 +432,23 @@ class Broker:
             queue.take_page(page)
         self.request_tick()
 
+    async def _read_retained(self, pages: RetainedPages) -> None:
+        """Answer those who want retained messages; where the store cannot, they ask again a little later."""
+        topics = pages.wanted
+        if not topics:
+            return
+        try:
+            messages = await self.store.read_retained(topics)
+        except StoreError as error:
+            self.read_errors += 1
+            log.error("retained messages could not be read, it is tried again: %s", error)
+            await asyncio.sleep(_READ_RETRY_SECONDS)
+            pages.take(None)
+        else:
+            self.router.now = time.monotonic()
+            pages.take(messages)
+        self.request_tick()
+
     # ---- every second
 
     def _sweep(self, due_at: float) -> None:
@@ -428,6 +462,8 @@ class Broker:
             log.info("%d more like these in this second", self._strangers_logged - _MOST_STRANGERS_LOGGED)
         self._strangers_logged = 0
         now = self.swept_at = time.monotonic()
+        if self._write_budget is not None:
+            self.journal.commit_delay_seconds = self._write_budget.commit_delay(now, written_bytes() or 0)
         for connection in list(self.connections):
             try:
                 connection.check_idle(now)
@@ -466,6 +502,11 @@ def _settings(config: Config) -> Settings:
         window_bytes=sessions.window_bytes,
         max_session_expiry_seconds=sessions.max_expiry_seconds,
         max_keep_alive_seconds=sessions.max_keep_alive_seconds,
+        max_queue_messages=sessions.max_queue_messages,
+        max_queue_bytes=sessions.max_queue_bytes,
+        max_queue_age_seconds=sessions.max_queue_age_seconds,
+        when_queue_full=sessions.when_queue_full,
+        hold_seconds=sessions.hold_seconds,
         **{name: getattr(limits, name) for name in _LIMITS},
         **msgspec.structs.asdict(config.protocol),
         durabilities=_durabilities(config.store),

@@ -6,6 +6,7 @@
     │   ├── ProtocolError                   a packet that may not come here or now (0x82)
     │   └── PacketTooLarge                  more bytes than we accept (0x95)
     ├── MessageRefused(reason_code, detail) one message is not taken, and its sender told so; its connection goes on
+    │   └── QueueFull                       for now: a recipient's queue has no room
     ├── ConfigError(key, problem, hint)     the user's file says something that cannot be
     ├── StoreError(operation, problem)      the disk did not keep what it was given: nothing may be acknowledged
     └── UpstreamError(problem, hint)        the bridge's far end
@@ -65,6 +66,10 @@ class MessageRefused(EdgeBrokerError):
         super().__init__(f"{detail} (reason code 0x{reason_code:02x})")
         self.reason_code = reason_code
         self.detail = detail
+
+
+class QueueFull(MessageRefused):
+    """It is refused because a recipient's queue is full and rejects more: later it may be taken."""
 
 
 class ConfigError(EdgeBrokerError):

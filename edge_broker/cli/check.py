@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edge_broker.cli.configuration import load_or_exit
+from edge_broker.cli.configuration import EXIT_CONFIG, load_or_exit
+from edge_broker.config.loading import ConfigMistakes
 from edge_broker.config.model import Config, ListenerConfig
 
 if TYPE_CHECKING:
@@ -24,26 +25,49 @@ def check(file: Path) -> None:
     Exits with 0 if the file is right, with 2 if not.
     """
     config = load_or_exit(file, "")
+    names = _count_names(file, config)
     click.echo(f"{file}: OK")
     for line in describe(config):
         click.echo(f"  {line}")
+    if names is not None:
+        click.echo(f"  users   {names} in {config.security.password_file}")
+
+
+def _count_names(file: Path, config: Config) -> int | None:
+    """How many have a password; every mistake in the password file, and the end with 2."""
+    if config.security.password_file is None:
+        return None
+    from edge_broker.security.passwords import PasswordFileMistakes, read_passwords
+
+    try:
+        return len(read_passwords(config.security.password_file).users)
+    except PasswordFileMistakes as mistakes:
+        found = list(mistakes.mistakes)
+        click.echo(str(ConfigMistakes(str(config.security.password_file), found)), err=True)
+        raise SystemExit(EXIT_CONFIG) from None
 
 
 def describe(config: Config) -> Iterator[str]:
     """What the broker would do, a line for each thing that listens, keeps or leaves."""
     yield f"data    {config.data_dir}"
     for listener in config.listeners:
-        yield f"listen  {listener.url}  {_who(listener)}"
+        yield f"listen  {listener.url}  {_who(listener, config.security.password_file is not None)}"
     yield f"http    {config.http.bind or 'off'}"
     for bridge in config.bridges:
         yield from _describe_bridge(bridge)
     yield f"log     {config.log.level} and worse, as {config.log.format}"
 
 
-def _who(listener: ListenerConfig) -> str:
+def _who(listener: ListenerConfig, has_passwords: bool) -> str:
     """Who may connect, in words."""
     if listener.require_client_certificate:
         return f"clients with a certificate of {listener.client_ca}"
+    if not listener.anonymous and has_passwords:
+        who = "clients with a password"
+        if listener.client_ca is not None:
+            who += f" or a certificate of {listener.client_ca}"
+        exposed = not listener.encrypted and not listener.address.is_loopback
+        return f"{who}{', PASSWORDS UNENCRYPTED' if exposed else ''}"
     if not listener.anonymous:
         return f"clients with a certificate of {listener.client_ca}; others get as far as their CONNECT"
     if listener.address.is_loopback:

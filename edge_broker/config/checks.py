@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from edge_broker.config.model import HttpConfig, ListenerConfig, RuntimeConfig, StoreConfig
 from edge_broker.config.reading import Reading
+from edge_broker.config.security import SecurityConfig
 from edge_broker.errors import ConfigError, MqttError
 from edge_broker.wire.topics import check_topic_filter
 
@@ -135,14 +136,19 @@ def _check_who(listener: ListenerConfig, key: str, reading: Reading, has_passwor
 def _who_hint(listener: ListenerConfig) -> str:
     """How somebody could connect."""
     everybody = "anonymous = true lets everybody in"
+    passwords = "[security] password_file lets those with a password in"
     if listener.encrypted:
         return (
-            f"client_ca lets those with a certificate of that CA in; {everybody} that reaches {listener.bind}"
+            f"client_ca lets those with a certificate of that CA in; {passwords}; "
+            f"{everybody} that reaches {listener.bind}"
         )
     if listener.address.is_loopback:
-        return f"{everybody} on this machine, and nobody else"
+        return f"{passwords}; {everybody} on this machine, and nobody else"
     with_tls = "wss" if listener.websocket_paths else "tls"
-    return f'transport = "{with_tls}" with client_ca lets known clients in; {everybody} that reaches {listener.bind}'
+    return (
+        f'transport = "{with_tls}" with client_ca lets known clients in; {passwords}; '
+        f"{everybody} that reaches {listener.bind}"
+    )
 
 
 def _check_tls(listener: ListenerConfig, key: str, reading: Reading) -> None:
@@ -265,6 +271,12 @@ def check_store(store: StoreConfig, reading: Reading) -> None:
             )
 
 
+def check_security(security: SecurityConfig, reading: Reading) -> None:
+    """That the password file can be read; what is in it, the broker reads at its start."""
+    if security.password_file is not None:
+        check_file(security.password_file, "security.password_file", reading)
+
+
 def check_runtime(runtime: RuntimeConfig, reading: Reading) -> None:
     """That the event loop asked for is there."""
     if runtime.loop == "uvloop" and importlib.util.find_spec("uvloop") is None:
@@ -277,6 +289,7 @@ CHECKS: Final[dict[str, Callable[[Any, Reading], None]]] = {
     "data_dir": check_data_dir,
     "http": check_http,
     "runtime": check_runtime,
+    "security": check_security,
     "store": check_store,
 }
 """Who checks what was read at a top-level key, beside the listeners."""

@@ -156,9 +156,19 @@ class LimitsConfig(Section, frozen=True):
         Meta(
             ge=0,
             le=64 * GIBIBYTE,
-            description="Their bytes, which are kept in memory too; beyond it as beyond `max_retained_messages`.",
+            description="Their bytes, in memory and on disk; beyond it as beyond `max_retained_messages`.",
         ),
     ] = 67_108_864
+    retained_memory_bytes: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=64 * GIBIBYTE,
+            description="What retained messages may take of the memory. Beyond it those that are on disk, the one set "
+            "longest ago first, are on disk only and read back when somebody subscribes. Those of `durability = "
+            '"memory"` always stay.',
+        ),
+    ] = 16_777_216
     max_inbound_qos_2: Annotated[
         int,
         Meta(

@@ -17,6 +17,7 @@ from edge_broker.config.bind import Bind, UnixBind, parse_bind, parse_unix_bind
 from edge_broker.config.environment import default_data_dir
 from edge_broker.config.limits import LimitsConfig
 from edge_broker.config.protocol import ProtocolConfig
+from edge_broker.config.queues import QueueLimits
 from edge_broker.config.section import DAY_SECONDS, GIBIBYTE, Section
 from edge_broker.config.security import SecurityConfig
 
@@ -143,7 +144,7 @@ class ListenerConfig(Section, frozen=True):
         return f"{_SCHEMES[self.transport]}://{self.address}{''.join(self.websocket_paths[:1])}"
 
 
-class SessionsConfig(Section, frozen=True):
+class SessionsConfig(QueueLimits, frozen=True):
     """What is kept for clients, and how much may be under way to and from each."""
 
     max_expiry_seconds: Annotated[
@@ -189,6 +190,15 @@ class SessionsConfig(Section, frozen=True):
             description="How much of a durable queue is kept in memory beyond what is in flight.",
         ),
     ] = 262_144
+    hold_seconds: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=3_600,
+            description="An MQTT 3.1.1 client whose message a full queue rejects cannot be told: it is read no further for "
+            "so long, in case there is room again, and then disconnected, so that it sends the message anew.",
+        ),
+    ] = 30
 
 
 class DurabilityConfig(Section, frozen=True):
@@ -206,8 +216,8 @@ class StoreConfig(Section, frozen=True):
     durability: Annotated[
         Literal["disk", "memory"],
         Meta(
-            description="`disk`: messages for sessions that outlive their connections and for bridges are acknowledged when "
-            "they are on disk. `memory`: they stay in memory and are acknowledged at once; a restart loses them.",
+            description="`disk`: messages for sessions that outlive their connections, and for bridges, are acknowledged "
+            "when they are on disk. `memory`: they stay in memory and are acknowledged at once; a restart loses them.",
         ),
     ] = "disk"
     topics: Annotated[
@@ -233,6 +243,27 @@ class StoreConfig(Section, frozen=True):
             "for it; what a crash takes with it is delivered a second time.",
         ),
     ] = 1_000
+    write_budget_bytes_per_day: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000 * GIBIBYTE,
+            description="When a day's writes run ahead of this, `commit_delay_ms` widens, up to `max_commit_delay_ms`; 0 "
+            "is no budget.",
+        ),
+    ] = 0
+    max_commit_delay_ms: Annotated[
+        int, Meta(ge=0, le=600_000, description="As far as the budget may widen the commit delay.")
+    ] = 5_000
+    card_endurance_terabytes: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="What the card's maker says can be written to it (TBW): the metrics then tell how long it lasts. 0 "
+            "is not known.",
+        ),
+    ] = 0.0
     early_commit_messages: Annotated[
         int,
         Meta(ge=1, le=1_000_000, description="This many waiting messages are written without further delay."),

@@ -47,6 +47,11 @@ _CONNACK_CODES: Final = {
     const.SESSION_TAKEN_OVER: const.UNSPECIFIED_ERROR,
 }
 """DISCONNECT's reason codes that CONNACK does not have, and what stands for them there [3.2.2.2]."""
+_DISCONNECT_CODES: Final = {
+    const.BANNED: const.NOT_AUTHORIZED,
+    const.BAD_USER_NAME_OR_PASSWORD: const.NOT_AUTHORIZED,
+}
+"""And the other way round [3.14.2.1]."""
 
 
 _SIGN_OF_LIFE_BYTES: Final = 500
@@ -303,7 +308,7 @@ class Connection(Publishing):
             elif reason_code == const.UNSUPPORTED_PROTOCOL_VERSION:
                 self.send(encode_connack(const.MQTT_3_1_1, False, reason_code))
         elif self.version >= const.MQTT_5:
-            encode = partial(encode_disconnect, self.version, reason_code)
+            encode = partial(encode_disconnect, self.version, _DISCONNECT_CODES.get(reason_code, reason_code))
             self.send_explained(encode, detail if tell else "", properties)
         self.router.counters.refuse(const.REASON_NAMES.get(reason_code, "other").replace(" ", "_"))
         self._finish(reason_code, detail)
@@ -332,6 +337,11 @@ class Connection(Publishing):
         if self.end is not None:
             return
         self.renew_allowance()
+        try:
+            self.try_again(now)
+        except MqttError as error:
+            self.fail(error.reason_code, error.detail)
+            return
         if self._retained is not None:
             self._outlet.wake()
         if self.session is None:

@@ -7,7 +7,7 @@ fails the same sealed batch is tried again, so nothing is settled out of order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 from edge_broker.core.message import Message
@@ -15,6 +15,7 @@ from edge_broker.core.ops import Batch, SessionRecord, SubscriptionRecord
 
 if TYPE_CHECKING:
     from edge_broker.core.queue import Queue
+    from edge_broker.core.retained_pages import RetainedPages
 
 _Item = TypeVar("_Item")
 
@@ -24,7 +25,8 @@ class Pending:
 
     `waiting`: messages that publishers wait for; `bytes`: their size. `urgent`: somebody waits for more than a message's
     acknowledgement (a CONNACK, a step of QoS 2), so the commit delay does not apply. `leisurely`: nobody waits at all.
-    `reads`: queues that want a page.
+    `reads`: queues that want a page; `retained_reads`: those who want retained messages. `on_retained` is told what of
+    these is on disk, by topic.
     """
 
     __slots__ = (
@@ -36,9 +38,11 @@ class Pending:
         "elided",
         "epoch",
         "inbound",
+        "on_retained",
         "reads",
         "removals",
         "retained",
+        "retained_reads",
         "safes",
         "sequence",
         "session_records",
@@ -55,6 +59,8 @@ class Pending:
         self.window_bytes = window_bytes
         self.elided = 0
         self.reads: list[Queue] = []
+        self.retained_reads: list[RetainedPages] = []
+        self.on_retained: Callable[[Mapping[str, Message | None]], None] = _tell_nobody
         self.uncommitted_bytes = 0  # of messages that are not on disk yet, sealed batches included
         self.removals = 0  # sessions whose end is not on disk yet, sealed batches included
         self._clear()
@@ -158,6 +164,7 @@ class Pending:
 
     def retain(self, message: Message) -> None:
         """`message` becomes its topic's retained message; an empty payload removes it."""
+        self.retained.pop(message.topic, None)  # in the order in which they were set last
         self.retained[message.topic] = message if message.payload_at < len(message.frame) else None
         if message.qos:
             self.hold(message)
@@ -271,6 +278,8 @@ class Sealed:
         for write in self.batch.queues:
             _for_each([message for _, message in write.messages], settle, faults)
         _for_each(zip(self._queues, self._ends, strict=True), self._tell_queue, faults)
+        if self.batch.retained:
+            _for_each((self.batch.retained,), pending.on_retained, faults)
         _for_each(self._callbacks, _call, faults)
         if faults:
             raise ExceptionGroup("while releasing what waited for a commit", faults)
@@ -287,6 +296,10 @@ def _for_each(items: Iterable[_Item], act: Callable[[_Item], None], faults: list
             act(item)
         except Exception as fault:  # noqa: BLE001  raised again by whoever collects
             faults.append(fault)
+
+
+def _tell_nobody(_: Mapping[str, Message | None]) -> None:
+    """Nobody keeps retained messages."""
 
 
 def _call(callback: Callable[[], None]) -> None:

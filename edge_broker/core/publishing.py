@@ -18,7 +18,7 @@ from edge_broker.core.output import Output
 from edge_broker.core.ports import Outlet
 from edge_broker.core.session import Session
 from edge_broker.core.settings import Settings
-from edge_broker.errors import MessageRefused, MqttError, ProtocolError
+from edge_broker.errors import MessageRefused, MqttError, ProtocolError, QueueFull
 from edge_broker.wire import const
 from edge_broker.wire.encoder import encode_ack
 from edge_broker.wire.pubacks import PUBACKS
@@ -38,7 +38,15 @@ class Publishing(Output):
     `paused`: input is left alone until somebody calls `go_on` (a CONNECT being decided, the store behind).
     """
 
-    __slots__ = ("_allowance", "_denied", "_held", "_permitted", "last_received_at", "paused")
+    __slots__ = (
+        "_allowance",
+        "_denied",
+        "_held",
+        "_permitted",
+        "_waiting",
+        "last_received_at",
+        "paused",
+    )
 
     def __init__(self, router: Router, outlet: Outlet, address: str) -> None:
         super().__init__(router, outlet, address)
@@ -47,6 +55,7 @@ class Publishing(Output):
         self._held: HeldAcknowledgements | None = None
         self._denied: dict[Message, MessageRefused] | None = None  # of those held, the refused ones
         self._allowance: Allowance | None = None
+        self._waiting: tuple[Message, float] | None = None  # for room, and until when
         self._permitted: dict[str, bool] | None = None
 
     def pause(self) -> None:
@@ -74,6 +83,12 @@ class Publishing(Output):
             if qos == 2:
                 return self._handle_publish_2(message, session)
             recipients = router.publish(message, session)
+        except QueueFull as refusal:
+            if qos and self.version < const.MQTT_5:
+                self._wait_for_room(message)
+            else:
+                self._refuse(message, refusal)
+            return 1
         except MessageRefused as refusal:
             self._refuse(message, refusal)
             return 1
@@ -145,6 +160,30 @@ class Publishing(Output):
             self.output.append(
                 PUBACKS[message.packet_id] if message.qos == 1 else _pack_ack(_PUBREC_HEAD, message.packet_id)
             )
+
+    def _wait_for_room(self, message: Message) -> None:
+        """A full queue rejects `message` and its sender cannot be told: try again later, and read no further meanwhile."""
+        self._waiting = (message, self.router.now + self.router.settings.hold_seconds)
+        self.pause()
+
+    def try_again(self, now: float) -> None:
+        """About once a second: is there room for the message that waits? If not for too long, let the client go."""
+        waiting = self._take_waiting()
+        if waiting is None:
+            return
+        message, until = waiting
+        self.router.received[message.qos] -= 1
+        self._handle_publish(message)
+        if self._take_waiting() is None:
+            self.go_on()
+        elif now < until:
+            self._waiting = (message, until)
+        else:
+            raise MqttError(const.QUOTA_EXCEEDED, "a full queue rejects its message")  # it sends it anew
+
+    def _take_waiting(self) -> tuple[Message, float] | None:
+        waiting, self._waiting = self._waiting, None
+        return waiting
 
     def _check(self, message: Message, session: Session) -> None:
         """What a PUBLISH must pass beyond its form, where configuration asks for it; raises what it is refused with."""

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 _MESSAGE_OVERHEAD_BYTES: Final = 500
 """What a message object costs beside its frame, roughly; counted so that limits in bytes mean memory."""
 
+_TYPICAL_PACKET_BYTES: Final = 200
+"""What is assumed of messages on disk from before a restart: to look at them all would make the start slow."""
+
 _MARKED_AT_ONCE: Final = 64
 """Messages at QoS 2 that expire need a commit before they are sent; one serves for so many."""
 
@@ -56,6 +59,7 @@ class Queue:
         "committed",
         "cursor",
         "dirty",
+        "drop_from",
         "dropped",
         "expired",
         "gap_from",
@@ -64,10 +68,12 @@ class Queue:
         "in_flight",
         "large_in_flight_bytes",
         "lost",
+        "max_age_seconds",
         "messages",
         "next_number",
         "online",
         "owner",
+        "packet_bytes",
         "pending",
         "queue_id",
         "reading",
@@ -92,6 +98,9 @@ class Queue:
         self.in_flight = self.large_in_flight_bytes = 0
         self.messages: dict[int, Message] = {}
         self.bytes_in_memory = 0
+        self.packet_bytes = 0  # of a durable queue: in memory and on disk
+        self.max_age_seconds = 0  # messages that have waited longer are passed over; 0 = however long
+        self.drop_from = 1  # none below it is left to be dropped
         self.unwritten: dict[int, Message] = {}
         self.acknowledged: set[int] | None = None  # above head; most queues never need the two sets
         self.volatile: set[int] | None = None  # in memory and never on disk
@@ -112,6 +121,7 @@ class Queue:
         queue.head = queue.cursor = queue.gap_from = state.head
         marked = max([0, *state.acknowledged, *state.released])  # a number marked is taken, written or not
         queue.next_number = max(state.next_number, state.head, marked + 1)
+        queue.packet_bytes = state.stored * _TYPICAL_PACKET_BYTES
         queue.committed = queue.gap_to = queue.sent_before = queue.next_number
         queue.sent_mark = queue.sent_marked = queue.surely_sent_before = state.sent
         queue.acknowledged = set(state.acknowledged) or None
@@ -138,6 +148,9 @@ class Queue:
         pending = self.pending
         if pending is None:
             return number
+        if number == self.head:
+            self.packet_bytes = 0  # whatever was assumed
+        self.packet_bytes += len(message.frame)
         if message.volatile:
             if self.volatile is None:
                 self.volatile = set()
@@ -185,11 +198,7 @@ class Queue:
                 self.large_in_flight_bytes += size
             if self.pending is None:
                 self.bytes_in_memory -= size + _MESSAGE_OVERHEAD_BYTES
-            if (
-                message.expires_at is not None
-                and message.expires_at <= now
-                and (message.qos < 2 or number >= self.surely_sent_before)
-            ):
+            if self._is_over(message, now) and (message.qos < 2 or number >= self.surely_sent_before):
                 self.expired += 1
                 self.complete(number)
                 continue
@@ -197,6 +206,11 @@ class Queue:
                 self.want_page()
             return number, message
         return None
+
+    def _is_over(self, message: Message, now: float) -> bool:
+        if self.max_age_seconds and message.received_at + self.max_age_seconds <= now:
+            return True
+        return message.expires_at is not None and message.expires_at <= now
 
     def _must_be_marked(self, number: int) -> bool:
         """Whether it is to be on disk first that `number` may have been sent: it does not expire then [MQTT-4.3.3-7]."""
@@ -320,7 +334,46 @@ class Queue:
         if size > LARGE_FRAME_BYTES:
             self.large_in_flight_bytes -= size
         if self.pending is not None:
+            self.packet_bytes -= size
             self.bytes_in_memory -= size + _MESSAGE_OVERHEAD_BYTES
+
+    # ---- making room
+
+    def may_drop(self, number: int) -> bool:
+        """Whether `number` waits here and was not sent: then its recipient will not miss it."""
+        first = self.cursor if self.online else max(self.head, self.surely_sent_before)
+        return first <= number < self.next_number and not self._is_done(number)
+
+    def drop_oldest(self) -> bool:
+        """Drop the oldest message that was not sent; False if there is none."""
+        number = max(self.drop_from, self.cursor if self.online else max(self.head, self.surely_sent_before))
+        while number < self.next_number and self._is_done(number):
+            number += 1
+        self.drop_from = number
+        return self.drop(number)
+
+    def drop(self, number: int) -> bool:
+        """Drop `number`, wherever it is kept; False if it may not be. Its publisher has been answered, or is now."""
+        if not self.may_drop(number):
+            return False
+        message = self.messages.pop(number, None)
+        if message is None:  # on disk: nobody knows how large it was
+            self.packet_bytes -= self.packet_bytes // self.depth
+        else:
+            size = len(message.frame)
+            self.packet_bytes -= size
+            self.bytes_in_memory -= size + _MESSAGE_OVERHEAD_BYTES
+        self._finish(number)
+        self.dropped += 1
+        pending = self.pending
+        if pending is not None:
+            if message is not None and self.unwritten.pop(number, None) is not None:
+                pending.elide(message)
+            elif self.volatile and number in self.volatile:
+                self.volatile.remove(number)
+            else:
+                pending.touch(self)
+        return True
 
     def _finish(self, number: int) -> None:
         """Count `number` as acknowledged and move `head` over all that are."""

@@ -16,11 +16,12 @@ from edge_broker.core.ops import Snapshot
 from edge_broker.core.pending import Pending
 from edge_broker.core.ports import Authenticator, Authorizer
 from edge_broker.core.queue import Queue
+from edge_broker.core.quota import Quota
+from edge_broker.core.retained import Retained
 from edge_broker.core.routing import Route, RoutingTable, ShareGroup
 from edge_broker.core.session import Recipient, Session, Subscription
 from edge_broker.core.settings import Settings
-from edge_broker.core.trie import TopicTree
-from edge_broker.errors import MessageRefused, MqttError
+from edge_broker.errors import MessageRefused, MqttError, QueueFull
 from edge_broker.wire import const
 from edge_broker.wire.topics import SYSTEM_PREFIX, TopicCache
 
@@ -67,15 +68,15 @@ class Router:
         self.sent = self.counters.sent
         self.topics = topics
         self.table = RoutingTable(settings.durabilities)
-        self.retained: TopicTree[Message] = TopicTree()
+        self.retained = Retained(settings, pending, self.counters)
         self.sessions: dict[str, Session] = {}
         self.dirty: list[Output] = []
         self.stalled: dict[Stalled, None] = {}
         self.connects_waiting = 0  # for the store, also those whose clients have given up
+        self.quota = Quota(settings.max_queue_messages, settings.max_queue_bytes, settings.when_queue_full)
+        self.full: dict[Recipient, None] = {}  # whose queues reject more
         self.now = 0.0
         self.guarded = authorizer is not None or settings.guards_publishes
-        self.retained_bytes = 0
-        self._system_topics = 0  # of those retained: the broker's own
         self._sessions_of: dict[str, int] = {}  # how many, by identity
         self._routes = self.table.routes
         self._next_queue_id = next_queue_id
@@ -93,6 +94,8 @@ class Router:
             route = self._find_route(message.topic, publisher)
         plain = route.plain
         qos = message.qos
+        if qos and self.full:
+            self._require_room(route)
         if plain is None or message.retain or qos == 2 or message.expiry_interval is not None:
             return self._publish_with_care(message, route, publisher)
         message.received_at = self.now
@@ -101,6 +104,14 @@ class Router:
         for deliver, granted in plain:
             deliver(message if granted >= qos else message.variant(granted, False))
         return len(plain)
+
+    def _require_room(self, route: Route) -> None:
+        """`MessageRefused` where a queue that rejects what it has no room for would get the message: then nobody does."""
+        for recipient in [recipient for recipient in self.full if not recipient.is_full]:
+            del self.full[recipient]
+        for subscription in route.subscriptions:
+            if subscription.recipient in self.full and subscription.qos:
+                raise QueueFull(const.QUOTA_EXCEEDED, "a subscriber's queue is full")
 
     def _find_route(self, topic: str, publisher: Recipient | None) -> Route:
         """The route of a topic that is not remembered; `MqttError` where a client goes deeper or longer than it may."""
@@ -133,7 +144,7 @@ class Router:
             message.expires_at = self.now + message.expiry_interval
         message.volatile = route.volatile
         if message.retain:
-            self._retain(message)
+            self.retained.retain(message)
         subscriptions = route.subscriptions
         if publisher is not None:
             own = [s.for_own_messages() if s.recipient is publisher else s for s in subscriptions]
@@ -188,61 +199,26 @@ class Router:
 
     # ---- retained messages
 
-    def _retain(self, message: Message) -> None:
-        """`message` becomes its topic's retained message; `MessageRefused` where there are too many and it can be told."""
-        before = self.retained.get(message.topic)
-        size = len(message.frame)
-        if message.payload_at == size:
-            if before is None:
-                return
-            self.forget_retained(before)
-        else:
-            settings = self.settings
-            freed = 0 if before is None else len(before.frame)
-            if (
-                before is None and self.retained_messages >= settings.max_retained_messages
-            ) or self.retained_bytes - freed + size > settings.max_retained_bytes:
-                if message.qos and message.version >= const.MQTT_5:
-                    raise MessageRefused(const.QUOTA_EXCEEDED, "too much is retained")
-                self.counters.drop(
-                    "retained_full"
-                )  # as a retained message: who is there gets it all the same
-                return
-            self.retained.set(message.topic, message)
-            self.retained_bytes += size - freed
-        if not message.volatile:
-            self.pending.retain(message)
-        elif before is not None and not before.volatile:
-            self.pending.forget_retained(message.topic)
-
     @property
     def retained_messages(self) -> int:
         """Topics with a retained message, but for those that the broker publishes of itself."""
-        return len(self.retained) - self._system_topics
+        return self.retained.count
 
-    def forget_retained(self, message: Message) -> None:
-        """Take a retained message out of the memory."""
-        self.retained.remove(message.topic)
-        self.retained_bytes -= len(message.frame)
+    @property
+    def retained_bytes(self) -> int:
+        """Their packets' bytes, in memory or on disk only."""
+        return self.retained.size_bytes
 
     def publish_system(self, topic: str, payload: bytes) -> None:
         """Publish what the broker says of itself: retained in memory only, delivered at QoS 0, never stored."""
         message = build_message(topic, payload, retain=True)
         message.received_at = self.now
-        if self.retained.get(topic) is None:
-            self._system_topics += 1
-        self.retained.set(topic, message)
+        self.retained.set_system(message)
         route = self.table.find(topic)
         self._deliver_to(message, route.subscriptions, route.groups)
 
     def deliver_retained(self, message: Message, subscription: Subscription) -> None:
-        """Give a new subscription one of the retained messages that it matches [3.3.1.3], if it still is one."""
-        if self.retained.get(message.topic) is not message:
-            return
-        if message.expires_at is not None and message.expires_at <= self.now:
-            self.forget_retained(message)
-            self.pending.forget_retained(message.topic)
-            return
+        """Give a new subscription one of the retained messages that it matches [3.3.1.3]."""
         qos = min(message.qos, subscription.qos)
         subscription.recipient.deliver(message.copy(qos, True, subscription.subscription_ids))
 
@@ -358,6 +334,7 @@ class Router:
         if session.durable:
             self.counters.drop("session_ended", session.queue.depth - handed_on)
         session.queue.discard()
+        self.full.pop(session, None)
         delayed = self._delayed_wills.pop(session.client_id, None)
         if delayed is not None and session.will is not None:
             self.publish_will(session.will)  # the will does not outlive its session [MQTT-3.1.3-9]
@@ -439,12 +416,7 @@ class Router:
             if session_id in by_id:  # else it is a bridge's
                 session = by_id[session_id]
                 session.inbound = (session.inbound or set()) | {packet_id}
-        for message in snapshot.retained:
-            if message.topic.startswith(SYSTEM_PREFIX):  # of a version that let clients publish there
-                self.pending.forget_retained(message.topic)
-                continue
-            self.retained.set(message.topic, message)
-            self.retained_bytes += len(message.frame)
+        self.retained.restore(snapshot.retained)
 
     def outbox_queue(self, snapshot: Snapshot, name: str) -> Queue:
         """The durable queue of the bridge `name`: the one in the store, or a new one."""

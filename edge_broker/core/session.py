@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from edge_broker.core.message import Message
 from edge_broker.core.ops import SessionRecord, SubscriptionRecord
 from edge_broker.core.queue import LARGE_FRAME_BYTES, Queue
+from edge_broker.core.quota import KEEP_LATEST, REJECT, Numbers, Quota
 from edge_broker.wire.const import MAX_PACKET_ID
 from edge_broker.wire.topics import split_share
 
@@ -34,6 +35,10 @@ class Recipient(Protocol):
     @property
     def online(self) -> bool:
         """Whether somebody is there."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether its queue rejects more."""
 
     def deliver(self, message: Message) -> None:
         """Take `message`, already in the form that this recipient gets."""
@@ -90,6 +95,7 @@ class Session:
     """
 
     __slots__ = (
+        "by_topic",
         "claimed_by",
         "client_id",
         "connection",
@@ -116,10 +122,12 @@ class Session:
         self.expiry_interval = expiry_interval
         self.queue = queue
         queue.owner = self
+        queue.max_age_seconds = router.settings.max_queue_age_seconds if queue.pending is not None else 0
         self.session_id = queue.queue_id if queue.pending is not None else 0
         self.subscriptions: dict[str, Subscription] = {}
         self.connection: Connection | None = None
         self.claimed_by: Connection | None = None
+        self.by_topic: Numbers | None = None
         self.shared: dict[int, ShareGroup] | None = (
             None  # by number: what came by a shared subscription at QoS 1
         )
@@ -151,6 +159,11 @@ class Session:
             and self.queue.cursor == self.queue.next_number
             and self.queue.in_flight < connection.send_window
         )
+
+    @property
+    def is_full(self) -> bool:
+        """Whether its queue rejects more."""
+        return self.router.quota.is_full(self.queue)
 
     # ---- deliveries
 
@@ -189,9 +202,28 @@ class Session:
             queue.dropped += 1
             self.router.counters.drop("queue_full")
             return
+        quota = self.router.quota
+        if queue.pending is not None and quota.is_limited and not self._make_room(quota, message):
+            return
         number = queue.append(message)
         if number == queue.cursor:
             self.pump()
+
+    def _make_room(self, quota: Quota, message: Message) -> bool:
+        """Whether `message` has a place in the queue; counts what has none, be it `message` or what gives way to it."""
+        queue, router = self.queue, self.router
+        if quota.when_full == KEEP_LATEST:
+            if self.by_topic is None:
+                self.by_topic = Numbers()
+            self.by_topic.add(message.topic, queue.next_number)
+        before = queue.dropped
+        has_room = quota.make_room(queue, message, self.by_topic)
+        if not has_room:
+            queue.dropped += 1
+        router.counters.drop("queue_full", queue.dropped - before)
+        if quota.when_full == REJECT and quota.is_full_behind(queue, len(message.frame)):
+            router.full[self] = None
+        return has_room
 
     def deliver_shared(self, message: Message, group: ShareGroup) -> None:
         """`deliver` for a member of `group` at QoS 1, which the message goes back to if this session ends before it."""

@@ -41,6 +41,8 @@ class Settings:
     max_delayed_wills: int = 10_000
     max_retained_messages: int = 100_000
     max_retained_bytes: int = 64 << 20
+    retained_memory_bytes: int = 16 << 20
+    """Of those: kept in memory too; the others, once they are on disk, are read back when somebody subscribes."""
     max_inbound_qos_2: int = 10_000
     """QoS 2 publishes that an MQTT 3 client may leave unreleased; an MQTT 5 client is told `receive_maximum`."""
     max_publishes_per_second: int = 0
@@ -57,6 +59,14 @@ class Settings:
     """Given to clients that ask for it; `{client_id}` stands for theirs."""
     server_reference: str = ""
     """Where clients are sent when the broker stops."""
+    max_queue_messages: int = 0
+    max_queue_bytes: int = 0
+    max_queue_age_seconds: int = 0
+    """Of a durable session's queue, 0 = no limit; bytes of packets."""
+    when_queue_full: str = "drop_oldest"
+    """See ``quota``."""
+    hold_seconds: int = 30
+    """How long an MQTT 3 publisher that cannot be told of a full queue is made to wait, before it is sent away."""
     durabilities: tuple[tuple[str, bool], ...] = ()
     """(topic filter, whether its messages are kept in memory only); the first that matches counts, none is on disk."""
     work_budget_bytes: int = 4 << 10

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from edge_broker.core.message import Message
+from edge_broker.core.retained import Entry
+from edge_broker.core.retained_pages import RetainedPages
 from edge_broker.core.session import Session, Subscription
 from edge_broker.errors import MqttError, ProtocolError
 from edge_broker.wire import const
@@ -126,16 +127,18 @@ def _answer_when_kept(connection: Connection, session: Session, answer: Callable
 class RetainedDelivery:
     """The retained messages that are still to be given to new subscriptions of one connection.
 
-    What is left when the connection ends is not given: the client has to subscribe again for it.
+    Those on disk only are waited for, and keep their place in the order. What is left when the connection ends is not
+    given: the client has to subscribe again for it.
     """
 
-    __slots__ = ("_connection", "_messages", "_session", "_subscriptions")
+    __slots__ = ("_connection", "_entries", "_pages", "_session", "_subscriptions")
 
     def __init__(self, connection: Connection, session: Session) -> None:
         self._connection = connection
         self._session = session
         self._subscriptions: deque[Subscription] = deque()
-        self._messages: list[Message] | None = None  # the first one's; None before they are looked up
+        self._entries: list[Entry] | None = None  # the first one's; None before they are looked up
+        self._pages = RetainedPages(connection)
 
     def add(self, subscriptions: list[Subscription]) -> None:
         """Give the messages for `subscriptions` behind those for earlier ones."""
@@ -153,31 +156,39 @@ class RetainedDelivery:
         work = size_bytes = 0
         while self._subscriptions:
             subscription = self._subscriptions[0]
-            if self._messages is None:
+            if self._entries is None:
                 if work and subscription.topic_filter.endswith(("+", "#")):
                     return False  # looking all topics through is work enough for one turn
-                self._messages = router.retained.match(subscription.matched_filter)
+                self._entries = router.retained.match(subscription.matched_filter)
                 work += 1
             is_wanted = self._session.subscriptions.get(subscription.topic_filter) is subscription
-            while is_wanted and self._messages:
+            while is_wanted and self._entries:
                 is_enough = work > settings.work_budget_retained or size_bytes > settings.max_output_bytes
                 if is_enough or self.is_blocked:
                     return False
-                message = self._messages.pop()
-                router.deliver_retained(message, subscription)
+                entry = self._entries[-1]
                 work += 1
-                size_bytes += len(message.frame)
-            self._messages = None
+                if router.retained.is_due(entry, router.now):
+                    message = self._pages.find(entry)
+                    if message is None:
+                        self._pages.ask(self._entries)
+                        return False
+                    router.deliver_retained(message, subscription)
+                    size_bytes += len(message.frame)
+                self._entries.pop()
+            self._entries = None
             self._subscriptions.popleft()
         return True
 
     @property
     def is_blocked(self) -> bool:
-        """Whether more would only be dropped, or pile up in the queue or before the store.
+        """Whether more would only be dropped, or pile up in the queue or before the store, or comes from the disk.
 
-        Whatever makes room then wakes the connection: its socket, an acknowledgement, the next commit.
+        Whatever makes room then wakes the connection: its socket, an acknowledgement, the next commit, the answer.
         """
         connection = self._connection
+        if self._pages.is_waiting:
+            return True
         if connection.router.pending.uncommitted_bytes > connection.router.max_uncommitted_bytes:
             return True
         if self._subscriptions and self._subscriptions[0].qos:

@@ -6,9 +6,9 @@ message nothing. Label values are bounded: reasons are a fixed vocabulary, and o
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
-from pathlib import Path
 from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -23,12 +23,11 @@ from prometheus_client.registry import Collector
 
 from edge_broker import __version__
 from edge_broker.core.histogram import Histogram
+from edge_broker.ops import disk
 from edge_broker.ops.backlog import Backlog, BacklogView
 from edge_broker.ops.observed import Observed, ObservedStatus, dropped_messages
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-
-_PROCESS_IO: Final = Path("/proc/self/io")
 
 
 class Metrics:
@@ -162,22 +161,25 @@ class BrokerCollector(Collector):
             "Messages that never had to be written: their recipients took them first.",
             pending.elided,
         )
-        written = written_bytes()
+        yield _gauge(
+            "commit_delay_seconds",
+            "How long a message may wait for others now.",
+            journal.commit_delay_seconds,
+        )
+        written = disk.written_bytes()
         if written is not None:
             yield _counter("written_bytes", "Bytes that the process had written to disk.", written)
+            yield from self._card(written)
 
-
-def written_bytes() -> int | None:
-    """Bytes that this process caused to be written to disk, as the kernel counts; None where it does not."""
-    try:
-        lines = _PROCESS_IO.read_text().splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        name, _, value = line.partition(":")
-        if name == "write_bytes":
-            return int(value)
-    return None
+    def _card(self, written: int) -> Iterator[Metric]:
+        """How long a card lasts that takes so many bytes, at the rate of this run."""
+        endurance = self._observed.config.store.card_endurance_terabytes * 10**12
+        seconds = time.time() - self._observed.started_at
+        if endurance and seconds > 0:
+            years = endurance / (max(written, 1) / seconds) / (365.25 * 86_400)
+            yield _gauge(
+                "card_years", "How long the card lasts at the rate of this run, by its endurance.", years
+            )
 
 
 def _bridges(statuses: Sequence[ObservedStatus]) -> Iterator[Metric]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence, Sized
 from typing import Protocol
 
+from edge_broker.config.model import Config
 from edge_broker.core.histogram import Histogram
 from edge_broker.core.ops import Page
 from edge_broker.core.queue import Queue
@@ -24,6 +25,10 @@ class ObservedJournal(Protocol):
     @property
     def problem(self) -> str:
         """Why it did not."""
+
+    @property
+    def commit_delay_seconds(self) -> float:
+        """How long a message may wait for others now."""
 
     @property
     def commit_seconds_bounds(self) -> Sequence[float]:
@@ -107,6 +112,7 @@ class Observed(Protocol):
     """The broker."""
 
     router: Router
+    config: Config
 
     @property
     def journal(self) -> ObservedJournal:

@@ -18,7 +18,7 @@ import random
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Protocol
 
@@ -52,8 +52,8 @@ class _Attempt:
 
     address: str
     name: str
-    password: bytes
-    digest: bytes
+    password: bytes = field(repr=False)
+    digest: bytes = field(repr=False)
     answer: Answer
 
 

@@ -1,8 +1,8 @@
 """Slow checks of passwords, off the event loop's thread: two at a time, in the background of everything else.
 
-The threads have a lower priority than the broker's own, so that a thousand clients that come back together delay no client
-that is connected. What waits is bounded, and served address by address in turns. Every method is called on the event loop's
-thread, and so is whoever asked.
+The threads have a lower priority than the broker's own where the system lets them, so that a thousand clients that come
+back together delay no client that is connected. What waits is bounded, and served address by address in turns. Every
+method is called on the event loop's thread, and so is whoever asked.
 """
 
 from __future__ import annotations

@@ -5,9 +5,18 @@ Others use these names only. A store in an empty directory opens in milliseconds
 
 from __future__ import annotations
 
+from edge_broker.store.budget import WriteBudget
 from edge_broker.store.journal import Journal, PendingOperations, SealedBatch
 from edge_broker.store.recovery import RecoveryReport
 from edge_broker.store.schema import DATABASE_NAME
 from edge_broker.store.store import Store
 
-__all__ = ["DATABASE_NAME", "Journal", "PendingOperations", "RecoveryReport", "SealedBatch", "Store"]
+__all__ = [
+    "DATABASE_NAME",
+    "Journal",
+    "PendingOperations",
+    "RecoveryReport",
+    "SealedBatch",
+    "Store",
+    "WriteBudget",
+]

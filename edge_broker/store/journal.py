@@ -120,7 +120,7 @@ class Journal:
     ) -> None:
         self._store = store
         self._pending = pending
-        self._delay_seconds = commit_delay_seconds
+        self.commit_delay_seconds = commit_delay_seconds  # may be changed at any time
         self._leisurely_delay_seconds = max(commit_delay_seconds, leisurely_delay_seconds)
         self._early_messages = early_messages
         self._early_bytes = early_bytes
@@ -155,7 +155,9 @@ class Journal:
         if pending.urgent or pending.waiting >= self._early_messages or pending.bytes >= self._early_bytes:
             self._start()
         elif self._timer is None or (self._timer_is_leisurely and not pending.leisurely):
-            self._start_timer(self._leisurely_delay_seconds if pending.leisurely else self._delay_seconds)
+            self._start_timer(
+                self._leisurely_delay_seconds if pending.leisurely else self.commit_delay_seconds
+            )
 
     async def flush(self) -> None:
         """Commit everything that is pending, without delay. Waits as long as the disk refuses: bound it from outside."""
@@ -234,7 +236,9 @@ class Journal:
         oldest_at = pending.oldest_at()
         if pending.leisurely:
             return max(0.0, self._first_at + self._leisurely_delay_seconds - now)
-        return max(0.0, (self._first_at if oldest_at is None else oldest_at) + self._delay_seconds - now)
+        return max(
+            0.0, (self._first_at if oldest_at is None else oldest_at) + self.commit_delay_seconds - now
+        )
 
     async def _commit(self, batch: Batch) -> bool:
         """Try until `batch` is on the disk; False if the journal was closed before."""

@@ -17,11 +17,12 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
+from edge_broker.core.message import Message
 from edge_broker.core.ops import Batch, Page, Snapshot
 from edge_broker.errors import StoreError
 from edge_broker.store import rows
@@ -31,6 +32,7 @@ from edge_broker.store.lock import DirectoryLock
 from edge_broker.store.pages import PageReader
 from edge_broker.store.recovery import RecoveryReport, finish_interrupted, recover
 from edge_broker.store.reserve import RESERVE_BYTES, Reserve
+from edge_broker.store.retained import read_retained
 from edge_broker.store.schema import (
     DATABASE_NAME,
     PAGE_BYTES,
@@ -47,6 +49,8 @@ from edge_broker.store.space import give_back
 from edge_broker.store.writer import Writer, needs_room
 
 _log: Final = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _TIDY_SECONDS: Final = 1.0
 _REBUILD_SECONDS: Final = 600.0
@@ -178,17 +182,20 @@ class Store:
             max_bytes=max_bytes,
             wall_offset=self._wall_offset(),
         )
-        try:
-            page = await self._read(read)
-        except Exception as error:
-            if not is_damage(error) or not await self._rebuild(error):
-                raise explain("read", error) from error
-            try:
-                page = await self._read(read)
-            except Exception as again:
-                raise explain("read", again) from again
+        page = await self._read(read)
         self._hand_over_damage()
         return page
+
+    async def read_retained(self, topics: Sequence[str]) -> dict[str, Message]:
+        """The committed retained messages of `topics`, a few hundred at most, by topic. Raises `StoreError`.
+
+        What is not there is left out, and so is what is damaged, which the log hears of.
+        """
+        read = partial(read_retained, topics=topics, names=self._topics, wall_offset=self._wall_offset())
+        messages, damaged = await self._read(read)
+        for topic in damaged:
+            _log.error("the retained message of %a is damaged and lost", topic)
+        return messages
 
     async def close(self) -> None:
         """End what runs, close both connections and let the directory go. Uncommitted batches are the caller's."""
@@ -220,7 +227,19 @@ class Store:
             _log.error("queue %s holds messages, but whose it was is lost", queue_id)
         return snapshot
 
-    async def _read(self, read: Callable[[sqlite3.Connection], Page]) -> Page:
+    async def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        """What `read` returns; where it meets damage in the database, what it returns after recovery. `StoreError`."""
+        try:
+            return await self._read_once(read)
+        except Exception as error:
+            if not is_damage(error) or not await self._rebuild(error):
+                raise explain("read", error) from error
+        try:
+            return await self._read_once(read)
+        except Exception as error:
+            raise explain("read", error) from error
+
+    async def _read_once(self, read: Callable[[sqlite3.Connection], T]) -> T:
         async with self._no_reads:
             return await self._reading.run(read)
 

@@ -1,7 +1,8 @@
 """Is everything in a store as it was written? `verify` reads every row and says exactly what is not.
 
 Three things are looked at. The *rows*: each has a checksum, and must decode to what it claims to be. The *queues*: from
-the head on, each number is in a segment, or acknowledged, or known to be lost; anything else is missing. The *structure*
+the head on, each number is in a segment, or acknowledged, or known to be lost; anything else is missing, unless topics
+are kept in memory only: what is in memory has numbers too, and they are then told, not complained of. The *structure*
 of the database, by SQLite's own `integrity_check`: that takes one transaction for the whole file, so beside a running
 broker it is left out where the file is large, unless it is asked for.
 
@@ -52,12 +53,13 @@ Stretch = tuple[int, int]
 @dataclass(slots=True)
 class QueueFindings:
     """What is wrong with one queue. `damaged`: numbers of segments that cannot be read, and why. `missing`: numbers that
-    are nowhere. `lost_before`: given up in damage that was dealt with already, which is no fault of the file. `unreadable`:
-    why nothing is known from `unreadable_from` on."""
+    are nowhere. `not_on_disk`: likewise, where they may be in memory only. `lost_before`: given up in damage that was dealt
+    with already, which is no fault of the file. `unreadable`: why nothing is known from `unreadable_from` on."""
 
     messages: int = 0
     damaged: list[tuple[int, int, str]] = field(default_factory=list)
     missing: list[Stretch] = field(default_factory=list)
+    not_on_disk: list[Stretch] = field(default_factory=list)
     lost_before: list[Stretch] = field(default_factory=list)
     unreadable: str = ""
     unreadable_from: int = 0
@@ -98,6 +100,8 @@ class Verification:
                 yield f"{name}: messages {first} to {last} cannot be read: {why}"
             for first, last in found.missing:
                 yield f"{name}: messages {first} to {last} are missing"
+            for first, last in found.not_on_disk:
+                yield f"{name}: messages {first} to {last} are not on disk; topics are kept in memory only"
             if found.unreadable:
                 yield f"{name}: nothing is known from {found.unreadable_from} on: {found.unreadable}"
             for first, last in found.lost_before:
@@ -105,16 +109,21 @@ class Verification:
 
 
 def verify(
-    directory: Path, *, whole: bool | None = None, progress: Callable[[int], None] = lambda _: None
+    directory: Path,
+    *,
+    whole: bool | None = None,
+    in_memory_only: bool = False,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> Verification:
     """Read the whole store in `directory`. `whole`: whether to have SQLite check its structure; None decides by itself.
 
-    `progress` is called with the messages read so far. Raises `StoreError` where there is nothing that could be verified.
+    `in_memory_only`: some topics are configured to be, so a number that is nowhere is no fault. `progress` is called with
+    the messages read so far. Raises `StoreError` where there is nothing that could be verified.
     """
     found = Verification()
     try:
         with Inspection(directory) as inspection:
-            _Verifier(inspection, found, progress).run(whole)
+            _Verifier(inspection, found, in_memory_only, progress).run(whole)
     except READ_ERRORS as error:
         if not is_damage(error):
             raise
@@ -125,8 +134,15 @@ def verify(
 class _Verifier:
     """One verification under way."""
 
-    def __init__(self, inspection: Inspection, found: Verification, progress: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        inspection: Inspection,
+        found: Verification,
+        in_memory_only: bool,
+        progress: Callable[[int], None],
+    ) -> None:
         self._inspection, self._found, self._progress = inspection, found, progress
+        self._in_memory_only = in_memory_only
         self._read = 0
 
     def run(self, whole: bool | None) -> None:
@@ -231,7 +247,7 @@ class _Verifier:
             if size_bytes > _BODY_BYTES_AT_ONCE:
                 break
             if place.first > number and marks.sound:
-                found.missing += _unaccounted(number, place.first - 1, marks)
+                self._miss(found, number, place.first - 1, marks)
             try:
                 messages = self._inspection.messages(queue_id, place)
             except (Damaged, *READ_ERRORS) as error:
@@ -261,10 +277,16 @@ class _Verifier:
                 continue
             found.messages += present not in marks.acknowledged
             if present > expected and marks.sound:
-                found.missing += _unaccounted(expected, present - 1, marks)
+                self._miss(found, expected, present - 1, marks)
             expected = present + 1
-        if expected <= place.last and marks.sound:
-            found.missing += _unaccounted(expected, place.last, marks)
+
+    def _miss(self, found: QueueFindings, first: int, last: int, marks: Marks) -> None:
+        """The numbers from `first` to `last` are in no segment."""
+        stretches = _unaccounted(first, last, marks)
+        if self._in_memory_only:
+            found.not_on_disk += stretches
+        else:
+            found.missing += stretches
 
     # ---- structure
 
@@ -279,8 +301,8 @@ class _Verifier:
 
 
 def _unaccounted(first: int, last: int, marks: Marks) -> list[Stretch]:
-    """Of the numbers from `first` to `last` those neither acknowledged nor released, in stretches."""
-    done = sorted(number for number in marks.acknowledged | marks.released if first <= number <= last)
+    """Of the numbers from `first` to `last` those not acknowledged, in stretches."""
+    done = sorted(number for number in marks.acknowledged if first <= number <= last)
     stretches = []
     for number in (*done, last + 1):
         if number > first:

@@ -12,6 +12,7 @@ from edge_broker.core.message import Message, build_message
 from edge_broker.core.ops import Page
 from edge_broker.core.pending import Pending
 from edge_broker.core.queue import Queue
+from edge_broker.core.quota import Quota
 from edge_broker.core.router import Router
 from edge_broker.core.session import Subscription
 from edge_broker.core.settings import Settings
@@ -60,7 +61,7 @@ class Bridged:
         self.inbound: set[int] = set()
         mapping = OutMapping(out)
         self.queue = Queue(self.router.new_queue_id(), self.pending)
-        self.outbox = Outbox(self.queue, mapping, self.router)
+        self.outbox = Outbox(self.queue, mapping, self.router, Quota())
         self.forwarder = Forwarder(
             self.queue, mapping, self.router, window, timeout, lambda *values: self.given_up.append(values)
         )

@@ -401,11 +401,24 @@ def test_a_new_outbox_takes_what_is_retained_once_per_topic() -> None:
         bridged.publish(topic, b"x", retain=True)
     before = bridged.queue.depth
     bridged.outbox.dropped.clear()
-    bridged.outbox.take_retained()
+    bridged.outbox.take_retained([])
     bridged.connect()
     new = bridged.sent_messages()[before:]
     assert sorted((message.topic, message.retain) for message in new) == [("a/1", True), ("a/b/c", True)]
     assert bridged.outbox.dropped == {}
+
+
+def test_a_new_outbox_takes_what_is_retained_on_disk_only() -> None:
+    bridged = Bridged([rule("a/#")])
+    bridged.router.settings.retained_memory_bytes = 1_200
+    stored = [bridged.publish(topic, b"x" * 100, retain=True) for topic in ("a/1", "a/2", "b/1", "a/3")]
+    bridged.commit()
+    assert bridged.router.retained.on_disk_only == 3
+    bridged.outbox.take_retained(stored)
+    new = bridged.queue.unwritten.values()
+    assert sorted((message.topic, message.payload) for message in new) == [
+        (topic, b"x" * 100) for topic in ("a/1", "a/2", "a/3")
+    ]
 
 
 # ---- time

@@ -121,3 +121,51 @@ def test_a_real_process_says_the_same(tmp_path: Path) -> None:
     wrong = run("[[listeners]]\nbind = '0.0.0.0:1883'\n")
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert "listeners[0].anonymous: is false, so nobody could connect" in wrong.stderr
+
+
+PASSWORDS = """
+[[listeners]]
+bind = "127.0.0.1:1883"
+anonymous = false
+[[listeners]]
+bind = "0.0.0.0:1884"
+[[listeners]]
+transport = "tls"
+bind = "*:8883"
+certificate = "gateway.crt"
+key = "gateway.key"
+client_ca = "ca.crt"
+require_client_certificate = false
+[security]
+password_file = "passwords"
+"""
+
+
+def test_passwords(tmp_path: Path) -> None:
+    write_pair(tmp_path, "gateway")
+    write_pair(tmp_path, "ca")
+    made = CliRunner().invoke(
+        main, ["passwd", str(tmp_path / "passwords"), "anna", "--stdin"], input="pencil"
+    )
+    assert made.exit_code == 0
+    _, result = check(tmp_path, PASSWORDS)
+    assert [line.removeprefix("  listen  ") for line in result.output.splitlines() if "listen" in line] == [
+        "mqtt://127.0.0.1:1883  clients with a password",
+        "mqtt://0.0.0.0:1884  clients with a password, PASSWORDS UNENCRYPTED",
+        f"mqtts://*:8883  clients with a password or a certificate of {tmp_path}/ca.crt",
+    ]
+    assert f"  users   1 in {tmp_path}/passwords\n" in result.output
+    assert result.exit_code == 0
+
+
+def test_mistakes_in_the_password_file(tmp_path: Path) -> None:
+    write_pair(tmp_path, "gateway")
+    write_pair(tmp_path, "ca")
+    _, result = check(tmp_path, PASSWORDS)
+    assert "security.password_file" in result.output
+    assert result.exit_code == 2
+    (tmp_path / "passwords").write_text("anna:hunter2\nbob\n")
+    _, result = check(tmp_path, PASSWORDS)
+    assert result.output.startswith(f"{tmp_path}/passwords: 2 mistakes\n  line 1: has a credential")
+    assert "hunter2" not in result.output
+    assert result.exit_code == 2

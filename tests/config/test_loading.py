@@ -33,6 +33,11 @@ def test_an_empty_file_is_no_file(load_text: Load) -> None:
 def test_the_promised_defaults() -> None:
     config = load(None, environ=HOME)
     assert msgspec.to_builtins(config.sessions) == {
+        "max_queue_messages": 0,
+        "max_queue_bytes": 0,
+        "max_queue_age_seconds": 0,
+        "when_queue_full": "drop_oldest",
+        "hold_seconds": 30,
         "max_expiry_seconds": 30 * 24 * 3600,
         "receive_maximum": 1024,
         "send_window": 1024,
@@ -44,6 +49,9 @@ def test_the_promised_defaults() -> None:
         "topics": (),
         "commit_delay_ms": 20,
         "removal_delay_ms": 1000,
+        "write_budget_bytes_per_day": 0,
+        "max_commit_delay_ms": 5000,
+        "card_endurance_terabytes": 0.0,
         "early_commit_messages": 64,
         "early_commit_bytes": 64 * 1024,
     }
@@ -68,6 +76,7 @@ def test_the_promised_defaults() -> None:
         "max_delayed_wills": 10_000,
         "max_retained_messages": 100_000,
         "max_retained_bytes": 64 << 20,
+        "retained_memory_bytes": 16 << 20,
         "max_inbound_qos_2": 10_000,
         "max_publishes_per_second": 0,
         "max_publish_bytes_per_second": 0,

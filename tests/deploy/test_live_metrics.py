@@ -22,6 +22,8 @@ data_dir = "data"
 bind = "127.0.0.1:0"
 [http]
 bind = "127.0.0.1:0"
+[store]
+card_endurance_terabytes = 30
 [[bridges]]
 name = "cloud"
 urls = ["mqtt://127.0.0.1:9"]

@@ -92,3 +92,12 @@ def test_what_cannot_become_a_connect_is_refused_at_once(start: Start, first: in
         peer.send(bytes((first, 0x7F, 0)))
         assert peer.read_to_the_end() == []
         assert sum(watched.refused().values()) == 1
+
+
+def test_nobody_keeps_a_megabyte_of_a_connect(start: Start) -> None:
+    """Before it is known who comes, a packet has a limit of its own: told as soon as its length is there."""
+    watched = start(connect_timeout_seconds=600)
+    with Peer(watched.port) as peer:
+        peer.send(b"\x10\xc0\x84\x3d")  # a million bytes
+        assert peer.read_to_the_end() == []
+        assert watched.refused() == {"packet_too_large": 1}

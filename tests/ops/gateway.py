@@ -50,7 +50,7 @@ async def gateway(directory: Path, bridges: Sequence[Bridge] = (), **sections: A
         data_dir=directory,
         listeners=(ListenerConfig(bind="127.0.0.1:0"),),
         http=HttpConfig(bind="127.0.0.1:0"),
-        store=StoreConfig(commit_delay_ms=1),
+        store=StoreConfig(commit_delay_ms=1, card_endurance_terabytes=30),
         **sections,
     )
     broker = Broker(config, bridges=bridges)

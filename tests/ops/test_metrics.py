@@ -15,7 +15,7 @@ from edge_broker.broker import Broker
 from edge_broker.core.message import build_message
 from edge_broker.core.ops import Page
 from edge_broker.errors import StoreError
-from edge_broker.ops import backlog, metrics
+from edge_broker.ops import backlog, disk
 from tests.ops.gateway import PUBLISH, Client, Scrape, bridge_to, gateway, until, web_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -220,10 +220,10 @@ async def test_a_page_that_cannot_be_read_is_counted(
 def test_written_bytes_are_the_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     count = tmp_path / "io"
     count.write_text("wchar: 1\ncancelled_write_bytes: 7\nwrite_bytes: 4096\n")
-    monkeypatch.setattr(metrics, "_PROCESS_IO", count)
-    assert metrics.written_bytes() == 4096
-    monkeypatch.setattr(metrics, "_PROCESS_IO", tmp_path / "none")
-    assert metrics.written_bytes() is None
+    monkeypatch.setattr(disk, "_PROCESS_IO", count)
+    assert disk.written_bytes() == 4096
+    monkeypatch.setattr(disk, "_PROCESS_IO", tmp_path / "none")
+    assert disk.written_bytes() is None
 
 
 @pytest.mark.skipif(
@@ -231,9 +231,9 @@ def test_written_bytes_are_the_kernels(tmp_path: Path, monkeypatch: pytest.Monke
 )
 async def test_written_bytes_are_shown(state_dir: Path) -> None:
     async with gateway(state_dir) as broker, web_of(broker) as web:
-        before = metrics.written_bytes()
+        before = disk.written_bytes()
         shown = (await web.scrape()).get("written_bytes_total")
-        after = metrics.written_bytes()
+        after = disk.written_bytes()
     assert before is not None
     assert after is not None
     assert shown is not None

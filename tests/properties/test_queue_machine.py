@@ -21,6 +21,7 @@ from edge_broker.core.message import Message, build_message
 from edge_broker.core.ops import Page
 from edge_broker.core.pending import Pending, Sealed
 from edge_broker.core.queue import LARGE_FRAME_BYTES, Queue
+from edge_broker.core.quota import Quota
 from edge_broker.core.session import Session
 from edge_broker.core.settings import Settings
 from tests.pump.model_store import ModelStore
@@ -106,7 +107,9 @@ class QueueMachine(RuleBasedStateMachine):
         assert queue.pending is not None
         self.pending = queue.pending
         limits = Settings(send_window_bytes=3 * LARGE_FRAME_BYTES)
-        self.router = SimpleNamespace(settings=limits, now=self.now, counters=Counters())
+        self.router = SimpleNamespace(
+            settings=limits, now=self.now, counters=Counters(), quota=Quota(), full={}
+        )
         self.queue = queue
         self.session = Session(self.router, "client", "anonymous", 60, queue)
         self.client: Subscriber | None = None

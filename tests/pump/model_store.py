@@ -6,6 +6,7 @@ Objects are copied on the way in and out, so that nothing in memory passes for s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from edge_broker.core.message import Message
@@ -140,6 +141,10 @@ class ModelStore:
         numbers = sorted(number for number in queue.messages if number >= from_number)[:max_messages]
         end = numbers[-1] + 1 if numbers else from_number
         return Page(queue_id, [(number, _stored(queue.messages[number])) for number in numbers], end)
+
+    def read_retained(self, topics: Sequence[str]) -> dict[str, Message]:
+        """The committed retained messages of `topics`, without those that are not there."""
+        return {topic: _stored(self.retained[topic]) for topic in topics if topic in self.retained}
 
 
 def _stored(message: Message) -> Message:

@@ -149,7 +149,8 @@ class Pump:
 
     def commit(self) -> None:
         """Commit until nothing is pending, and answer all reads."""
-        while self.sealed or not self.pending.empty or self.pending.reads:
+        pending = self.pending
+        while self.sealed or not pending.empty or pending.reads or pending.retained_reads:
             while self.sealed:
                 self.settle()
             if not self.pending.empty:
@@ -157,11 +158,15 @@ class Pump:
             self.answer_reads()
 
     def answer_reads(self) -> None:
-        """Give each queue the page that it asked for."""
+        """Give each queue the page that it asked for, and new subscribers their retained messages."""
         queues, self.pending.reads = self.pending.reads, []
         for queue in queues:
             assert queue.reading is not None
             queue.take_page(self.store.read_page(queue.queue_id, queue.reading[0], self.page_messages))
+        deliveries, self.pending.retained_reads = self.pending.retained_reads, []
+        for pages in deliveries:
+            if pages.wanted:
+                pages.take(self.store.read_retained(pages.wanted))
         self.run()
 
     # ---- the event loop

@@ -15,6 +15,7 @@ from edge_broker.security.guessing import GuessLimits
 from edge_broker.security.hashing import Argon2Cost, Argon2Hash
 from edge_broker.security.password_admission import PasswordAdmission
 from edge_broker.security.passwords import Passwords, User
+from edge_broker.security.verifying import Check
 from edge_broker.wire import const
 from tests.security.serving import argon2_of, scram_of
 
@@ -127,6 +128,34 @@ async def test_a_password_of_a_decoys_own_lets_nobody_in(door: Door, monkeypatch
     monkeypatch.setattr(Argon2Hash, "is_of", lambda *_: True)
     assert await door.code("nobody", b"x") == WRONG
     assert await door.code("anna", b"p" * 2_000) == WRONG
+
+
+async def test_a_password_is_in_no_text_about_what_is_under_way(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the event loop puts into the log when a callback fails or is slow."""
+    scheduled: list[str] = []
+    really = door.ours._later
+
+    def later(seconds: float, callback: Callable[[], None]) -> None:
+        scheduled.append(repr(callback))
+        really(seconds, callback)
+
+    checks: list[str] = []
+    put = door.ours.verifications.put
+
+    def note(check: Check) -> None:
+        checks.append(repr(check))
+        put(check)
+
+    monkeypatch.setattr(door.ours, "_later", later)
+    monkeypatch.setattr(door.ours.verifications, "put", note)
+    for name in ("anna", "nobody", "anna"):
+        await door.code(name, b"pencil")
+    assert len(scheduled) == 3
+    assert len(checks) == 2
+    for text in (*scheduled, *checks):
+        assert "pencil" not in text
 
 
 # ---- from memory

@@ -9,7 +9,7 @@ import pytest
 
 from edge_broker.core.ops import Batch, QueueWrite, SessionRecord, SubscriptionRecord
 from edge_broker.errors import StoreError
-from edge_broker.store import DATABASE_NAME
+from edge_broker.store import DATABASE_NAME, rows
 from edge_broker.store.inspection import Inspection
 from edge_broker.store.lock import LOCK_NAME, DirectoryLock, holder_of
 from edge_broker.store.schema import create
@@ -102,6 +102,15 @@ async def test_lost_numbers_do_not_count_as_waiting(state_dir: Path) -> None:
     cloud = queue_in(status_of(state_dir), "bridge:cloud")
     assert (cloud.depth, cloud.lost, cloud.first, cloud.last) == (10, 10, 1, 20)
     assert cloud.newest_at is None
+    database = look_inside(state_dir)
+    # The recipient has passed the stretch in part, and one before it wholly, whose row is still there.
+    database.execute("REPLACE INTO queue VALUES (?, ?, ?, ?)", rows.sealed(OUTBOX, 13, b""))
+    database.execute(
+        "UPDATE segment SET count = 0, body = x'' WHERE queue_id = ? AND first_number = 1", (OUTBOX,)
+    )
+    database.close()
+    cloud = queue_in(status_of(state_dir), "bridge:cloud")
+    assert (cloud.depth, cloud.lost, cloud.first, cloud.last) == (0, 8, 13, 20)
 
 
 async def test_what_was_set_aside_is_listed_with_its_side_files(state_dir: Path) -> None:

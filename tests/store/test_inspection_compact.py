@@ -48,7 +48,9 @@ async def test_the_file_shrinks_and_holds_the_same(state_dir: Path) -> None:
     path = state_dir / DATABASE_NAME
     before, as_made = path.stat().st_size, layout(state_dir)
     shares: list[float] = []
+    assert verify(state_dir).sound  # which leaves its side files
     done = compact(state_dir, shares.append)
+    assert sorted(file.name for file in state_dir.iterdir()) == [DATABASE_NAME, "broker.reserve", LOCK_NAME]
     assert done.before_bytes == before
     assert done.after_bytes == path.stat().st_size < before / 10
     assert stat.S_IMODE(path.stat().st_mode) == 0o600

@@ -10,6 +10,8 @@ import pytest
 from edge_broker.core.ops import Batch, QueueWrite, SubscriptionRecord
 from edge_broker.errors import StoreError
 from edge_broker.store import DATABASE_NAME, verification
+from edge_broker.store.inspection import Inspection, Marks
+from edge_broker.store.rows import checksum
 from edge_broker.store.schema import PAGE_BYTES
 from edge_broker.store.segment import tombstone
 from edge_broker.store.verification import Verification, verify
@@ -86,6 +88,19 @@ async def test_a_hole_counts_only_where_nothing_was_acknowledged(state_dir: Path
         await store.commit(Batch(queues=[QueueWrite(SESSION, [], 3, [8, 20], [9])]))
     found = verify(state_dir)
     assert found.queues["session:client-1"].missing == [(7, 7)]
+
+
+async def test_where_topics_are_in_memory_only_a_number_that_is_nowhere_is_told(state_dir: Path) -> None:
+    await fill(state_dir)
+    database = look_inside(state_dir)
+    database.execute("DELETE FROM segment WHERE queue_id = 50 AND first_number = 101")
+    database.execute("UPDATE segment SET body = x'00' WHERE queue_id = 50 AND first_number = 201")
+    database.close()
+    found = verify(state_dir, in_memory_only=True)
+    assert found.queues[CLOUD].not_on_disk == [(101, 125)]
+    assert found.queues[CLOUD].missing == []
+    assert not found.sound, "what is damaged is a fault all the same"
+    assert next(found.lines()).startswith("bridge:cloud: messages 201 to 225 cannot be read")
 
 
 async def test_what_was_lost_before_is_told_and_is_no_fault(state_dir: Path) -> None:
@@ -223,7 +238,28 @@ async def test_a_head_that_moves_meanwhile_is_no_loss(
     assert list(found.lines()) == []
 
 
-def _crc(queue_id: int, head: int) -> int:
-    from edge_broker.store.rows import checksum
+async def test_marks_and_messages_are_of_one_moment(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recipient acknowledges between the two reads of one stretch."""
+    await fill(state_dir)
+    read_marks = Inspection.marks
+    drained = []
 
+    def marks_and_then_drain(inspection: Inspection, queue_id: int) -> Marks:
+        found = read_marks(inspection, queue_id)
+        if queue_id == OUTBOX and not drained:
+            database = look_inside(state_dir)
+            drained.append(
+                database.execute("DELETE FROM segment WHERE queue_id = 50 AND last_number < 500").rowcount
+            )
+            database.execute("REPLACE INTO queue VALUES (50, 500, x'', ?)", (_crc(50, 500),))
+            database.close()
+        return found
+
+    monkeypatch.setattr(Inspection, "marks", marks_and_then_drain)
+    found = verify(state_dir, whole=False)
+    assert drained == [19]
+    assert list(found.lines()) == []
+
+
+def _crc(queue_id: int, head: int) -> int:
     return checksum(queue_id, head, b"")

@@ -18,6 +18,8 @@ from typing import Final
 
 _MOST_COPIES: Final = 255
 _LATE_TOLD: Final = 50
+NOTHING_YET: Final = 1 << 62
+"""Stands for the first number that is owed, where that is not known yet."""
 
 
 class Stream:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Final
 
 from tests.torture import wire
-from tests.torture.account import Reader, Stream
+from tests.torture.account import NOTHING_YET, Reader, Stream
 
 _PAUSE_SECONDS: Final = 0.02
 _READ_BYTES: Final = 65_536
@@ -236,7 +236,13 @@ class Subscriber(Client):
 
 
 class Newcomer(Subscriber):
-    """Makes its session while everything runs: it is owed what is sent after its SUBACK."""
+    """Makes its session while everything runs: it is owed what is sent after its SUBACK, and nothing before."""
+
+    def __init__(
+        self, port: int, version: int, reader: Reader, streams: dict[int, Stream], topic_filters: list[str]
+    ) -> None:
+        super().__init__(port, version, reader, streams, topic_filters)
+        reader.owed = dict.fromkeys(reader.owed, NOTHING_YET)
 
     def on_subscribed(self) -> None:
         for name, stream in self.reader.streams.items():

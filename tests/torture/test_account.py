@@ -14,8 +14,9 @@ def a_stream(sent: int, qos: int = 1, acknowledged: int | None = None) -> Stream
     return stream
 
 
-def a_reader(stream: Stream, *numbers: int) -> Reader:
+def a_reader(stream: Stream, *numbers: int, owed: int = 1) -> Reader:
     reader = Reader("r", [stream])
+    reader.owed[stream.name] = owed
     for number in numbers:
         reader.take(stream.name, number)
     return reader
@@ -51,8 +52,7 @@ def test_what_was_not_acknowledged_is_not_owed() -> None:
 
 def test_what_came_before_or_after_its_time_is_not_owed() -> None:
     stream = a_stream(10)
-    reader = a_reader(stream, 8, 9, 10, 5)
-    reader.owed["s1"] = 8
+    reader = a_reader(stream, 8, 9, 10, 5, owed=8)
     reader.leave()
     for number in (11, 12):
         stream.next_number()

@@ -1,0 +1,31 @@
+"""Retained messages read back by topic, from committed rows only.
+
+A row whose checksum is wrong is left out and named. Damage in the structure of the database is raised: recovery saves
+more than a reader can.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from edge_broker.core.message import Message
+from edge_broker.store import rows
+from edge_broker.store.faults import Damaged
+from edge_broker.store.segment import TopicNames
+
+
+def read_retained(
+    connection: sqlite3.Connection, topics: Sequence[str], names: TopicNames, wall_offset: float
+) -> tuple[dict[str, Message], list[str]]:
+    """The retained messages of `topics` by topic, and the topics whose rows are damaged; without those not there."""
+    marks = ",".join("?" * len(topics))
+    select = f"SELECT topic, crc, body FROM retained WHERE topic IN ({marks})"
+    messages: dict[str, Message] = {}
+    damaged = []
+    for row in connection.execute(select, topics).fetchall():
+        try:
+            messages[row[0]] = rows.retained_message(row, names, wall_offset)
+        except Damaged:
+            damaged.append(row[0])
+    return messages, damaged

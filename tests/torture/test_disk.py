@@ -1,0 +1,33 @@
+"""A power cut takes what nobody synced, and nothing else: without that the torture would prove nothing."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.torture.disk import LoopDisk
+
+
+def write(disk: LoopDisk, name: str, *, synced: bool) -> None:
+    descriptor = os.open(disk.data_dir / name, os.O_CREAT | os.O_WRONLY, 0o600)
+    os.write(descriptor, bytes(10_000))
+    if synced:
+        os.fsync(descriptor)
+    os.close(descriptor)
+
+
+def test_only_what_was_synced_is_there_afterwards(power: LoopDisk) -> None:
+    power.data_dir.mkdir()
+    write(power, "synced", synced=True)
+    write(power, "not-synced", synced=False)
+    power.cut()
+    with pytest.raises(OSError, match="Input/output error"):
+        write(power, "too-late", synced=False)
+    power.restore()
+    assert sorted(file.name for file in power.data_dir.iterdir()) == ["synced"]
+    assert (power.data_dir / "synced").stat().st_size == 10_000
+    write(power, "again", synced=True)
+    power.cut()
+    power.restore()
+    assert (power.data_dir / "again").exists()
