@@ -7,19 +7,16 @@ for the pages that queues and new subscribers want, and flushes every connection
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 import secrets
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
-import msgspec
-
-from edge_broker.config.bind import UnixBind
-from edge_broker.config.limits import LimitsConfig
-from edge_broker.config.model import Config, ListenerConfig, StoreConfig
+from edge_broker import wiring
+from edge_broker.config.model import Config, ListenerConfig
 from edge_broker.core.connection import Connection
 from edge_broker.core.histogram import Histogram
 from edge_broker.core.ops import Snapshot
@@ -28,9 +25,7 @@ from edge_broker.core.pending import Pending
 from edge_broker.core.ports import Host
 from edge_broker.core.queue import Queue
 from edge_broker.core.router import Router
-from edge_broker.core.settings import Settings
 from edge_broker.errors import ConfigError, StoreError
-from edge_broker.net.endpoints import TcpEndpoint, UnixEndpoint
 from edge_broker.net.gate import Gate
 from edge_broker.net.listeners import Listener
 from edge_broker.ops.disk import written_bytes
@@ -90,6 +85,7 @@ class Broker:
         self.bridges = bridges
         self.connections: set[Connection] = set()
         self.max_connections = config.limits.max_connections
+        self.card_endurance_bytes = config.store.card_endurance_terabytes * 10**12
         self.started_at = time.time()
         self.loop_lag_seconds = Histogram()
         self.last_lag_seconds = 0.0
@@ -119,7 +115,7 @@ class Broker:
         """
         self._loop = asyncio.get_running_loop()
         sys.setswitchinterval(_SWITCH_SECONDS)
-        self._passwords = self._make_passwords()
+        self._passwords = wiring.make_passwords(self.config.security, self._call_later)
         topics = TopicCache()
         self.store, snapshot = await Store.open(self.config.data_dir, topics=topics, wall_offset=_wall_offset)
         try:
@@ -127,7 +123,7 @@ class Broker:
             self.router.now = time.monotonic()
             self.router.restore(snapshot)
             self.journal = self._make_journal()
-            self._write_budget = self._make_write_budget()
+            self._write_budget = wiring.make_write_budget(self.config.store)
             for bridge in self.bridges:
                 bridge.start(self, snapshot)
             http = self._make_http()  # before clients can come: importing it takes the event loop's time
@@ -217,7 +213,7 @@ class Broker:
         pending = Pending(snapshot.epoch, config.sessions.window_bytes)
         self._anonymous: dict[str, bool] = {}
         return Router(
-            _settings(config),
+            wiring.make_settings(config),
             pending,
             ListenerAdmission(self._anonymous, self._passwords),
             new_client_id=lambda: f"auto-{secrets.token_hex(10)}",
@@ -225,24 +221,6 @@ class Broker:
             max_uncommitted_bytes=config.limits.max_uncommitted_bytes,
             next_queue_id=snapshot.next_queue_id,
         )
-
-    def _make_passwords(self) -> PasswordAdmission | None:
-        if self._password_file is None:
-            return None
-        from edge_broker.security.guessing import GuessLimits  # memory that a broker without passwords keeps
-        from edge_broker.security.password_admission import PasswordAdmission
-        from edge_broker.security.passwords import read_passwords
-
-        security = self.config.security
-        limits = GuessLimits(
-            per_name=security.wrong_passwords_per_name,
-            per_address=security.wrong_passwords_per_address,
-            window_seconds=security.wrong_password_window_seconds,
-            ban_seconds=security.ban_seconds,
-            delay_seconds=security.wrong_password_delay_seconds,
-        )
-        passwords = read_passwords(self._password_file)
-        return PasswordAdmission(passwords, limits, security.max_waiting_passwords, self._call_later)
 
     def _call_later(self, seconds: float, callback: Callable[[], None]) -> None:
         """Have `callback` called in `seconds`, in a turn whose output is flushed."""
@@ -266,51 +244,17 @@ class Broker:
             after_settle=self._on_settled,
         )
 
-    def _make_write_budget(self) -> WriteBudget | None:
-        store = self.config.store
-        if not store.write_budget_bytes_per_day:
-            return None
-        return WriteBudget(
-            store.write_budget_bytes_per_day,
-            store.commit_delay_ms / 1000,
-            store.max_commit_delay_ms / 1000,
-            time.monotonic(),
-            written_bytes() or 0,
-        )
-
     async def _start_listeners(self) -> None:
         limits = self.config.limits
         gate = Gate(self, limits.max_connections_per_address, limits.max_unfinished_handshakes)
         for config in self.config.listeners:
-            listener = self._make_listener(config, gate)
+            listener = wiring.make_listener(self, config, gate, partial(self._on_listening, config))
             self._listeners.append(listener)
             await listener.start()
 
-    def _make_listener(self, config: ListenerConfig, gate: Gate) -> Listener:
-        def on_listening(listener: Listener) -> None:
-            self._anonymous[listener.name] = config.anonymous
-            log.info("listening on %s", listener.url)
-
-        address = config.address
-        endpoint = (
-            UnixEndpoint(address.path, config.permissions)
-            if isinstance(address, UnixBind)
-            else TcpEndpoint(address.host, address.port)
-        )
-        return Listener(
-            self,
-            endpoint,
-            gate=gate,
-            certificate=None if config.certificate is None else str(config.certificate),
-            key=None if config.key is None else str(config.key),
-            client_ca=None if config.client_ca is None else str(config.client_ca),
-            require_client_certificate=config.require_client_certificate,
-            identity_from=config.identity_from,
-            websocket_paths=config.websocket_paths,
-            origins=config.origins,
-            proxies=config.proxy_protocol_from,
-            on_listening=on_listening,
-        )
+    def _on_listening(self, config: ListenerConfig, listener: Listener) -> None:
+        self._anonymous[listener.name] = config.anonymous
+        log.info("listening on %s", listener.url)
 
     def _make_http(self) -> HttpServer | None:
         if self.config.http.address is None:
@@ -491,37 +435,3 @@ class Broker:
 def _wall_offset() -> float:
     """Wall clock minus monotonic clock, in seconds."""
     return time.time() - time.monotonic()
-
-
-def _settings(config: Config) -> Settings:
-    """The configuration as the core wants it."""
-    sessions, limits = config.sessions, config.limits
-    return Settings(
-        receive_maximum=sessions.receive_maximum,
-        send_window=sessions.send_window,
-        window_bytes=sessions.window_bytes,
-        max_session_expiry_seconds=sessions.max_expiry_seconds,
-        max_keep_alive_seconds=sessions.max_keep_alive_seconds,
-        max_queue_messages=sessions.max_queue_messages,
-        max_queue_bytes=sessions.max_queue_bytes,
-        max_queue_age_seconds=sessions.max_queue_age_seconds,
-        when_queue_full=sessions.when_queue_full,
-        hold_seconds=sessions.hold_seconds,
-        **{name: getattr(limits, name) for name in _LIMITS},
-        **msgspec.structs.asdict(config.protocol),
-        durabilities=_durabilities(config.store),
-    )
-
-
-def _durabilities(store: StoreConfig) -> tuple[tuple[str, bool], ...]:
-    """(topic filter, whether in memory only), the first that matches counts."""
-    durabilities = [(topic.filter, topic.durability == "memory") for topic in store.topics]
-    if store.durability == "memory":
-        durabilities += [("#", True), ("$SYS/#", True)]
-    return tuple(durabilities)
-
-
-_LIMITS: Final = frozenset(LimitsConfig.__struct_fields__) & {
-    field.name for field in dataclasses.fields(Settings)
-}
-"""The limits that are the core's to keep; it calls them as the configuration does."""

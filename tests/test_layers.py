@@ -33,7 +33,16 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "edge_broker.ops.*": (VERSION, ERRORS, WIRE, CORE),
     "edge_broker.store.*": (VERSION, ERRORS, WIRE, "edge_broker.core.ops", "edge_broker.core.message"),
     "edge_broker.net.*": (VERSION, ERRORS, WIRE, CORE),
+    "edge_broker.wiring": (
+        CORE,
+        "edge_broker.config.*",
+        "edge_broker.security.*",
+        "edge_broker.ops.*",
+        "edge_broker.store.*",
+        "edge_broker.net.*",
+    ),
     "edge_broker.broker": (
+        "edge_broker.wiring",
         VERSION,
         ERRORS,
         WIRE,

@@ -54,7 +54,7 @@ _DISCONNECT_CODES: Final = {
 """And the other way round [3.14.2.1]."""
 
 
-_SIGN_OF_LIFE_BYTES: Final = 500
+SIGN_OF_LIFE_BYTES: Final = 500
 """What counts for keep alive is packets [MQTT-3.1.2-22]; but a large one may take its time, as long as it moves on."""
 
 
@@ -118,7 +118,7 @@ class Connection(Publishing):
                     self.fail(error.reason_code, error.detail)
                 return False
         self._decoder.feed(data)
-        if len(data) >= _SIGN_OF_LIFE_BYTES:
+        if len(data) >= SIGN_OF_LIFE_BYTES:
             self.last_received_at = now
         return self.work()
 

@@ -11,6 +11,7 @@ import ssl
 from collections.abc import Callable
 from typing import ClassVar
 
+from edge_broker.core.connection import SIGN_OF_LIFE_BYTES
 from edge_broker.net.gate import Gate
 from edge_broker.net.pipes import Pipe, PipeError
 from edge_broker.net.transport import Hub, StreamProtocol
@@ -57,7 +58,7 @@ class PipedProtocol(StreamProtocol):
             connection.certificate_names = pipe.peer_names().get(self._identity_from, ())
         if plain and connection.end is None:
             super().data_received(plain)
-        elif pipe.mid_frame:
+        elif pipe.mid_frame and len(data) >= SIGN_OF_LIFE_BYTES:
             self._hub.request_tick()
             connection.last_received_at = self._hub.router.now
         if pipe.ended:

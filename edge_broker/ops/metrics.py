@@ -173,7 +173,7 @@ class BrokerCollector(Collector):
 
     def _card(self, written: int) -> Iterator[Metric]:
         """How long a card lasts that takes so many bytes, at the rate of this run."""
-        endurance = self._observed.config.store.card_endurance_terabytes * 10**12
+        endurance = self._observed.card_endurance_bytes
         seconds = time.time() - self._observed.started_at
         if endurance and seconds > 0:
             years = endurance / (max(written, 1) / seconds) / (365.25 * 86_400)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence, Sized
 from typing import Protocol
 
-from edge_broker.config.model import Config
 from edge_broker.core.histogram import Histogram
 from edge_broker.core.ops import Page
 from edge_broker.core.queue import Queue
@@ -112,7 +111,7 @@ class Observed(Protocol):
     """The broker."""
 
     router: Router
-    config: Config
+    card_endurance_bytes: float
 
     @property
     def journal(self) -> ObservedJournal:
