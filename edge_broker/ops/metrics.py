@@ -106,6 +106,14 @@ class BrokerCollector(Collector):
         router = self._observed.router
         counters = router.counters
         yield _gauge("retained_messages", "Topics with a retained message.", router.retained_messages)
+        yield _gauge(
+            "retained_memory_bytes", "What retained messages take in memory.", router.retained.memory_bytes
+        )
+        yield _gauge(
+            "retained_on_disk_only",
+            "Retained messages that are not in memory.",
+            router.retained.on_disk_only,
+        )
         yield _counters(
             "messages_received", "PUBLISH packets from clients.", "qos", _by_qos(counters.received)
         )

@@ -180,21 +180,10 @@ class Decoder:
         length = buffer[at + 1]
         body = at + 2
         if length >= 0x80:
-            length &= 0x7F
-            shift = 7
-            while True:
-                if body >= have:
-                    return None
-                byte = buffer[body]
-                body += 1
-                length |= (byte & 0x7F) << shift
-                if byte < 0x80:
-                    if not byte:  # [MQTT-1.5.5-1]: and the frame may leave again as it came
-                        raise MalformedPacket("a remaining length is longer than it needs to be")
-                    break
-                shift += 7
-                if shift > 21:
-                    raise MalformedPacket("a remaining length of more than four bytes")
+            found = _long_length(buffer, at + 1, have)
+            if found is None:
+                return None
+            length, body = found
         end = body + length
         if end - at > self.max_packet_bytes:
             raise PacketTooLarge(end - at, self.max_packet_bytes)
@@ -358,6 +347,23 @@ class Decoder:
         if known is None:
             raise ProtocolError(f"topic alias {alias} was never set")
         return known
+
+
+def _long_length(buffer: bytes, at: int, have: int) -> tuple[int, int] | None:
+    """A remaining length of several bytes at `at`: (length, offset after it), or None while it is not all there."""
+    length = shift = 0
+    while at < have:
+        byte = buffer[at]
+        at += 1
+        length |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            if not byte:  # [MQTT-1.5.5-1]: and the frame may leave again as it came
+                raise MalformedPacket("a remaining length is longer than it needs to be")
+            return length, at
+        shift += 7
+        if shift > 21:
+            raise MalformedPacket("a remaining length of more than four bytes")
+    return None
 
 
 def _clear_dup(publish: Publish) -> None:
