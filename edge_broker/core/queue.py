@@ -287,13 +287,17 @@ class Queue:
         else:
             self._finish(number)
         if pending is not None:
-            if message is not None and self.unwritten.pop(number, None) is not None:
-                pending.elide(message)
-            elif self.volatile and number in self.volatile:
-                self.volatile.remove(number)
-            else:
-                pending.touch(self)
+            self._tell_store(pending, number, message)
         return True
+
+    def _tell_store(self, pending: Pending, number: int, message: Message | None) -> None:
+        """`number`, which had `message`, is done with: it is never written, or goes with a coming commit."""
+        if message is not None and self.unwritten.pop(number, None) is not None:
+            pending.elide(message)
+        elif self.volatile and number in self.volatile:
+            self.volatile.remove(number)
+        else:
+            pending.touch(self)
 
     def complete_run(self, packet_id: int, count: int) -> bool:
         """`count` packet identifiers from `packet_id` on are acknowledged for good. False if none was in flight."""
@@ -367,12 +371,7 @@ class Queue:
         self.dropped += 1
         pending = self.pending
         if pending is not None:
-            if message is not None and self.unwritten.pop(number, None) is not None:
-                pending.elide(message)
-            elif self.volatile and number in self.volatile:
-                self.volatile.remove(number)
-            else:
-                pending.touch(self)
+            self._tell_store(pending, number, message)
         return True
 
     def _finish(self, number: int) -> None:
