@@ -107,6 +107,7 @@ def _summary(status: StoreStatus, now: float) -> Iterator[str]:
         yield f"damaged, taken out of {damaged.queue}: messages {damaged.first} to {damaged.last}"
     for aside in status.set_aside:
         yield f"set aside as damaged {duration(now - aside.at)} ago: {aside.file}, {size(aside.bytes)}"
+        yield from (f"  {line}" for line in aside.report)
 
 
 def _queue_cells(queue: QueueStatus, now: float) -> tuple[str, ...]:

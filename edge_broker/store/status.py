@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -71,11 +71,15 @@ class SessionStatus:
 
 @dataclass(frozen=True, slots=True)
 class SetAside:
-    """A database that was damaged and set aside, with the files that belong to it. `at`: wall seconds."""
+    """A database that was damaged and set aside, with the files that belong to it. `at`: wall seconds.
+
+    `report`: what was saved of it and what was lost, line by line.
+    """
 
     file: str
     at: float
     bytes: int
+    report: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,5 +247,13 @@ def _set_aside(directory: Path) -> list[SetAside]:
         if matched:
             at = datetime.strptime(matched[1], "%Y%m%d-%H%M%S").replace(tzinfo=UTC).timestamp()
             beside = (f"{name}-wal", f"{name}-shm", f"{name}.first-page")
-            found.append(SetAside(name, at, files[name] + sum(files.get(one, 0) for one in beside)))
+            size = files[name] + sum(files.get(one, 0) for one in beside)
+            found.append(SetAside(name, at, size, _report_lines(directory / f"{name}.report")))
     return found
+
+
+def _report_lines(path: Path) -> list[str]:
+    try:
+        return path.read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return []  # of a version that wrote none

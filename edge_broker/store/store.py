@@ -353,9 +353,17 @@ class Store:
         return True
 
     def _log_recovery(self) -> None:
-        if self.recovery is not None:
-            for line in self.recovery.lines():
-                _log.error("%s", line)
+        """Say what recovery did: in the log, and beside the damaged file for whoever asks later."""
+        if self.recovery is None:
+            return
+        lines = list(self.recovery.lines())
+        for line in lines:
+            _log.error("%s", line)
+        aside = self.recovery.set_aside
+        try:
+            aside.with_name(f"{aside.name}.report").write_text("\n".join(lines) + "\n", "utf-8")
+        except OSError as error:  # the log has it
+            _log.warning("the report could not be written beside %s: %s", aside, error)
 
     def _tidy_later(self) -> None:
         if self._tidy_timer is None and not self._closed:

@@ -14,7 +14,9 @@ from edge_broker.core.ops import Batch, QueueWrite, Snapshot, SubscriptionRecord
 from edge_broker.errors import StoreError
 from edge_broker.store import DATABASE_NAME, RecoveryReport
 from edge_broker.store import recovery as recovery_module
+from edge_broker.store.inspection import Inspection
 from edge_broker.store.schema import PAGE_BYTES
+from edge_broker.store.status import read_status
 from tests.store.sample import (
     look_inside,
     make_message,
@@ -93,6 +95,9 @@ async def test_a_file_that_is_no_database_is_set_aside(
     assert report.set_aside.read_bytes()[PAGE_BYTES:] == random.Random(1).randbytes(100_000)[PAGE_BYTES:]
     assert "the store was damaged" in caplog.text
     assert str(report.set_aside) in caplog.text
+    with Inspection(report.set_aside.parent) as inspection:
+        (told,) = read_status(inspection).set_aside
+    assert told.report == list(report.lines()), "and the command tells it later"
 
 
 async def test_an_empty_file_is_damage_and_not_a_new_store(state_dir: Path) -> None:
