@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -17,15 +18,19 @@ def find_program(name: str) -> str | None:
     return shutil.which(name, path=_SEARCH_PATH)
 
 
+def do_without(reason: str) -> NoReturn:
+    """The real part of a test is missing, for `reason`: skipped here, failed in CI, which installs what it needs."""
+    if os.environ.get("CI"):
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker in item.iter_markers("needs"):
         missing = [name for name in marker.args if find_program(name) is None]
         if not missing:
             continue
-        reason = f"needs {', '.join(missing)}, which is not installed"
-        if os.environ.get("CI"):
-            pytest.fail(reason, pytrace=False)
-        pytest.skip(reason)
+        do_without(f"needs {', '.join(missing)}, which is not installed")
 
 
 @pytest.fixture

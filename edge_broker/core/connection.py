@@ -140,7 +140,6 @@ class Connection(Publishing):
                             "the first packet is not a CONNECT"
                         )  # no need to wait for all of it
                     return False
-                self.last_received_at = self.router.now
                 if packet.__class__ is Message:
                     deliveries += self._handle_publish(packet)
                 elif packet.__class__ is Ack:
@@ -148,9 +147,11 @@ class Connection(Publishing):
                 else:
                     self._handle(packet)
                 if not decoder.more:
+                    self.last_received_at = self.router.now
                     return False
                 settings = self.router.settings
                 if not stop_at:
+                    self.last_received_at = self.router.now
                     stop_at = decoder.at + settings.work_budget_bytes
                 elif decoder.at >= stop_at or deliveries >= settings.work_budget_deliveries:
                     return not self.paused and self.end is None

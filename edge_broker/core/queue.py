@@ -144,13 +144,14 @@ class Queue:
         number = self.next_number
         self.next_number = number + 1
         self.messages[number] = message
-        self.bytes_in_memory += len(message.frame) + _MESSAGE_OVERHEAD_BYTES
+        size = len(message.frame)
+        self.bytes_in_memory += size + _MESSAGE_OVERHEAD_BYTES
         pending = self.pending
         if pending is None:
             return number
-        if number == self.head:
-            self.packet_bytes = 0  # whatever was assumed
-        self.packet_bytes += len(message.frame)
+        self.packet_bytes = (
+            size if number == self.head else self.packet_bytes + size
+        )  # empty: whatever was assumed
         if message.volatile:
             if self.volatile is None:
                 self.volatile = set()

@@ -24,19 +24,18 @@ REJECT: Final = "reject"
 
 
 class Quota:
-    """What every queue of one kind may hold: messages and bytes of their packets; 0 is no limit."""
+    """What every queue of one kind may hold: messages and bytes of their packets; 0 is no limit.
 
-    __slots__ = ("_max_bytes", "_max_messages", "when_full")
+    `is_limited`: whether there is a limit at all.
+    """
+
+    __slots__ = ("_max_bytes", "_max_messages", "is_limited", "when_full")
 
     def __init__(self, max_messages: int = 0, max_bytes: int = 0, when_full: str = DROP_OLDEST) -> None:
         self._max_messages = max_messages
         self._max_bytes = max_bytes
         self.when_full = when_full
-
-    @property
-    def is_limited(self) -> bool:
-        """Whether there is a limit at all."""
-        return self._max_messages > 0 or self._max_bytes > 0
+        self.is_limited = max_messages > 0 or max_bytes > 0
 
     def is_full(self, queue: Queue, size_bytes: int = 1) -> bool:
         """Whether a packet of that size is more than `queue` may hold."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from edge_broker.core.message import Message
 from edge_broker.core.ops import SessionRecord, SubscriptionRecord
 from edge_broker.core.queue import LARGE_FRAME_BYTES, Queue
-from edge_broker.core.quota import KEEP_LATEST, REJECT, Numbers, Quota
+from edge_broker.core.quota import KEEP_LATEST, REJECT, Numbers
 from edge_broker.wire.const import MAX_PACKET_ID
 from edge_broker.wire.topics import split_share
 
@@ -196,22 +196,22 @@ class Session:
 
     def _deliver_with_care(self, message: Message) -> None:
         """Queue `message` in its place, then send what is due."""
-        queue = self.queue
-        limit = self.router.settings.max_queue_bytes_in_memory
-        if (queue.pending is None or message.volatile) and queue.bytes_in_memory >= limit:
+        queue, router = self.queue, self.router
+        if (
+            queue.pending is None or message.volatile
+        ) and queue.bytes_in_memory >= router.settings.max_queue_bytes_in_memory:
             queue.dropped += 1
-            self.router.counters.drop("queue_full")
+            router.counters.drop("queue_full")
             return
-        quota = self.router.quota
-        if queue.pending is not None and quota.is_limited and not self._make_room(quota, message):
+        if queue.pending is not None and router.quota.is_limited and not self._make_room(message):
             return
         number = queue.append(message)
         if number == queue.cursor:
             self.pump()
 
-    def _make_room(self, quota: Quota, message: Message) -> bool:
+    def _make_room(self, message: Message) -> bool:
         """Whether `message` has a place in the queue; counts what has none, be it `message` or what gives way to it."""
-        queue, router = self.queue, self.router
+        queue, router, quota = self.queue, self.router, self.router.quota
         if quota.when_full == KEEP_LATEST:
             if self.by_topic is None:
                 self.by_topic = Numbers()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import tempfile
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import find_program
+from tests.conftest import do_without, find_program
 from tests.foreign.port import TRANSPORTS
 from tests.foreign.with_mqttjs import FOLDER
 from tests.integration.conftest import pki  # noqa: F401 - a fixture
@@ -53,16 +52,9 @@ def node_modules() -> Path:
             [npm, "install", *options], cwd=scratch, capture_output=True, text=True, timeout=_INSTALL_SECONDS
         )
         if done.returncode != 0:
-            _missing(f"needs MQTT.js, which npm could not install:\n{done.stderr[-2000:]}")
+            do_without(f"needs MQTT.js, which npm could not install:\n{done.stderr[-2000:]}")
         made = Path(scratch) / "node_modules"
         shutil.copy(wanted, made / stamp.name)
         shutil.rmtree(installed, ignore_errors=True)
         made.rename(installed)
     return installed
-
-
-def _missing(reason: str) -> None:
-    """As for a program that is not there: skipped, but never in CI."""
-    if os.environ.get("CI"):
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)

@@ -19,6 +19,7 @@ from edge_broker.store import Journal, Store
 from edge_broker.store import reserve as reserve_module
 from edge_broker.store import store as store_module
 from edge_broker.store.reserve import RESERVE_NAME, Reserve
+from tests.conftest import do_without
 from tests.store.sample import make_message, numbered, opened, queue_batch, read_all
 
 RESERVE_BYTES = 4 << 20
@@ -28,12 +29,12 @@ RESERVE_BYTES = 4 << 20
 def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A disk of 16 MB, of which the store keeps 4 MB in reserve."""
     if os.geteuid() != 0:
-        pytest.skip("mounting a small disk needs root")
+        do_without("mounting a small disk needs root")
     path = tmp_path / "disk"
     path.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "small", path], capture_output=True)
     if mounted.returncode:
-        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.decode().strip()}")
+        do_without(f"a small disk cannot be mounted here: {mounted.stderr.decode().strip()}")
     monkeypatch.setattr(reserve_module, "RESERVE_BYTES", RESERVE_BYTES)
     monkeypatch.setattr(store_module, "RESERVE_BYTES", RESERVE_BYTES)
     try:

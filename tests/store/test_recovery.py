@@ -59,7 +59,7 @@ def check_all_is_there(snapshot: Snapshot) -> None:
 
 def set_aside(directory: Path) -> list[str]:
     """The damaged databases that were kept, without what lies beside them."""
-    sides = ("-wal", "-shm", ".first-page")
+    sides = ("-wal", "-shm", ".first-page", ".report")
     return sorted(f.name for f in directory.iterdir() if ".damaged-" in f.name and not f.name.endswith(sides))
 
 
