@@ -7,6 +7,7 @@ wrong with a reload, the broker goes on as it was. After the first signal to sto
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 from collections.abc import Awaitable, Callable, Sequence
@@ -65,6 +66,7 @@ class Service:
             loop.add_signal_handler(number, self._on_stop, number)
         loop.add_signal_handler(signal.SIGHUP, self._on_reload)
         await self._broker.start()
+        gc.freeze()  # what is there now stays: no collection needs to look through it again
 
     async def serve(self) -> bool:
         """From the start on until told to stop; whether it stopped properly."""
