@@ -192,6 +192,15 @@ class RunningBroker:
         self._await(self._broker.journal.flush)
         self.call(lambda: None)  # the turn after the commit, in which its consequences were written
 
+    def wait_until_in(self, client_id: str) -> None:
+        """Wait until a client with that identifier has its CONNACK on the way."""
+        deadline = time.monotonic() + WAIT_SECONDS
+        while time.monotonic() < deadline:
+            session = self.call(lambda: self._broker.router.sessions.get(client_id))
+            if session is not None and session.online:
+                return
+        raise AssertionError(f"{client_id} was not let in")
+
     def pass_time(self, seconds: float) -> None:
         """Let time pass for the broker, and have it do what it does every second. For a broker of the test's own."""
         CLOCK.ahead_seconds += seconds

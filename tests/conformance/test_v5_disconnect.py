@@ -114,7 +114,7 @@ def test_two_connects_at_once_are_no_disconnect_before_connack(broker: RunningBr
             thread.start()
         for thread in threads:
             thread.join()
-        broker.settle()
+        broker.wait_until_in(client_id)
         for wire in wires:
             wire.finish()
         answers = [wire.drain() for wire in wires]
