@@ -315,7 +315,7 @@ class Broker:
                     connection.flush()
                 except Exception:
                     self._break(connection)
-                if connection.end is not None and connection.closing:
+                if connection.closing:
                     self._log_end(connection)
 
     def _read_clock(self) -> None:

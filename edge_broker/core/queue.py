@@ -302,10 +302,11 @@ class Queue:
 
     def complete_run(self, packet_id: int, count: int) -> bool:
         """`count` packet identifiers from `packet_id` on are acknowledged for good. False if none was in flight."""
-        first = self.number_of(packet_id)
+        head = self.head
+        first = head + (packet_id - head) % MAX_PACKET_ID
         end = first + count
         if (
-            first == self.head
+            first == head
             and end <= self.cursor
             and self.pending is None
             and not (self.acknowledged or self.released or self.large_in_flight_bytes)
