@@ -49,15 +49,15 @@ class EnvelopeError(EdgeBrokerError):
 
 
 class Enclosed(NamedTuple):
-    """One message in an envelope. `sequence`: its number in its lane. `property_block`: MQTT 5 properties, encoded, without
-    their length; empty where there are none."""
+    """One message in an envelope. `sequence`: its number in its lane. `property_block`: MQTT 5 properties, encoded, with
+    their length first."""
 
     sequence: int
     topic: str
     payload: bytes
     qos: int = 1
     retain: bool = False
-    property_block: bytes = b""
+    property_block: bytes = b"\0"
 
 
 class Envelope(NamedTuple):

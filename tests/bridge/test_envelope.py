@@ -126,7 +126,7 @@ def one(**changes: object) -> list[object]:
         "blocks": b"\0\0",
         "flags": b"\x01",
         "lengths": b"\x02\0\0\0",
-        "entries": ["t", b"", 1],
+        "entries": ["t", b"\0", 1],
         "payloads": b"hi",
     }
     assert changes.keys() <= items.keys()
