@@ -290,7 +290,7 @@ class HttpConfig(Section, frozen=True):
 
 
 class ControlConfig(Section, frozen=True):
-    """The socket of `edge-broker status`, `trace` and the like. Only the user that runs the broker, and root, may open it."""
+    """The socket of `edge-broker status`, `trace` and the like, which only the broker's user and root may open."""
 
     enabled: Annotated[bool, Meta(description="Whether there is one.")] = True
     path: Annotated[
