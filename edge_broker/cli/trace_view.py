@@ -96,12 +96,12 @@ def _step(event: dict[str, Any], began_at: float) -> str:
     rest += [printable(event["detail"])] if "detail" in event else []
     rest += [_MEANINGS[event["event"]]] if event["event"] in _MEANINGS else []
     after = f"+{(event['at'] - began_at) * 1000:,.1f} ms"
-    return f"{after:>12}  {_styled(event['event'])}  {', '.join(rest)}".rstrip()
+    return f"{after:>12}  {_styled(event['event'], pads=bool(rest))}  {', '.join(rest)}".rstrip()
 
 
 def _client(event: dict[str, Any]) -> str:
     return printable(event["client"]) or _NOBODY
 
 
-def _styled(what: str) -> str:
-    return click.style(f"{what:<{_EVENT_WIDTH}}", fg=_COLOURS.get(what))
+def _styled(what: str, pads: bool = True) -> str:
+    return click.style(f"{what:<{_EVENT_WIDTH}}" if pads else what, fg=_COLOURS.get(what))

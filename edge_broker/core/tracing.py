@@ -98,7 +98,8 @@ class Tracer:
     """One trace. `client_id` and `topic_filter` (checked, without `$share`): empty is any. `tell` gets each event.
 
     A client's trace follows what it publishes, to everybody, and what others publish as far as it goes to that client.
-    `messages`: follow so many and no more, 0 is no limit; `is_over` then says when all of these are at rest.
+    `messages`: follow so many and no more, 0 is no limit; `is_over` then says when all of these are at rest. Of a topic
+    these are messages published during the trace, so that their whole way is seen.
     `skipped`: events, or messages as one event each, that were too many for their second or for the memory.
     """
 
@@ -164,6 +165,8 @@ class Tracer:
         trace = self.trace_of(message)
         if trace is not None or message.origin.trace is self._unfollowed:
             return trace
+        if self._messages and not self.client_id:
+            return None
         if self.client_id not in ("", recipient) or not self.wants_topic(message.topic) or self._is_full():
             return None
         trace = message.origin.trace = Trace(self, message, "", self.client_id)
