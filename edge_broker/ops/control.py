@@ -203,9 +203,12 @@ async def _stream(
             _send(writer, answer)
     finally:
         for future in (said, step):
-            if future is not None and not future.done():
-                future.cancel()
-                await asyncio.wait((future,))
+            if future is None:
+                continue
+            future.cancel()
+            await asyncio.wait((future,))
+            if not future.cancelled():
+                future.exception()  # seen: whatever it was, the stream is over
         await answers.aclose()
 
 
