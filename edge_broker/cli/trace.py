@@ -76,7 +76,9 @@ def trace(
 
 def _print_json(answers: Iterator[dict[str, Any]]) -> None:
     for answer in answers:
-        if "tracing" not in answer:
+        if "tracing" in answer:
+            click.echo(trace_view.remark(answer), err=True)
+        else:
             click.echo(json.dumps(answer))
 
 
