@@ -91,6 +91,8 @@ def _why(error: MqttError | MessageRefused) -> str:
 class TracedRouter(Router):
     """Tells what is accepted, and what a bridge does not take."""
 
+    __slots__ = ()
+
     def publish(self, message: Message, publisher: Recipient | None) -> int:
         tracer = self.table.tracer
         is_client = isinstance(publisher, Session)  # then its connection has looked at the message
