@@ -130,6 +130,7 @@ class Tracer:
         self._due: list[Delivery] = []  # sent by a bridge, unless it gives them up in the same breath
         self._unfinished: set[Trace] = set()
         self._unfollowed = Unfollowed()
+        self._resting: dict[Delivery, None] = {}
 
     @property
     def is_over(self) -> bool:
@@ -242,6 +243,18 @@ class Tracer:
             self._unfinished.discard(trace)
         elif trace.number:
             self._unfinished.add(trace)
+
+    def keep_resting(self, delivery: Delivery) -> None:
+        """`delivery` waits on the disk for its recipient; it is known again when that one comes, if it is not too old."""
+        self._resting[delivery] = None
+        if len(self._resting) > _MAX_DELIVERIES:
+            oldest = next(iter(self._resting))
+            del self._resting[oldest]
+            oldest.forget()
+
+    def end_resting(self, delivery: Delivery) -> None:
+        """`delivery` has come to its end."""
+        self._resting.pop(delivery, None)
 
     def send_later(self, delivery: Delivery) -> None:
         """`delivery` is as good as sent, if its bridge does not find at once that it cannot be."""
@@ -453,7 +466,12 @@ class Delivery:
         if not self._at_rest:
             self._at_rest = True
             self.trace.tracer.deliveries -= 1
+            self.trace.tracer.keep_resting(self)
             self.trace.on_delivery(is_new=False)
+
+    def forget(self) -> None:
+        """Follow it no further."""
+        self._watch.deliveries.pop(self.number, None)
 
 
 class Watch:
@@ -501,6 +519,7 @@ class Watch:
         delivery = self.deliveries.pop(number)
         delivery.tell(what, detail)
         delivery.rest()
+        self.tracer.end_resting(delivery)
 
     def reason_for_giving_up(self) -> str:
         """Why the bridge gave a message up just now; empty if it did not."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from edge_broker.core import tracing
 from edge_broker.core.connection import Connection
 from edge_broker.core.queue import Queue
 from edge_broker.core.router import Router
@@ -289,15 +290,83 @@ def test_only_so_many_messages(pump: Pump) -> None:
     assert told.is_over()
 
 
-def test_only_so_many_events_in_a_second_and_the_rest_is_counted(pump: Pump) -> None:
+def test_only_so_many_events_in_a_second_and_each_message_left_out_counts_once(pump: Pump) -> None:
     publisher = pump.client("p")
-    told = Told(pump, topic_filter="t", max_events_per_second=3)
+    pump.client("s").subscribed("t")
+    told = Told(pump, topic_filter="t", max_events_per_second=4)
     for _ in range(5):
         publisher.publish("t")
-    assert (len(told.events), told.tracer.skipped) == (3, 2)
+    assert told.steps == ["accepted p", "sent s"] * 2
+    assert told.tracer.skipped == 3
     pump.now += 1
     publisher.publish("t")
-    assert (len(told.events), told.tracer.skipped) == (4, 2)
+    assert told.steps == ["accepted p", "sent s"]
+    assert told.tracer.skipped == 3
+
+
+def test_only_so_much_is_remembered(pump: Pump, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracing, "_MAX_DELIVERIES", 2)
+    publisher = pump.client("p")
+    for name in ("a", "b", "c"):
+        durable(pump, name).vanish()
+    told = Told(pump, topic_filter="t")
+    publisher.publish("t", qos=1)
+    assert len(told.steps) == 3, "accepted, and queued twice"
+    assert told.tracer.skipped == 1
+    publisher.publish("t", qos=1, packet_id=2)
+    assert told.steps == []
+    assert told.tracer.skipped == 2
+    pump.commit()
+    told.events.clear()
+    publisher.publish("t", qos=1, packet_id=3)
+    pump.commit()
+    assert len(told.steps) == 6, "what waits on the disk makes room"
+    assert sum(len(pump.session(name).queue.watch.deliveries) for name in ("a", "b", "c")) == 2
+
+
+def test_a_subscriber_that_leaves_leaves_its_messages_at_rest(pump: Pump) -> None:
+    publisher, subscriber = pump.client("p"), durable(pump, "s")
+    told = Told(pump, topic_filter="t", messages=1)
+    publisher.publish("t", qos=1)
+    pump.commit()
+    assert not told.is_over(), "it is sent and not acknowledged"
+    subscriber.vanish()
+    assert told.is_over()
+
+
+def test_what_is_kept_in_memory_only_is_at_rest_at_once() -> None:
+    pump = Pump(durabilities=(("t", True),))
+    publisher = pump.client("p")
+    durable(pump, "s").vanish()
+    told = Told(pump, topic_filter="t", messages=1)
+    publisher.publish("t", qos=1)
+    assert told.events[1].detail == "in memory only"
+    assert told.steps == ["accepted p", "queued s #1", "answered p"]
+    assert told.is_over()
+
+
+def test_a_publisher_that_is_gone_before_it_can_be_answered(pump: Pump) -> None:
+    publisher = pump.client("p")
+    durable(pump, "s").vanish()
+    told = Told(pump, topic_filter="t")
+    publisher.publish("t", qos=1)
+    publisher.vanish()
+    pump.commit()
+    assert told.steps == ["accepted p", "queued s #1", "written s #1", "unanswered p"]
+
+
+def test_what_the_store_does_not_give_back(pump: Pump) -> None:
+    publisher = pump.client("p")
+    durable(pump, "s").vanish()
+    told = Told(pump, topic_filter="t")
+    publisher.publish("t", qos=1)
+    pump.commit()
+    told.events.clear()
+    pump.store.queues[pump.session("s").session_id].messages.clear()
+    pump.client("s", clean=False, expiry=3600)
+    pump.commit()
+    assert told.events[0].detail.startswith("lost")
+    assert told.steps == ["dropped s #1"]
 
 
 @pytest.mark.parametrize(
@@ -314,6 +383,8 @@ def test_afterwards_everything_is_as_before(pump: Pump, begin: Callable[[Pump], 
     assert pump.router.table.routes["t"].plain is None
     late = pump.client("late").subscribed("t", 1)
     assert "Traced" in type(late.connection).__name__
+    publisher.publish("elsewhere", qos=0)
+    assert pump.router.table.routes
     end_trace(pump.router)
     assert pump.router.table.routes == {}
     assert pump.router.table.tracer is None
