@@ -17,7 +17,7 @@ from edge_broker.wire.packets import Publish
 from edge_broker.wire.properties import Properties, encode_properties
 
 if TYPE_CHECKING:
-    from edge_broker.core.tracing import Trace, Unfollowed
+    from edge_broker.core.followed import Trace, Unfollowed
 
 
 class Publisher(Protocol):

@@ -23,8 +23,8 @@ from edge_broker.core.ops import Page, QueueState, QueueWrite
 from edge_broker.wire.const import MAX_PACKET_ID
 
 if TYPE_CHECKING:
+    from edge_broker.core.followed import Watch
     from edge_broker.core.pending import Pending
-    from edge_broker.core.tracing import Watch
 
 _MESSAGE_OVERHEAD_BYTES: Final = 500
 """What a message object costs beside its frame, roughly; counted so that limits in bytes mean memory."""

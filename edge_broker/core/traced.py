@@ -1,4 +1,4 @@
-"""A broker's core while a trace runs: router, sessions, queues and connections that tell ``tracing`` what they do.
+"""A broker's core while a trace runs: router, sessions, queues and connections that tell a ``tracing.Tracer`` what they do.
 
 Each class here stands in the place of its base: `begin_trace` gives the objects these classes, `end_trace` gives them
 their own back. So while nobody traces the way of a message is the very code that it would be if there were no tracing,
@@ -11,14 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from edge_broker.core import tracing
+from edge_broker.core import trace_events
 from edge_broker.core.connection import Connection
+from edge_broker.core.followed import Trace, grown
 from edge_broker.core.message import Message
 from edge_broker.core.queue import Queue
 from edge_broker.core.router import Router
 from edge_broker.core.routing import Route, ShareGroup
 from edge_broker.core.session import Recipient, Session, Subscription
-from edge_broker.core.tracing import Trace, Tracer, grown
+from edge_broker.core.tracing import Bridged, Tracer
 from edge_broker.errors import MessageRefused, MqttError, QueueFull
 from edge_broker.wire import const
 from edge_broker.wire.packets import Ack
@@ -137,13 +138,13 @@ class TracedRouter(Router):
         super()._deliver_to(message, [], groups)
 
     def _deliver_to_bridge(
-        self, message: Message, subscription: Subscription, trace: Trace, bridge: tracing.Bridged
+        self, message: Message, subscription: Subscription, trace: Trace, bridge: Bridged
     ) -> None:
         number, before = bridge.queue.next_number, dict(bridge.not_taken())
         super()._deliver_to(message, [subscription])
         if bridge.queue.next_number == number:  # not queued: that would have been told
             reason = grown(before, bridge.not_taken())
-            what = tracing.DROPPED if reason else tracing.SENT
+            what = trace_events.DROPPED if reason else trace_events.SENT
             trace.tell(what, bridge.name, qos=0, detail=reason or "at QoS 0, by the bridge's rule")
 
     def _enter(self, session: Session) -> None:
@@ -175,10 +176,13 @@ class TracedSession(Session):
         super().deliver(message)
         if self.queue.next_number == number:
             if message.qos == 0 and counters.sent[0] > sent:
-                trace.tell(tracing.SENT, self.client_id, qos=0)
+                trace.tell(trace_events.SENT, self.client_id, qos=0)
             else:
                 trace.tell(
-                    tracing.DROPPED, self.client_id, qos=message.qos, detail=grown(before, counters.dropped)
+                    trace_events.DROPPED,
+                    self.client_id,
+                    qos=message.qos,
+                    detail=grown(before, counters.dropped),
                 )
 
 
@@ -191,7 +195,7 @@ class TracedQueue(Queue):
         number = super().append(message)
         delivery = None if self.watch is None else self.watch.follow(number, message)
         if delivery is not None:
-            delivery.tell(tracing.QUEUED, "in memory only" if self._is_in_memory_only(number) else "")
+            delivery.tell(trace_events.QUEUED, "in memory only" if self._is_in_memory_only(number) else "")
             if message.volatile and not self.online:
                 delivery.rest()
         return number
@@ -220,19 +224,19 @@ class TracedQueue(Queue):
         if watch is not None and delivery is not None and self._is_here(number):
             reason = watch.reason_for_giving_up()
             if watch.is_passing:
-                watch.finish(number, tracing.EXPIRED)
+                watch.finish(number, trace_events.EXPIRED)
             elif reason:
                 watch.tracer.take_back(delivery)
-                watch.finish(number, tracing.DROPPED, reason)
+                watch.finish(number, trace_events.DROPPED, reason)
             elif watch.tracer.answer_code >= const.UNSPECIFIED_ERROR:
                 watch.finish(
-                    number, tracing.REFUSED, const.REASON_NAMES.get(watch.tracer.answer_code, "error")
+                    number, trace_events.REFUSED, const.REASON_NAMES.get(watch.tracer.answer_code, "error")
                 )
             elif not delivery.is_leaving:
                 is_unwritten = number in self.unwritten
-                watch.finish(number, tracing.ACKNOWLEDGED)
+                watch.finish(number, trace_events.ACKNOWLEDGED)
                 if is_unwritten:
-                    delivery.tell(tracing.ELIDED)
+                    delivery.tell(trace_events.ELIDED)
         return super().complete(number)
 
     def _is_here(self, number: int) -> bool:
@@ -247,13 +251,13 @@ class TracedQueue(Queue):
     def release(self, number: int) -> bool:
         delivery = None if self.watch is None else self.watch.deliveries.get(number)
         if delivery is not None and number in self.messages:
-            delivery.tell(tracing.RECEIVED)
+            delivery.tell(trace_events.RECEIVED)
         return super().release(number)
 
     def drop(self, number: int) -> bool:
         is_dropped = super().drop(number)
         if is_dropped and self.watch is not None and number in self.watch.deliveries:
-            self.watch.finish(number, tracing.DROPPED, "queue_full, it made room for others")
+            self.watch.finish(number, trace_events.DROPPED, "queue_full, it made room for others")
         return is_dropped
 
     def take_page(self, page: Page | None) -> None:
@@ -262,7 +266,7 @@ class TracedQueue(Queue):
         if self.lost > lost and self.watch is not None:
             for number in [n for n in self.watch.deliveries if n not in self.messages and self._is_done(n)]:
                 if self.released is None or number not in self.released:
-                    self.watch.finish(number, tracing.DROPPED, "lost: the store could not give it back")
+                    self.watch.finish(number, trace_events.DROPPED, "lost: the store could not give it back")
 
     def suspend(self) -> None:
         super().suspend()
@@ -292,7 +296,7 @@ class TracedQueue(Queue):
     def discard(self) -> None:
         if self.watch is not None:
             for number in list(self.watch.deliveries):
-                self.watch.finish(number, tracing.DROPPED, "session_ended")
+                self.watch.finish(number, trace_events.DROPPED, "session_ended")
         super().discard()
 
 
@@ -350,9 +354,9 @@ class TracedConnection(Connection):
         delivery.is_leaving = False
         reason = grown(before, self.router.counters.dropped)
         if reason:
-            watch.finish(number, tracing.DROPPED, reason)
+            watch.finish(number, trace_events.DROPPED, reason)
         else:
-            delivery.tell(tracing.SENT, "again, marked as a duplicate" if dup else "")
+            delivery.tell(trace_events.SENT, "again, marked as a duplicate" if dup else "")
 
     def _handle_ack(self, ack: Ack) -> None:
         tracer = self.router.table.tracer

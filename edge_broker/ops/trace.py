@@ -19,7 +19,8 @@ from edge_broker.ops.observed import Observed, ObservedBridge
 from edge_broker.wire.topics import check_topic_filter, split_share
 
 if TYPE_CHECKING:
-    from edge_broker.core.tracing import Event, Tracer
+    from edge_broker.core.trace_events import Event
+    from edge_broker.core.tracing import Tracer
 
 MAX_EVENTS_PER_SECOND: Final = 200
 DEFAULT_SECONDS: Final = 60

@@ -12,8 +12,9 @@ from edge_broker.core.connection import Connection
 from edge_broker.core.queue import Queue
 from edge_broker.core.router import Router
 from edge_broker.core.session import Session
+from edge_broker.core.trace_events import Event
 from edge_broker.core.traced import begin_trace, end_trace
-from edge_broker.core.tracing import Event, Tracer
+from edge_broker.core.tracing import Tracer
 from edge_broker.wire import const
 from edge_broker.wire.packets import Publish, Will
 from tests.pump.pump import Pump, TestClient
