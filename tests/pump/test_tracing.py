@@ -263,6 +263,19 @@ def test_what_was_queued_before_the_trace_is_seen_going_out(pump: Pump) -> None:
     assert told.steps == ["sent s #1", "acknowledged s #1"]
 
 
+def test_a_topics_trace_that_counts_follows_whole_ways_only(pump: Pump) -> None:
+    publisher = pump.client("p")
+    durable(pump, "s").vanish()
+    publisher.publish("t", qos=1)
+    pump.commit()
+    told = Told(pump, topic_filter="t", messages=1)
+    pump.client("s", clean=False, expiry=3600)
+    pump.commit()
+    assert told.steps == [], "it came before the trace"
+    publisher.publish("t", qos=1, packet_id=2)
+    assert told.steps == ["accepted p", "queued s #2", "sent s #2"]
+
+
 def test_a_publisher_whose_acknowledgements_were_held_before(pump: Pump) -> None:
     """What calls back to the connection was made when its class was another one."""
     publisher = pump.client("p")
