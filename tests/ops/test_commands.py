@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from collections import deque
@@ -12,8 +11,11 @@ from typing import Any
 
 import pytest
 
+from bridge import Bridge
+from bridge.config import BridgeConfig, RuleConfig
 from edge_broker import __version__
 from edge_broker.broker import Broker
+from edge_broker.config.limits import LimitsConfig
 from edge_broker.config.model import Config, ControlConfig, ListenerConfig
 from edge_broker.core.router import Router
 from edge_broker.core.traced import TracedRouter
@@ -58,6 +60,11 @@ async def steps(peer: Peer, last: str) -> list[str]:
         assert "event" in answer, answer
         found.append(f"{answer['event']} {answer['client']}")
     return found
+
+
+def _subscriptions(broker: Broker, client_id: str) -> int:
+    session = broker.router.sessions.get(client_id)
+    return 0 if session is None else len(session.subscriptions)
 
 
 async def test_status_of_a_broker_at_work(state_dir: Path) -> None:
@@ -131,6 +138,27 @@ async def test_a_trace_to_a_bridge_and_its_upstream(tmp_path: Path) -> None:
             await publisher.leave()
 
 
+async def test_a_trace_of_what_comes_down_a_bridge(tmp_path: Path) -> None:
+    async with gateway(tmp_path / "upstream") as upstream:
+        bridge = Bridge(
+            BridgeConfig(
+                name="cluster",
+                urls=(upstream.listening[0],),
+                client_id="cluster",
+                in_=(RuleConfig(filter="commands/#", qos=1),),
+            )
+        )
+        async with gateway(tmp_path / "gateway", [bridge]) as broker:
+            await until(lambda: _subscriptions(upstream, "cluster"), "it does not subscribe")
+            device = await (await Client.connect(broker, "device")).subscribe("commands/#")
+            async with tracing(broker, client="bridge:cluster") as peer:
+                publisher = await Client.connect(upstream, "p")
+                publisher.publish("commands/1")
+                assert await steps(peer, "sent device") == ["accepted bridge:cluster", "sent device"]
+                await publisher.leave()
+            await device.leave()
+
+
 async def test_a_trace_to_a_bridge_that_is_away(state_dir: Path) -> None:
     bridge = bridge_to("mqtt://127.0.0.1:1")
     async with gateway(state_dir, [bridge]) as broker, tracing(broker, topic="+/1") as peer:
@@ -145,9 +173,7 @@ async def test_a_trace_to_a_bridge_that_is_away(state_dir: Path) -> None:
 
 
 async def test_what_the_upstream_refuses_for_good_is_dropped_with_its_reason(tmp_path: Path) -> None:
-    """The upstream has shorter topics than the gateway; nothing else tells the acknowledgement from the refusal."""
-    from edge_broker.config.limits import LimitsConfig
-
+    """The upstream takes smaller packets than the gateway."""
     async with gateway(tmp_path / "up", limits=LimitsConfig(max_packet_bytes=1024)) as upstream:
         bridge = bridge_to(upstream.listening[0])
         async with gateway(tmp_path / "gateway", [bridge]) as broker, tracing(broker, topic="#") as peer:
@@ -254,4 +280,3 @@ async def test_a_stop_ends_a_trace(state_dir: Path) -> None:
     assert type(broker.router) is Router
     assert await peer.next() is None
     await peer.close()
-    await asyncio.sleep(0)

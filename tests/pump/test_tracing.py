@@ -235,6 +235,27 @@ def test_a_clients_trace_follows_what_it_publishes_and_what_it_gets(pump: Pump) 
     assert told.tracer.shown == 2
 
 
+def test_one_member_of_a_shared_subscription(pump: Pump) -> None:
+    publisher = pump.client("p")
+    members = {name: pump.client(name).subscribed("$share/g/t", 1) for name in ("a", "b")}
+    told = Told(pump, client_id="b")
+    for packet_id in (1, 2):
+        publisher.publish("t", qos=1, packet_id=packet_id)
+    members["b"].ack(const.PUBACK, 1)
+    assert told.steps == ["accepted p", "sent b #1", "answered p", "acknowledged b #1"]
+
+
+def test_a_message_that_ended_with_one_member_goes_on_to_another(pump: Pump) -> None:
+    publisher = pump.client("p")
+    first = pump.client("a").subscribed("$share/g/t", 1)
+    told = Told(pump, topic_filter="t")
+    publisher.publish("t", qos=1)
+    pump.client("b").subscribed("$share/g/t", 1)
+    told.events.clear()
+    first.vanish()
+    assert sorted(told.steps) == ["dropped a #1", "sent b #1"]
+
+
 def test_a_clients_trace_of_a_topic(pump: Pump) -> None:
     watched = pump.client("w")
     told = Told(pump, client_id="w", topic_filter="a")
