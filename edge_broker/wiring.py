@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -25,8 +25,10 @@ from edge_broker.ops.disk import written_bytes
 from edge_broker.store import WriteBudget
 
 if TYPE_CHECKING:
+    from edge_broker.ops.control import ControlServer, Handler
     from edge_broker.security.password_admission import PasswordAdmission, Timer
 
+_CONTROL_MODE: Final = 0o600
 _LIMITS: Final = frozenset(LimitsConfig.__struct_fields__) & {
     field.name for field in dataclasses.fields(Settings)
 }
@@ -117,3 +119,13 @@ def make_listener(
         proxies=config.proxy_protocol_from,
         on_listening=on_listening,
     )
+
+
+def make_control(config: Config, commands: Mapping[str, Handler]) -> ControlServer | None:
+    """Who answers on the control socket; None where the configuration wants nobody to."""
+    path = config.control_path
+    if path is None:
+        return None
+    from edge_broker.ops.control import ControlServer
+
+    return ControlServer(UnixEndpoint(str(path), _CONTROL_MODE), commands)

@@ -92,6 +92,8 @@ def test_the_promised_defaults() -> None:
         "server_reference": "",
     }
     assert config.sys_interval_seconds == 10
+    assert msgspec.to_builtins(config.control) == {"enabled": True, "path": None}
+    assert config.control_path == config.data_dir / "control.sock"
 
 
 def test_what_the_file_says_counts(load_text: Load) -> None:
@@ -173,6 +175,12 @@ def test_unix_listeners(load_text: Load) -> None:
 def test_proxies(load_text: Load) -> None:
     (listener,) = load_text('[[listeners]]\nproxy_protocol_from = ["127.0.0.1", "2001:db8::/32"]').listeners
     assert listener.proxy_protocol_from == ("127.0.0.1", "2001:db8::/32")
+
+
+def test_the_control_socket(load_text: Load, certificates: Path) -> None:
+    assert load_text('[control]\npath = "run/c.sock"').control_path == certificates / "run/c.sock"
+    assert load_text("[control]\nenabled = false").control_path is None
+    assert load_text('data_dir = "/d"\n[control]\nenabled = true').control_path == Path("/d/control.sock")
 
 
 def test_relative_paths_start_at_the_file(
