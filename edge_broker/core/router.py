@@ -14,7 +14,7 @@ from edge_broker.core.counters import Counters
 from edge_broker.core.message import Message, build_message
 from edge_broker.core.ops import Snapshot
 from edge_broker.core.pending import Pending
-from edge_broker.core.ports import Authenticator, Authorizer
+from edge_broker.core.ports import Authenticator, Authorizer, Observer
 from edge_broker.core.queue import Queue
 from edge_broker.core.quota import Quota
 from edge_broker.core.retained import Retained
@@ -44,6 +44,7 @@ class Router:
 
     `now` is the clock as of the last thing that happened; `dirty` lists the connections with output to flush;
     `stalled` those that read no more until the store has caught up. `guarded`: publishes need a look beyond their form.
+    `observer`: who is told who comes and goes; None for nobody.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Router:
         self.pending = pending
         self.authenticator = authenticator
         self.authorizer = authorizer
+        self.observer: Observer | None = None
         self.new_client_id = new_client_id
         self.max_uncommitted_bytes = max_uncommitted_bytes
         self.counters = Counters()
@@ -196,6 +198,12 @@ class Router:
             recipient.deliver_shared(form, group)
         else:
             recipient.deliver(form)
+
+    def deny(self, connection: Output, action: str, topic: str, identity: str) -> None:
+        """Count that a client may not `action` (publish, subscribe, will) that topic, and tell whoever keeps an account."""
+        self.counters.denied += 1
+        if self.observer is not None:
+            self.observer.on_denied(connection, action, topic, identity)
 
     # ---- retained messages
 
