@@ -6,7 +6,7 @@ import base64
 from functools import cache
 from urllib.parse import quote
 
-LEAST_LENGTH = 8
+LEAST_LENGTH = 6
 """Shorter ones would be found in any text by chance."""
 
 _registered: dict[str, None] = {}
