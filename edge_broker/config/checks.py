@@ -35,7 +35,7 @@ _TRANSPORTS_OF: Final = {
 """The keys that not every transport has."""
 _MODE: Final = re.compile(r"0?[0-7]{3}")
 _ORIGIN: Final = re.compile(r"https?://[^/\s]+")
-_NO_PASSPHRASE: Final = "write a copy without one: openssl pkey -in KEY -out NEW-KEY"
+_NO_PASSPHRASE: Final = "write a copy without one: openssl pkey -in KEY -out NEW-KEY"  # noqa: S105 - a hint
 
 
 def check_listeners(
