@@ -23,7 +23,7 @@ from edge_broker.core.session import Recipient, Session, Subscription
 from edge_broker.core.settings import Settings
 from edge_broker.errors import MessageRefused, MqttError, QueueFull
 from edge_broker.wire import const
-from edge_broker.wire.topics import SYSTEM_PREFIX, TopicCache
+from edge_broker.wire.topics import TopicCache, is_system
 
 if TYPE_CHECKING:
     from edge_broker.core.connection import Connection
@@ -121,9 +121,9 @@ class Router:
             settings = self.settings
             if topic.count("/") >= settings.max_topic_levels:
                 raise MqttError(const.TOPIC_NAME_INVALID, "a topic of more levels than we allow")
-            if len(topic) * 3 > settings.max_topic_bytes and len(topic.encode()) > settings.max_topic_bytes:
+            if len(topic) * 4 > settings.max_topic_bytes and len(topic.encode()) > settings.max_topic_bytes:
                 raise MqttError(const.TOPIC_NAME_INVALID, "a longer topic than we allow")
-            if topic.startswith(SYSTEM_PREFIX):
+            if is_system(topic):
                 raise MessageRefused(const.NOT_AUTHORIZED, "$SYS is the broker's own")
         return self.table.find(topic)
 
