@@ -120,7 +120,7 @@ class Audit:
         if not self._limits.admit(event, address if isinstance(address, str) else ""):
             self.left_out[_RATE] += 1
             return
-        self._put({"time": self._time(), "event": event} | fields)
+        self._put({"time": self._time(), "event": event, **fields})
 
     def record_action(self, action: str, by: str, **fields: Value) -> None:
         """Note what an administrator did: `action` in a word or two, `by` whom, as far as that is known."""
@@ -245,7 +245,7 @@ class Audit:
                 "count": count,
                 "why": "the disk was too slow or could not be written",
             }
-            self._waiting.append({"time": self._time(), "event": "left_out"} | fields)
+            self._waiting.append({"time": self._time(), "event": "left_out", **fields})
         self._no_room.clear()
 
     # ---- in the thread

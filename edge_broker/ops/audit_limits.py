@@ -29,7 +29,7 @@ class LeftOut(NamedTuple):
 
     event: str
     address: str
-    count: int
+    lines: int
 
 
 class AuditLimits:
@@ -78,9 +78,9 @@ class AuditLimits:
         self._by_address.clear()
         left_out = [LeftOut(*key, count) for key, count in self._left_out.items()]
         self._left_out.clear()
-        left_out.sort(key=lambda one: (one.address == OTHERS, -one.count))
+        left_out.sort(key=lambda one: (one.address == OTHERS, -one.lines))
         told, rest = left_out[:_MOST_TOLD], left_out[_MOST_TOLD:]
         return told + [
-            LeftOut(event, OTHERS, sum(one.count for one in rest if one.event == event))
+            LeftOut(event, OTHERS, sum(one.lines for one in rest if one.event == event))
             for event in dict.fromkeys(one.event for one in rest)
         ]

@@ -84,8 +84,11 @@ def build(root: Path, folder: Path, password: str) -> None:
     _configure(root, password)
 
 
-def boot(root: Path, results: Path) -> dict[str, Any]:
-    """Boot it, let the probe look around, and return what it saw."""
+def boot(root: Path, data: Path, results: Path) -> dict[str, Any]:
+    """Boot it with `data` as the data directory, let the probe look around, and return what it saw."""
+    shutil.copytree(root / STATE, data)  # not within the root: what is there is read-only with it
+    owner = (root / STATE).stat()
+    os.chown(data, owner.st_uid, owner.st_gid)
     results.mkdir()
     shutil.copy(PROBE, results)
     process = subprocess.run(
@@ -94,7 +97,7 @@ def boot(root: Path, results: Path) -> dict[str, Any]:
             *("--machine", f"edge-broker-{uuid.uuid4().hex[:8]}", "--register=no", "--keep-unit"),
             *("--private-network", "--link-journal=no", "--console=pipe"),
             *("--bind-ro=/usr", f"--bind-ro={site.getsitepackages()[0]}:/opt/site-packages"),
-            *(f"--bind={root / STATE}:/{STATE}", f"--bind={results}:/results", "--tmpfs=/var/tmp"),
+            *(f"--bind={data}:/{STATE}", f"--bind={results}:/results", "--tmpfs=/var/tmp"),
         ],
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -103,9 +106,10 @@ def boot(root: Path, results: Path) -> dict[str, Any]:
     )
     report = results / "report.json"
     said = "\n".join(path.read_text(errors="replace") for path in results.glob("*.log"))
-    assert report.exists(), f"{process.stdout}\n{process.stderr}\n{said}"
+    assert report.exists(), f"{process.stdout[-2_000:]}\n{process.stderr}\n{said}"
     seen: dict[str, Any] = json.loads(report.read_text())
-    assert "problem" not in seen, f"{seen}\n{said}"
+    if "problem" in seen:
+        raise AssertionError(f"{seen['problem']}\n{seen['journal'][-3_000:]}\n{said}")
     return seen
 
 
@@ -128,7 +132,13 @@ def _lay_out(root: Path) -> None:
     (units / "default.target").symlink_to("/usr/lib/systemd/system/multi-user.target")
     (units / "probe.service").write_text(PROBE_UNIT)
     (units / "multi-user.target.wants/probe.service").symlink_to("../probe.service")
-    for unit in ("getty.target", "systemd-logind.service", "console-getty.service"):
+    for unit in (
+        "getty.target",
+        "systemd-logind.service",
+        "console-getty.service",
+        "dbus.service",
+        "dbus.socket",
+    ):
         (units / unit).symlink_to("/dev/null")
 
 

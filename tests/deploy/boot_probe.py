@@ -46,7 +46,7 @@ def main(report: Path) -> None:
         look(seen)
     except BaseException:  # noqa: BLE001 - the report is all that comes out
         seen["problem"] = traceback.format_exc()
-        seen["journal"] = run("journalctl", "--no-pager", "-n", "200")
+        seen["journal"] = run("journalctl", "--no-pager", "-u", UNIT)
     report.write_text(json.dumps(seen, indent=1))
 
 

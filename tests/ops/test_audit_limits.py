@@ -43,7 +43,7 @@ def test_only_the_worst_are_told_one_by_one() -> None:
     assert told[0] == LeftOut("refused", "29", 30)
     assert len(told) == 22
     assert told[-2:] == [LeftOut("refused", OTHERS, sum(range(2, 11)) + 1), LeftOut("denied", OTHERS, 1)][:2]
-    assert sum(one.count for one in told if one.event == "refused") == sum(range(1, 31))
+    assert sum(one.lines for one in told if one.event == "refused") == sum(range(1, 31))
 
 
 def test_countless_addresses_take_bounded_memory_and_no_more_lines() -> None:
