@@ -26,10 +26,13 @@ CHEAP = Argon2Cost(7_168, 1)
 """The least that a password file may have: tests wait for many."""
 
 
+_COMMON = ("secret", "password")
+
+
 def keep_secret(password: str | bytes) -> None:
-    """No log may have it, unless it is so short that any log has it."""
+    """No log may have it, unless it is so short or so common that any log has it."""
     text = password.decode(errors="replace") if isinstance(password, bytes) else password
-    if len(text) >= LEAST_LENGTH:
+    if len(text) >= LEAST_LENGTH and text not in _COMMON:
         secret(text)
 
 
