@@ -24,7 +24,8 @@ _MOST_BYTES = 64 << 20
 """Of one process' log between two looks: a test that makes more than that is not about logs."""
 
 _texts: list[str] = []
-_files: dict[Path, int] = {}
+_files: dict[Path, tuple[int, subprocess.Popen[Any]]] = {}
+"""The logs of processes: how much of each was read, and who writes it; until that has ended."""
 _formatter = logging.Formatter()
 
 
@@ -43,7 +44,8 @@ class _WatchedPopen(subprocess.Popen[Any]):
             for stream in (options.get("stdout"), options.get("stderr")):
                 name = getattr(stream, "name", None)
                 if isinstance(name, str):
-                    _files.setdefault(Path(name), 0)
+                    start = _files[Path(name)][0] if Path(name) in _files else 0
+                    _files[Path(name)] = (start, self)
 
     def communicate(self, *arguments: Any, **options: Any) -> tuple[Any, Any]:
         result = super().communicate(*arguments, **options)
@@ -71,13 +73,17 @@ def _watch_loggers() -> None:
 
 def _read_files() -> Generator[str]:
     """What is new in the logs of processes."""
-    for path, start in list(_files.items()):
+    for path, (start, process) in list(_files.items()):
+        has_ended = process.returncode is not None  # asked of the object: to wait for it is the test's
         try:
             with path.open("rb") as file:
                 size = file.seek(0, 2)
                 file.seek(max(0, (start if size >= start else 0) - 256))  # a secret may be cut in two
                 yield file.read(_MOST_BYTES).decode(errors="replace")
-                _files[path] = size
+            if has_ended:
+                del _files[path]
+            else:
+                _files[path] = (size, process)
         except OSError:
             del _files[path]
 
