@@ -192,6 +192,10 @@ class Broker:
         self._record("reloaded", what="certificates and configuration")
         log.info("reloaded: certificates and passwords; other changes take effect at the next start")
 
+    def note_reload_refused(self, problem: str) -> None:
+        """Put into the audit log that a new configuration was not taken over."""
+        self._record("not reloaded", what="configuration", reason=problem)
+
     def record_action(self, action: str, by: str, **fields: Value) -> None:
         """Put into the audit log, where there is one, what an administrator did: in a word or two, `by` whom.
 

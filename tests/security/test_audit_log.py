@@ -6,13 +6,16 @@ import asyncio
 import json
 import ssl
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from edge_broker.broker import Broker
 from edge_broker.config.audit import AuditConfig
+from edge_broker.config.limits import LimitsConfig
 from edge_broker.config.loading import ConfigMistakes, load
 from edge_broker.config.model import Config, ListenerConfig
 from edge_broker.config.security import SecurityConfig
@@ -94,6 +97,7 @@ async def test_a_day_in_the_life_of_a_broker(tmp_path: Path, pki: Path) -> None:
         await broker.reload(settings)
         (tmp_path / "passwords").write_text("anna:nonsense\n")
         await broker.reload(settings)
+        broker.note_reload_refused("2 mistakes")
         broker.record_action("disconnect", "uid=0", client_id="a1")
     finally:
         await broker.stop()
@@ -115,6 +119,7 @@ async def test_a_day_in_the_life_of_a_broker(tmp_path: Path, pki: Path) -> None:
         ("reloaded", None, "certificates and configuration", None),
         ("not reloaded", None, "passwords", None),
         ("reloaded", None, "certificates and configuration", None),
+        ("not reloaded", None, "configuration", None),
         ("action", "a1", "uid=0", None),
         ("stopped", None, None, None),
     ]
@@ -128,6 +133,61 @@ async def test_a_day_in_the_life_of_a_broker(tmp_path: Path, pki: Path) -> None:
     text = (tmp_path / "audit.log").read_text()
     assert not any(word in text for word in (PASSWORD, WRONG, TYPED_AS_NAME))
     assert stat.S_IMODE((tmp_path / "audit.log").stat().st_mode) == 0o600
+
+
+async def test_whoever_is_turned_away_at_the_door(tmp_path: Path, pki: Path) -> None:
+    """Before MQTT: by a limit, by TLS, by a proxy's header, by giving up; each with its address and why."""
+    plain = config(tmp_path, pki)
+    proxied = ListenerConfig(bind="127.0.0.1:0", proxy_protocol_from=("127.0.0.1",))
+    broker = Broker(
+        msgspec.structs.replace(
+            plain, listeners=(*plain.listeners, proxied), limits=LimitsConfig(max_connections=1)
+        )
+    )
+    await broker.start()
+    ports = [int(url.rsplit(":", 1)[1]) for url in broker.listening]
+    try:
+        first = await asyncio.open_connection("127.0.0.1", ports[0])
+        first[1].write(b"\x10")
+        await wait_for(lambda: broker.connections)
+        second = await asyncio.open_connection("127.0.0.1", ports[0])
+        await ended(second)
+        first[1].close()
+        await wait_for(lambda: not broker.connections)
+        for port, data in ((ports[1], b"GET / HTTP/1.1\r\n\r\n"), (ports[2], b"GET / HTTP/1.1\r\n\r\n")):
+            stranger = await asyncio.open_connection("127.0.0.1", port)
+            stranger[1].write(data)
+            await ended(stranger)
+            await wait_for(lambda: not broker.connections)
+    finally:
+        await broker.stop()
+    refused = [line for line in read(tmp_path) if line["event"] == "refused"]
+    assert [line["reason"].partition(":")[0] for line in refused] == [
+        "max_connections",
+        "the connection was lost",
+        "TLS failed",
+        "a proxy's header",
+    ]
+    assert all(line["address"].startswith("127.0.0.1:") for line in refused)
+    assert [line.get("listener", "").rpartition(":")[2] for line in refused] == [
+        *(str(port) for port in (ports[0], ports[0], ports[1])),
+        "",
+    ]
+
+
+async def wait_for(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def ended(streams: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> None:
+    """Wait until the broker has closed."""
+    try:
+        await asyncio.wait_for(streams[0].read(), 20)
+    except ConnectionError:
+        pass
+    streams[1].close()
 
 
 async def test_off_is_off(tmp_path: Path) -> None:
