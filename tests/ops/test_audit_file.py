@@ -39,8 +39,9 @@ def test_only_its_owner_reads_it(path: Path) -> None:
     path.touch(0o644)
     path.chmod(0o644)
     file = AuditFile(path, 4, 3)
-    file.append(lines("aaa", "bbb", "ccc", "ddd"))
+    file.append(lines("aaa", "bbb", "ccc"))
     assert modes(path.parent) == {"audit.log": 0o600, "audit.log.1": 0o600, "audit.log.2": 0o600}
+    assert path.with_name("audit.log.2").read_text() == "aaa\n", "the one that everybody could read"
 
 
 def test_a_full_file_is_moved_aside_and_the_oldest_goes(path: Path) -> None:
