@@ -19,6 +19,7 @@ from edge_broker.wire import const
 from edge_broker.wire.packets import Will
 from tests.integration.broker_process import until
 from tests.pump.pump import Pump, TestClient
+from tests.security.rules import NOTHING, impose
 
 WALL = 1_746_100_800.1234
 
@@ -137,20 +138,10 @@ def test_who_is_not_let_in(kept: Kept) -> None:
     assert (third["address"], third["reason"]) == ("192.0.2.1:5", "max_connections")
 
 
-class Nothing:
-    """An authorizer that allows nothing."""
-
-    def may_publish(self, identity: str, client_id: str, topic: str) -> bool:
-        return False
-
-    def may_subscribe(self, identity: str, client_id: str, topic_filter: str) -> bool:
-        return False
-
-
 def test_what_is_denied(kept: Kept) -> None:
     pump = audited(kept)
     client = pump.client("c1")
-    pump.router.authorizer, pump.router.guarded = Nothing(), True
+    impose(pump, NOTHING)
     client.publish("door/\N{RIGHT-TO-LEFT OVERRIDE}open", qos=1)
     client.subscribe("secrets/#")
     TestClient(pump).connect("c2", will=Will("alarm/off", b"w", 0, False, 0, {}))

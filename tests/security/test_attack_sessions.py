@@ -7,6 +7,7 @@ import pytest
 from edge_broker.wire import const
 from edge_broker.wire.packets import Connack, Disconnect, Publish, Will
 from tests.pump.pump import Pump, TestClient
+from tests.security.rules import OWN_TOPICS
 
 IDENTITIES = [
     ("anna", "mallory"),
@@ -124,20 +125,10 @@ def test_what_waits_with_a_will_is_its_owners_too(pump: Pump) -> None:
     assert watcher.take_payloads() == [b"anna is gone"]
 
 
-class Owner:
-    """Everybody may publish under a name of their own only, and read everything."""
-
-    def may_publish(self, identity: str, client_id: str, topic: str) -> bool:
-        return topic.startswith(f"{identity}/")
-
-    def may_subscribe(self, identity: str, client_id: str, topic_filter: str) -> bool:
-        return True
-
-
 @pytest.mark.parametrize("delay", [0, 5])
 @pytest.mark.parametrize("version", [const.MQTT_5, const.MQTT_3_1_1])
 def test_a_will_is_no_way_around_permissions(delay: int, version: int) -> None:
-    pump = Pump(authorizer=Owner())
+    pump = Pump(authorizer=OWN_TOPICS)
     watcher = pump.client("watcher", username="watcher").subscribed("#")
     attacker = TestClient(pump)
     attacker.connect(
@@ -158,7 +149,7 @@ def test_a_will_is_no_way_around_permissions(delay: int, version: int) -> None:
 
 
 def test_a_refused_will_does_not_replace_the_one_that_is_kept() -> None:
-    pump = Pump(authorizer=Owner())
+    pump = Pump(authorizer=OWN_TOPICS)
     watcher = pump.client("watcher", username="watcher").subscribed("#")
     own = Will("mallory/alarm", b"allowed", 0, False, 30, {})
     pump.client("m", username="mallory", expiry=600, will=own).vanish()

@@ -17,6 +17,7 @@ from edge_broker.ops.logging import TextFormatter
 from edge_broker.wire import const
 from edge_broker.wire.packets import Ack, Connack, Disconnect, Publish, Suback, Will
 from tests.pump.pump import Pump, TestClient
+from tests.security.rules import ONLY_PUBLIC, impose
 
 ODD = {
     "control characters": "door\x01\x1b[31m\x7f\x85/state",
@@ -135,21 +136,11 @@ def test_half_a_shared_subscription_is_none(pump: Pump, topic_filter: str) -> No
         assert code == const.TOPIC_FILTER_INVALID
 
 
-class OnlyPublic:
-    """Allows what is under public/."""
-
-    def may_publish(self, identity: str, client_id: str, topic: str) -> bool:
-        return topic.startswith("public/")
-
-    def may_subscribe(self, identity: str, client_id: str, topic_filter: str) -> bool:
-        return topic_filter.startswith("public/")
-
-
 @pytest.mark.parametrize(
     "topic_filter", ["$share/public/secret", "$share/g/secret", "$share/public/$share/public/x"]
 )
 def test_a_share_name_is_no_way_around_permissions(topic_filter: str) -> None:
-    pump = Pump(authorizer=OnlyPublic())
+    pump = Pump(authorizer=ONLY_PUBLIC)
     attacker = pump.client("attacker")
     attacker.subscribe(topic_filter)
     assert attacker.take(Suback).reason_codes == [const.NOT_AUTHORIZED]
@@ -158,7 +149,7 @@ def test_a_share_name_is_no_way_around_permissions(topic_filter: str) -> None:
 def test_what_was_retained_before_needs_permission_too() -> None:
     pump = Pump()
     pump.client("owner").publish("secret/plan", b"hidden", retain=True)
-    pump.router.authorizer, pump.router.guarded = OnlyPublic(), True
+    impose(pump, ONLY_PUBLIC)
     attacker = pump.client("attacker")
     for topic_filter in ("secret/plan", "#", "secret/#", "+/plan", "$share/g/secret/plan"):
         attacker.subscribe(topic_filter)
