@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
-from edge_broker import wiring
+from edge_broker import __version__, wiring
 from edge_broker.config.model import Config, ListenerConfig
 from edge_broker.core.connection import Connection
 from edge_broker.core.histogram import Histogram
@@ -39,6 +39,7 @@ from edge_broker.wire.topics import TopicCache
 
 if TYPE_CHECKING:
     from edge_broker.core.retained_pages import RetainedPages
+    from edge_broker.ops.audit import Audit, Value
     from edge_broker.ops.control import ControlServer, Handler
     from edge_broker.ops.http import HttpServer
     from edge_broker.ops.observed import ObservedStatus
@@ -96,6 +97,7 @@ class Broker:
         self.last_lag_seconds = 0.0
         self.swept_at = time.monotonic()
         self.read_errors = 0
+        self.audit: Audit | None = None
         self.router: Router
         self.journal: Journal
         self.store: Store
@@ -119,7 +121,7 @@ class Broker:
     async def start(self) -> None:
         """Open the store, take over what it holds, and let clients in.
 
-        `StoreError` or `OSError` where that fails, `ConfigError` for a password file that will not do.
+        `StoreError` or `OSError` where that fails, `ConfigError` for a password file or an audit log that will not do.
         """
         self._loop = asyncio.get_running_loop()
         sys.setswitchinterval(_SWITCH_SECONDS)
@@ -129,6 +131,7 @@ class Broker:
         try:
             self.router = self._make_router(snapshot, topics)
             self.router.now = time.monotonic()
+            self.router.observer = self.audit = wiring.make_audit(self.config.audit)
             self.router.restore(snapshot)
             self.journal = self._make_journal()
             self._write_budget = wiring.make_write_budget(self.config.store)
@@ -142,9 +145,12 @@ class Broker:
             await self._start_control()
         except BaseException:
             await self._stop_serving()
+            if self.audit is not None:
+                self.audit.close()
             await self.store.close()
             raise
         self._sweeper = self._loop.call_later(_SWEEP_SECONDS, self._sweep, self._loop.time() + _SWEEP_SECONDS)
+        self._record("started", version=__version__, epoch=snapshot.epoch)
         log.info(
             "started: epoch %d, %d sessions, %d retained messages, data in %s",
             snapshot.epoch,
@@ -162,6 +168,9 @@ class Broker:
             self._say_goodbye(connection)
         self._tick()
         await self._wait_until_closed()
+        self._record("stopped")
+        if self.audit is not None:
+            self.audit.close()
         if self._passwords is not None:
             self._passwords.close()
         try:
@@ -185,10 +194,28 @@ class Broker:
             try:
                 listener.load_certificates()
             except OSError as error:  # ssl.SSLError is one
+                self._record("not reloaded", what="certificates", listener=listener.name, reason=str(error))
                 log.error("%s keeps its certificates, the new ones cannot be read: %s", listener.name, error)
         await self._reload_passwords()
         self.config = config
+        self._record("reloaded", what="certificates and configuration")
         log.info("reloaded: certificates and passwords; other changes take effect at the next start")
+
+    def note_reload_refused(self, problem: str) -> None:
+        """Put into the audit log that a new configuration was not taken over."""
+        self._record("not reloaded", what="configuration", reason=problem)
+
+    def record_action(self, action: str, by: str, **fields: Value) -> None:
+        """Put into the audit log, where there is one, what an administrator did: in a word or two, `by` whom.
+
+        `fields`: what it was done to. Never a password, token, key or payload.
+        """
+        if self.audit is not None:
+            self.audit.record_action(action, by, **fields)
+
+    def _record(self, event: str, **fields: Value) -> None:
+        if self.audit is not None:
+            self.audit.record(event, **fields)
 
     async def _reload_passwords(self) -> None:
         """Read the password file again: that of the start, as another one counts from the next start on."""
@@ -199,10 +226,12 @@ class Broker:
         try:
             passwords = await asyncio.to_thread(read_passwords, self._password_file)
         except ConfigError as error:
+            self._record("not reloaded", what="passwords", reason=error.problem)
             log.error("the passwords stay as they were, the new ones cannot be used: %s", error)
             return
         ended = end_connections(self.router, self._passwords.replace(passwords))
         self.request_tick()
+        self._record("reloaded", what="passwords", ended=ended)
         log.info(
             "%d names have a password; %d connections of changed ones ended", len(passwords.users), ended
         )
@@ -448,6 +477,8 @@ class Broker:
             log.exception("internal error while ending sessions and publishing wills")
         if self._passwords is not None:
             self._passwords.sweep(now)
+        if self.audit is not None:
+            self.audit.sweep(now)
         self._update_system_topics()
         self.request_tick()
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from edge_broker.config.audit import AuditConfig
 from edge_broker.config.bind import UnixBind
 from edge_broker.config.limits import LimitsConfig
 from edge_broker.config.model import Config, ListenerConfig, StoreConfig
@@ -25,6 +26,7 @@ from edge_broker.ops.disk import written_bytes
 from edge_broker.store import WriteBudget
 
 if TYPE_CHECKING:
+    from edge_broker.ops.audit import Audit
     from edge_broker.ops.control import ControlServer, Handler
     from edge_broker.security.password_admission import PasswordAdmission, Timer
 
@@ -93,6 +95,19 @@ def make_passwords(security: SecurityConfig, call_later: Timer) -> PasswordAdmis
     )
     passwords = read_passwords(security.password_file)
     return PasswordAdmission(passwords, limits, security.max_waiting_passwords, call_later)
+
+
+def make_audit(audit: AuditConfig) -> Audit | None:
+    """The audit log, open. `ConfigError` where its file cannot be written."""
+    if audit.file is None:
+        return None
+    from edge_broker.ops.audit import Audit  # memory that a broker without it keeps
+    from edge_broker.ops.audit_file import AuditFile
+    from edge_broker.security.guessing import origin_of
+
+    made = Audit(AuditFile(audit.file, audit.max_bytes, audit.files), time.monotonic(), origin_of)
+    made.open()
+    return made
 
 
 def make_listener(

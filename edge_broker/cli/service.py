@@ -45,6 +45,9 @@ class Served(Protocol):
     def reload(self, config: Config) -> Awaitable[None]:
         """Take over what can be changed while running."""
 
+    def note_reload_refused(self, problem: str) -> None:
+        """The configuration was to be read again and stays as it was, for `problem`."""
+
 
 class Service:
     """One run of the broker. `read_config` reads the configuration again, in a thread; `systemd` may be nobody."""
@@ -131,10 +134,12 @@ class Service:
             config = await asyncio.to_thread(self._read_config)
             await self._broker.reload(config)
         except ConfigMistakes as mistakes:
+            self._broker.note_reload_refused(mistakes.problem)  # not which: they repeat what the file says
             _LOG.error("%s: %s, so the configuration stays as it was", mistakes.source, mistakes.problem)
             for mistake in mistakes.mistakes:
                 _LOG.error("%s", mistake)
         except (EdgeBrokerError, OSError) as error:
+            self._broker.note_reload_refused(str(error))
             _LOG.error("the new configuration cannot be taken over: %s", error)
         else:
             self._take_over(config)

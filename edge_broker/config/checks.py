@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from edge_broker.config.audit import AuditConfig
 from edge_broker.config.model import HttpConfig, ListenerConfig, RuntimeConfig, StoreConfig
 from edge_broker.config.reading import Reading
 from edge_broker.config.security import SecurityConfig
@@ -34,7 +35,7 @@ _TRANSPORTS_OF: Final = {
 """The keys that not every transport has."""
 _MODE: Final = re.compile(r"0?[0-7]{3}")
 _ORIGIN: Final = re.compile(r"https?://[^/\s]+")
-_NO_PASSPHRASE: Final = "write a copy without one: openssl pkey -in KEY -out NEW-KEY"
+_NO_PASSPHRASE: Final = "write a copy without one: openssl pkey -in KEY -out NEW-KEY"  # noqa: S105 - a hint
 
 
 def check_listeners(
@@ -277,6 +278,19 @@ def check_security(security: SecurityConfig, reading: Reading) -> None:
         check_file(security.password_file, "security.password_file", reading)
 
 
+def check_audit(audit: AuditConfig, reading: Reading) -> None:
+    """That the file is none yet or a plain one, in a folder that is there; whether it can be written shows the start."""
+    file = audit.file
+    if file is None:
+        return
+    if file.is_symlink() or (file.exists() and not file.is_file()):
+        reading.mistake(
+            "audit.file", f"{file} is no plain file", "give the path of one, or of one to be made"
+        )
+    elif file.parent.exists() and not file.parent.is_dir():
+        reading.mistake("audit.file", f"{file.parent} is no folder", "give the path of a file in a folder")
+
+
 def check_runtime(runtime: RuntimeConfig, reading: Reading) -> None:
     """That the event loop asked for is there."""
     if runtime.loop == "uvloop" and importlib.util.find_spec("uvloop") is None:
@@ -286,6 +300,7 @@ def check_runtime(runtime: RuntimeConfig, reading: Reading) -> None:
 
 
 CHECKS: Final[dict[str, Callable[[Any, Reading], None]]] = {
+    "audit": check_audit,
     "data_dir": check_data_dir,
     "http": check_http,
     "runtime": check_runtime,

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from edge_broker.config.audit import AuditConfig
 from edge_broker.config.bind import Bind, UnixBind, parse_bind, parse_unix_bind
 from edge_broker.config.environment import default_data_dir
 from edge_broker.config.limits import LimitsConfig
@@ -350,6 +351,7 @@ class Config(Section, frozen=True):
     limits: LimitsConfig = LimitsConfig()
     protocol: ProtocolConfig = ProtocolConfig()
     security: SecurityConfig = SecurityConfig()
+    audit: AuditConfig = AuditConfig()
     http: HttpConfig = HttpConfig()
     control: ControlConfig = ControlConfig()
     log: LogConfig = LogConfig()

@@ -21,7 +21,7 @@ from edge_broker.wire import const
 from edge_broker.wire.encoder import encode_auth, encode_connack
 from edge_broker.wire.packets import Connect, Will
 from edge_broker.wire.properties import Properties, encode_properties
-from edge_broker.wire.topics import SYSTEM_PREFIX
+from edge_broker.wire.topics import is_system
 
 if TYPE_CHECKING:
     from edge_broker.core.connection import Connection
@@ -67,7 +67,7 @@ def handle_connect(connection: Connection, packet: Connect) -> None:
 def _check_will(router: Router, will: Will) -> None:
     """What can be said of a will before it is known whose it is."""
     settings = router.settings
-    if will.topic.count("/") >= settings.max_topic_levels or will.topic.startswith(SYSTEM_PREFIX):
+    if will.topic.count("/") >= settings.max_topic_levels or is_system(will.topic):
         raise MqttError(const.TOPIC_NAME_INVALID, "a will for a topic that we do not allow")
     if len(will.topic.encode()) > settings.max_topic_bytes:
         raise MqttError(const.TOPIC_NAME_INVALID, "a will for a longer topic than we allow")
@@ -86,11 +86,12 @@ def _on_admission(connection: Connection, packet: Connect, admission: Admission)
         connection.fail(admission.reason_code, admission.detail or "refused", tell=False)
     elif connection.session is not None:
         _go_on_authenticated(connection, connection.session, admission)
-    elif not _may_leave_will(connection, packet, admission.identity):
-        connection.router.counters.denied += 1
+    elif packet.will is not None and not _may_leave_will(connection, packet.will, admission.identity):
+        connection.router.deny(connection, "will", packet.will.topic, admission.identity)
         connection.fail(const.NOT_AUTHORIZED, "its will is for a topic that it may not publish to")
     else:
         connection.pause()
+        connection.authenticated_by = admission.method
         try:
             _open(connection, packet, admission)
         except MqttError as error:
@@ -129,9 +130,9 @@ def _open(connection: Connection, packet: Connect, admission: Admission) -> None
         accept()
 
 
-def _may_leave_will(connection: Connection, packet: Connect, identity: str) -> bool:
-    will, authorizer = packet.will, connection.router.authorizer
-    if will is None or authorizer is None:
+def _may_leave_will(connection: Connection, will: Will, identity: str) -> bool:
+    authorizer = connection.router.authorizer
+    if authorizer is None:
         return True
     return authorizer.may_publish(identity, connection.client_id, will.topic)
 
@@ -195,11 +196,14 @@ def _accept(
         session.will = None  # of a connection that was never accepted
         connection.router.leave(session, None)
         return
-    connection.router.counters.connects += 1
+    router = connection.router
+    router.counters.connects += 1
     connection.session = session
     connection.will = session.will
     connection.send(connack)
     session.attach(connection)
+    if router.observer is not None:
+        router.observer.on_connect(connection, session)
     session.pump()
     connection.go_on()
 

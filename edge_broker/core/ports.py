@@ -11,7 +11,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from edge_broker.core.connection import Connection
+    from edge_broker.core.output import Output
     from edge_broker.core.router import Router
+    from edge_broker.core.session import Session
 
 
 @dataclass(slots=True)
@@ -30,13 +33,14 @@ class Credentials:
 class Admission:
     """The answer: `reason_code` 0 admits as `identity`; any other refuses, with `detail` for the log.
 
-    `data`: what enhanced authentication says last, for the client.
+    `data`: what enhanced authentication says last, for the client. `method`: how it proved who it is, in a word.
     """
 
     reason_code: int
     identity: str = ""
     detail: str = ""
     data: bytes = b""
+    method: str = ""
 
 
 @dataclass(slots=True)
@@ -65,6 +69,9 @@ class Outlet(Protocol):
     def wake(self) -> None:
         """The connection can go on with the input that it left unread."""
 
+    def encryption(self) -> tuple[str, str] | None:
+        """TLS version and cipher agreed on, as OpenSSL calls them; None where nothing is encrypted."""
+
 
 class Authenticator(Protocol):
     """Decides who comes in."""
@@ -84,6 +91,25 @@ class Authorizer(Protocol):
 
     def may_subscribe(self, identity: str, client_id: str, topic_filter: str) -> bool:
         """Whether a SUBSCRIBE to `topic_filter` (without `$share`) is allowed."""
+
+
+class Observer(Protocol):
+    """Told who comes, who goes, who is not let in and what is denied, for whoever keeps an account of it (the audit log).
+
+    Nothing is told per message. What it is told happened already; it must be quick and raise nothing.
+    """
+
+    def on_connect(self, connection: Connection, session: Session) -> None:
+        """A client was let in."""
+
+    def on_end(self, connection: Connection, session: Session | None) -> None:
+        """A connection is at its end, for `connection.end`. `session`: the client's; None of one that was never let in."""
+
+    def on_refused(self, address: str, listener: str, reason: str) -> None:
+        """A connection was turned away before anything of it was read, or before its client's address was known."""
+
+    def on_denied(self, connection: Output, action: str, topic: str, identity: str) -> None:
+        """A client may not `action` (publish, subscribe, will) that topic or topic filter."""
 
 
 class Host(Protocol):

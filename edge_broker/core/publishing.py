@@ -238,7 +238,8 @@ class Publishing(Output):
         """Answer a PUBLISH that is not taken: MQTT 5 has a code for it, 3.1.1 only silence [3.3.5]."""
         counters = self.router.counters
         if refusal.reason_code == const.NOT_AUTHORIZED:
-            counters.denied += 1
+            identity = "" if self.session is None else self.session.identity
+            self.router.deny(self, "publish", message.topic, identity)
         else:
             counters.drop(const.REASON_NAMES[refusal.reason_code].replace(" ", "_"))
         if not message.qos:

@@ -14,7 +14,7 @@ from edge_broker.core.counters import Counters
 from edge_broker.core.message import Message, build_message
 from edge_broker.core.ops import Snapshot
 from edge_broker.core.pending import Pending
-from edge_broker.core.ports import Authenticator, Authorizer
+from edge_broker.core.ports import Authenticator, Authorizer, Observer
 from edge_broker.core.queue import Queue
 from edge_broker.core.quota import Quota
 from edge_broker.core.retained import Retained
@@ -23,7 +23,7 @@ from edge_broker.core.session import Recipient, Session, Subscription
 from edge_broker.core.settings import Settings
 from edge_broker.errors import MessageRefused, MqttError, QueueFull
 from edge_broker.wire import const
-from edge_broker.wire.topics import SYSTEM_PREFIX, TopicCache
+from edge_broker.wire.topics import TopicCache, is_system
 
 if TYPE_CHECKING:
     from edge_broker.core.connection import Connection
@@ -44,6 +44,7 @@ class Router:
 
     `now` is the clock as of the last thing that happened; `dirty` lists the connections with output to flush;
     `stalled` those that read no more until the store has caught up. `guarded`: publishes need a look beyond their form.
+    `observer`: who is told who comes and goes; None for nobody.
     """
 
     # Slots, because a trace exchanges the class for a while: an object without them is slower ever after (CPython 3.11:
@@ -91,6 +92,7 @@ class Router:
         self.pending = pending
         self.authenticator = authenticator
         self.authorizer = authorizer
+        self.observer: Observer | None = None
         self.new_client_id = new_client_id
         self.max_uncommitted_bytes = max_uncommitted_bytes
         self.counters = Counters()
@@ -149,9 +151,9 @@ class Router:
             settings = self.settings
             if topic.count("/") >= settings.max_topic_levels:
                 raise MqttError(const.TOPIC_NAME_INVALID, "a topic of more levels than we allow")
-            if len(topic) * 3 > settings.max_topic_bytes and len(topic.encode()) > settings.max_topic_bytes:
+            if len(topic) * 4 > settings.max_topic_bytes and len(topic.encode()) > settings.max_topic_bytes:
                 raise MqttError(const.TOPIC_NAME_INVALID, "a longer topic than we allow")
-            if topic.startswith(SYSTEM_PREFIX):
+            if is_system(topic):
                 raise MessageRefused(const.NOT_AUTHORIZED, "$SYS is the broker's own")
         return self.table.find(topic)
 
@@ -226,6 +228,12 @@ class Router:
             recipient.deliver_shared(form, group)
         else:
             recipient.deliver(form)
+
+    def deny(self, connection: Output, action: str, topic: str, identity: str) -> None:
+        """Count that a client may not `action` (publish, subscribe, will) that topic, and tell whoever keeps an account."""
+        self.counters.denied += 1
+        if self.observer is not None:
+            self.observer.on_denied(connection, action, topic, identity)
 
     # ---- retained messages
 

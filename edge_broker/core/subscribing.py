@@ -96,7 +96,7 @@ def _refusal(connection: Connection, session: Session, request: SubscriptionRequ
     if authorizer is not None and not authorizer.may_subscribe(
         session.identity, session.client_id, Subscription(session, topic_filter, 0).matched_filter
     ):
-        connection.router.counters.denied += 1
+        connection.router.deny(connection, "subscribe", topic_filter, session.identity)
         return const.NOT_AUTHORIZED
     return const.SUCCESS
 

@@ -86,6 +86,10 @@ class PipedProtocol(StreamProtocol):
             return
         self._transport.write(self._pipe.take_output())
 
+    def encryption(self) -> tuple[str, str] | None:
+        """What the pipe agreed on."""
+        return self._pipe.encryption()
+
     def close(self) -> None:
         """Say goodbye in the pipe's form; close now, or when the peer has said it too, or has had its time."""
         if self._closed:

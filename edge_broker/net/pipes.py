@@ -55,6 +55,9 @@ class Pipe(Protocol):
     def peer_names(self) -> dict[str, tuple[str, ...]]:
         """What the peer has proved to be called, by kind of name; empty where nothing was proved."""
 
+    def encryption(self) -> tuple[str, str] | None:
+        """TLS version and cipher, once agreed on; None where nothing is encrypted."""
+
 
 class LayeredPipe:
     """`upper` on top of `lower`, as one pipe: WebSocket over TLS."""
@@ -117,6 +120,10 @@ class LayeredPipe:
     def peer_names(self) -> dict[str, tuple[str, ...]]:
         """What the lower layer proved."""
         return self._lower.peer_names()
+
+    def encryption(self) -> tuple[str, str] | None:
+        """The lower layer's."""
+        return self._lower.encryption()
 
     def _carry(self) -> None:
         output = self._upper.take_output()

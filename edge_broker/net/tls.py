@@ -103,6 +103,11 @@ class TlsPipe:
         """The protocol agreed on, as in ``TLSv1.3``; empty before."""
         return self._object.version() or ""
 
+    def encryption(self) -> tuple[str, str] | None:
+        """Version and cipher, as in ``("TLSv1.3", "TLS_AES_256_GCM_SHA384")``; None before."""
+        cipher = self._object.cipher()
+        return None if cipher is None else (self.version, cipher[0])
+
     def _handshake(self) -> None:
         try:
             self._object.do_handshake()

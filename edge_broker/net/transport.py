@@ -80,6 +80,8 @@ class StreamProtocol(asyncio.Protocol):
         if refusal is not None:
             hub.router.counters.refuse(refusal)
             self._connection.end = (0x97, refusal)
+            if hub.router.observer is not None:
+                hub.router.observer.on_refused(address, self._listener, refusal)
             self._closed = True
             self._transport.abort()
             return
@@ -170,6 +172,10 @@ class StreamProtocol(asyncio.Protocol):
     def wake(self) -> None:
         """Go on with the input that was left."""
         self._continue_later()
+
+    def encryption(self) -> tuple[str, str] | None:
+        """Nothing is encrypted."""
+        return None
 
     # ---- working through buffered input
 

@@ -121,6 +121,10 @@ class WebSocketPipe:
         """WebSocket proves nothing."""
         return {}
 
+    def encryption(self) -> tuple[str, str] | None:
+        """WebSocket encrypts nothing."""
+        return None
+
     # ---- the upgrade
 
     def _receive_request(self, data: bytes) -> bytes:

@@ -25,7 +25,7 @@ from edge_broker import __version__
 from edge_broker.core.histogram import Histogram
 from edge_broker.ops import disk
 from edge_broker.ops.backlog import Backlog, BacklogView
-from edge_broker.ops.observed import Observed, ObservedStatus, dropped_messages
+from edge_broker.ops.observed import Observed, ObservedAudit, ObservedStatus, dropped_messages
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -69,6 +69,7 @@ class BrokerCollector(Collector):
         yield from self._queues()
         yield from self._store()
         yield from _bridges([bridge.status() for bridge in self._observed.bridges])
+        yield from _audit(self._observed.audit)
         yield from _passwords(getattr(self._observed.router.authenticator, "passwords", None))
 
     def _broker(self) -> Iterator[Metric]:
@@ -226,6 +227,14 @@ def _bridges(statuses: Sequence[ObservedStatus]) -> Iterator[Metric]:
         "bridge",
         [(s.name, s.last_acknowledged_wall) for s in statuses if s.last_acknowledged_wall is not None],
     )
+
+
+def _audit(audit: ObservedAudit | None) -> Iterator[Metric]:
+    """Also where there is none, so that a rule finds what it asks for."""
+    left_out = {"rate": 0, "waiting": 0} if audit is None else audit.left_out
+    yield _counter("audit_lines", "Lines in the audit log.", audit.written if audit else 0)
+    yield _counters("audit_lines_left_out", "Lines that it has not, and why.", "reason", left_out.items())
+    yield _counter("audit_errors", "Writes of it that failed.", audit.write_errors if audit else 0)
 
 
 def _passwords(admission: ObservedPasswords | None) -> Iterator[Metric]:

@@ -110,6 +110,14 @@ class ObservedBridge(Protocol):
         """What it is doing now."""
 
 
+class ObservedAudit(Protocol):
+    """The audit log; `edge_broker.ops.audit` says what each of these means."""
+
+    written: int
+    left_out: dict[str, int]
+    write_errors: int
+
+
 class Observed(Protocol):
     """The broker."""
 
@@ -123,6 +131,10 @@ class Observed(Protocol):
     @property
     def store(self) -> ObservedStore:
         """Its store."""
+
+    @property
+    def audit(self) -> ObservedAudit | None:
+        """Its audit log, where there is one."""
 
     @property
     def bridges(self) -> Sequence[ObservedBridge]:

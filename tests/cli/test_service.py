@@ -54,6 +54,9 @@ class NotingBroker:
         await self._note("reload")
         self.config = config
 
+    def note_reload_refused(self, problem: str) -> None:
+        self.asked.append(f"refused: {problem}")
+
 
 class Heard:
     """systemd's end of the notification socket."""
@@ -180,7 +183,7 @@ async def test_a_wrong_new_configuration_is_refused(heard: Heard, caplog: pytest
     assert broker.config is CONFIG
     os.kill(os.getpid(), signal.SIGTERM)
     assert await task is True
-    assert broker.asked == ["start", "stop"]
+    assert broker.asked == ["start", "refused: 2 mistakes", "stop"]
 
 
 async def test_a_reload_that_failed_leaves_it_running(heard: Heard, caplog: pytest.LogCaptureFixture) -> None:

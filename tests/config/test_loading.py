@@ -91,6 +91,7 @@ def test_the_promised_defaults() -> None:
         "response_information": "",
         "server_reference": "",
     }
+    assert msgspec.to_builtins(config.audit) == {"file": None, "max_bytes": 4 << 20, "files": 5}
     assert config.sys_interval_seconds == 10
     assert msgspec.to_builtins(config.control) == {"enabled": True, "path": None}
     assert config.control_path == config.data_dir / "control.sock"

@@ -1,0 +1,36 @@
+"""Permissions for tests that are not about the rules' own language: who may do what, as two functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests.pump.pump import Pump
+
+Rule = Callable[[str, str], bool]
+"""Of identity and topic or topic filter."""
+
+
+class Rules:
+    """An `Authorizer`."""
+
+    def __init__(self, publish: Rule, subscribe: Rule) -> None:
+        self._publish, self._subscribe = publish, subscribe
+
+    def may_publish(self, identity: str, client_id: str, topic: str) -> bool:
+        return self._publish(identity, topic)
+
+    def may_subscribe(self, identity: str, client_id: str, topic_filter: str) -> bool:
+        return self._subscribe(identity, topic_filter)
+
+
+def impose(pump: Pump, rules: Rules) -> None:
+    """From now on `rules` hold."""
+    pump.router.authorizer, pump.router.guarded = rules, True
+
+
+NOTHING = Rules(lambda *_: False, lambda *_: False)
+ONLY_PUBLIC = Rules(
+    lambda _, topic: topic.startswith("public/"), lambda _, wanted: wanted.startswith("public/")
+)
+OWN_TOPICS = Rules(lambda identity, topic: topic.startswith(f"{identity}/"), lambda *_: True)
+"""Everybody publishes under a name of their own only, and reads everything."""
