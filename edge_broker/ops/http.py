@@ -176,6 +176,8 @@ def gather(observed: Observed, now: float) -> Facts:
         ],
         since_sweep_seconds=now - observed.swept_at,
         loop_lag_seconds=observed.last_lag_seconds,
+        expiring=observed.expiring.problems(time.time()),
+        refused_files=observed.watching.refused,
     )
 
 

@@ -279,7 +279,10 @@ async def test_a_broken_new_file_is_refused(broker: Broker, caplog: pytest.LogCa
     write(broker, USERS + "carl:plain\n")
     with caplog.at_level(logging.INFO):
         await broker.reload(broker.config)
-    assert re.search(r"passwords stay as they were.*line 5: has a credential that is neither", caplog.text)
+    assert re.search(
+        r"passwords: the new file is refused, the old one stays.*line 5: has a credential that is neither",
+        caplog.text,
+    )
     assert await is_served(peer)
     assert (await connect(broker, "bob", "paper"))[1].reason_code == 0
 
