@@ -26,6 +26,7 @@ def check(file: Path) -> None:
     """
     config = load_or_exit(file, "")
     names = _count_names(file, config)
+    _check_certificates(config)
     click.echo(f"{file}: OK")
     for line in describe(config):
         click.echo(f"  {line}")
@@ -45,6 +46,31 @@ def _count_names(file: Path, config: Config) -> int | None:
         found = list(mistakes.mistakes)
         click.echo(str(ConfigMistakes(str(config.security.password_file), found)), err=True)
         raise SystemExit(EXIT_CONFIG) from None
+
+
+def _check_certificates(config: Config) -> None:
+    """Read what the broker reads of deny list and revocation lists; what is wrong in them, and the end with 2."""
+    from edge_broker.errors import ConfigError
+    from edge_broker.security.certificates import CertificateVetting
+    from edge_broker.security.denied import Denied, DenyList
+    from edge_broker.wiring import make_demands, make_deny_list
+
+    mistakes = []
+    try:
+        make_deny_list(config.security)
+    except ConfigError as mistake:
+        mistakes.append(mistake)
+    for listener in config.listeners:
+        demands = make_demands(listener)
+        try:
+            if demands is not None:
+                CertificateVetting(demands, DenyList(Denied()))
+        except ConfigError as mistake:
+            mistakes.append(mistake)
+    for mistake in mistakes:
+        click.echo(str(mistake), err=True)
+    if mistakes:
+        raise SystemExit(EXIT_CONFIG)
 
 
 def describe(config: Config) -> Iterator[str]:
