@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ssl
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -369,3 +371,25 @@ def test_a_key_with_a_passphrase_is_refused_and_not_asked_for(folder: Path) -> N
     (folder / "server.key").write_bytes(locked)
     with pytest.raises(ssl.SSLError, match="passphrase"):
         server_context(str(folder / "server.crt"), str(folder / "server.key"))
+
+
+@pytest.mark.parametrize(("keys", "loaded"), [("", False), ('crl_files = ["crl.pem"]\n', True)])
+def test_an_idle_broker_does_not_load_what_it_does_not_need(folder: Path, keys: str, loaded: bool) -> None:
+    """Not even to know when its certificates expire: only revocation lists need `cryptography`."""
+    config = folder / "edge-broker.toml"
+    config.write_text(
+        'data_dir = "data"\n[[listeners]]\ntransport = "tls"\nbind = "127.0.0.1:0"\ncertificate = "server.crt"\n'
+        f'key = "server.key"\nclient_ca = "ca.pem"\n{keys}[security]\ndeny_file = "denied"\n'
+    )
+    (folder / "denied").write_text("serial ff\n")
+    script = (
+        "import asyncio, sys, time\nfrom pathlib import Path\n"
+        "from edge_broker.broker import Broker\nfrom edge_broker.config.loading import load\n"
+        "async def run():\n    broker = Broker(load(Path(sys.argv[1])))\n    await broker.start()\n"
+        "    await broker.reload(broker.config)\n    broker.expiring.problems(time.time())\n"
+        "    print('cryptography' in sys.modules)\n    await broker.stop()\nasyncio.run(run())\n"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", script, str(config)], capture_output=True, text=True, timeout=60
+    )
+    assert process.stdout == f"{loaded}\n", process.stderr
