@@ -63,7 +63,9 @@ async def test_what_expires_is_measured_and_what_expires_soon_is_told(folder: Pa
         async with web_of(broker) as web:
             scrape = await web.scrape()
             status, health = await web.get("/healthz")
-            Authority("ours", NOW, DAY).issue("x", NOW, 100 * DAY).write(folder, "bridge")
+            others = Authority("others", NOW, 365 * DAY)
+            others.issue("x", NOW, 100 * DAY).write(folder, "bridge")
+            others.issue("x", NOW, 200 * DAY, hosts=("localhost",)).write(folder, "server")
             await broker.watching.look()
             await broker.watching.look()
             later = await web.scrape()
@@ -87,6 +89,8 @@ async def test_what_expires_is_measured_and_what_expires_soon_is_told(folder: Pa
     assert not any(component.startswith("ca of") for component in told)
     renewed = later.get("expires_in_seconds", kind="certificate", owner="bridge cluster")
     assert renewed == pytest.approx(100 * 86_400, abs=120), "the bridge reads it at its next connect"
+    renewed = later.get("expires_in_seconds", kind="certificate", owner=url)
+    assert renewed == pytest.approx(200 * 86_400, abs=120)
 
 
 async def test_what_was_refused_is_shown_until_it_is_mended(folder: Path) -> None:
