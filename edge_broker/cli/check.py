@@ -67,8 +67,8 @@ def _check_certificates(config: Config) -> None:
                 CertificateVetting(demands, DenyList(Denied()))
         except ConfigError as mistake:
             mistakes.append(mistake)
-    for mistake in mistakes:
-        click.echo(str(mistake), err=True)
+    for found in mistakes:
+        click.echo(str(found), err=True)
     if mistakes:
         raise SystemExit(EXIT_CONFIG)
 

@@ -40,7 +40,7 @@ class PipedProtocol(StreamProtocol):
 
     shakes_hands: ClassVar[bool] = True
 
-    __slots__ = ("_clients", "_pipe", "_shaking_hands")
+    __slots__ = ("_clients", "_pipe", "_shaking_hands", "_vetting")
 
     def __init__(
         self,
@@ -53,6 +53,7 @@ class PipedProtocol(StreamProtocol):
         super().__init__(hub, gate, listener)
         self._pipe = new_pipe()
         self._clients = clients
+        self._vetting = None if clients is None else clients.vetting
         self._shaking_hands = False
 
     # ---- what asyncio calls
@@ -102,7 +103,10 @@ class PipedProtocol(StreamProtocol):
         peer = self._pipe.peer()
         if peer is None:
             return True
-        judgement = clients.vetting.judge(peer)
+        vetting = clients.vetting
+        is_as_it_was = vetting is self._vetting  # else the handshake went by the CAs of before
+        judgement = vetting.judge(peer) if is_as_it_was else vetting.judge_again(peer)
+        self._vetting = None
         if judgement.refusal:
             self._end("certificate", judgement.refusal)
             self._goodbye()

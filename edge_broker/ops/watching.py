@@ -56,6 +56,7 @@ class Watching:
         self._interval_seconds = interval_seconds
         self._taking = asyncio.Lock()
         self._looking: asyncio.Task[None] | None = None
+        self._started = False
 
     def add(self, what: str, paths: Iterable[Path | None], reload: Reload) -> None:
         """Have `reload` called when one of `paths` has changed; None among them is no file. Add before the first reading.
@@ -69,6 +70,8 @@ class Watching:
         files = [path for path in paths if path is not None]
         if files:
             self.watches[name] = Watch(name, files, reload)
+            if self._started:
+                self.start()
 
     @property
     def refused(self) -> dict[str, str]:
@@ -76,12 +79,14 @@ class Watching:
         return {name: watch.refusal for name, watch in self.watches.items() if watch.refusal}
 
     def start(self) -> None:
-        """Look from now on, if there is anything to look at."""
+        """Look from now on, or from the first `add` on."""
+        self._started = True
         if self.watches and self._looking is None:
             self._looking = asyncio.get_running_loop().create_task(self._keep_looking())
 
     async def stop(self) -> None:
         """Look no more; what is being taken is taken."""
+        self._started = False
         looking, self._looking = self._looking, None
         async with self._taking:
             if looking is not None:

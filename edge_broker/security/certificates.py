@@ -75,6 +75,8 @@ class CertificateVetting:
         refusal = self._taken_back(peer)
         if refusal:
             return Judgement(refusal=refusal)
+        if certificate_ends_at(peer.chain[0]) < self._wall():  # a resumed session's may have
+            return Judgement(refusal="its certificate has expired")
         try:
             name = self._name(peer)
         except ValueError as error:
@@ -83,8 +85,6 @@ class CertificateVetting:
 
     def judge_again(self, peer: PeerCertificate) -> Judgement:
         """The same, and whether TLS would verify it now."""
-        if certificate_ends_at(peer.chain[0]) < self._wall():
-            return Judgement(refusal="its certificate has expired")
         if not self._is_vouched_for(peer.chain):
             return Judgement(refusal="the CA of its certificate is not trusted any more")
         return self.judge(peer)

@@ -64,7 +64,7 @@ class Pki:
         with self.folder.locked() as book:
             name = hosts[0]
             self._check_free(book, name, "server", now, renew)
-            authority = self._authority()
+            authority = self._signing(now)
             lifetime = min(lifetime, authority.expires_at - now)
             pair = authority.issue(
                 name[:_LONGEST_COMMON_NAME], now, lifetime, hosts=tuple(hosts), client=False
@@ -92,7 +92,7 @@ class Pki:
         with self.folder.locked() as book:
             self._check_free(book, name, "device", now, renew)
             host = host or _last_host(book)
-            authority = self._authority()
+            authority = self._signing(now)
             lifetime = min(lifetime, authority.expires_at - now)
             uri = f"spiffe://{book.trust_domain}/device/{name}"
             pair = authority.issue(name, now, lifetime, uris=(uri,))
@@ -113,12 +113,13 @@ class Pki:
             found = book.of(name)
             if not found:
                 raise ConfigError(name, "has no certificate", "edge-broker pki status lists who has")
+            authority = self._signing(now)  # or nothing is revoked
             revoked = [issued for issued in found if issued.is_good(now)]
             for issued in revoked:
                 issued.revoked_at = now
             book.crl_number += 1
             self.folder.write_book(book)
-            self._write_crl(book, now)
+            self._write_crl(book, authority, now)
         return revoked
 
     def status(self) -> tuple[Book, datetime, bool]:
@@ -126,6 +127,17 @@ class Pki:
         book = self.folder.read_book()
         authority = self._authority()
         return book, authority.expires_at, self._is_crl_whole(book)
+
+    def _signing(self, now: datetime) -> Authority:
+        """The CA, where it may still sign."""
+        authority = self._authority()
+        if authority.expires_at <= now:
+            raise ConfigError(
+                str(self.folder.ca),
+                f"has expired on {authority.expires_at:%Y-%m-%d}",
+                "make another CA in another folder: edge-broker pki --dir DIR init",
+            )
+        return authority
 
     def _authority(self) -> Authority:
         try:
@@ -163,8 +175,7 @@ class Pki:
         self.folder.write_book(book)
         return issued
 
-    def _write_crl(self, book: Book, now: datetime) -> None:
-        authority = self._authority()
+    def _write_crl(self, book: Book, authority: Authority, now: datetime) -> None:
         revoked = [
             (int(issued.serial, 16), issued.revoked_at)
             for issued in book.certificates

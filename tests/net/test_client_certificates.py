@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 import subprocess
 import sys
@@ -267,6 +268,30 @@ def test_a_ca_that_is_taken_out(run: Run, folder: Path) -> None:
         two.close()
         await until(lambda: not hub.router.sessions)
         await is_refused(hub, listener, folder, OTHERS.issue())
+
+    run(scenario())
+
+
+def test_a_handshake_that_began_before_a_ca_was_taken_out(run: Run, folder: Path) -> None:
+    """It ends by the old context, and counts by the new one."""
+    (folder / "ca.pem").write_bytes(OURS.pem + OTHERS.pem)
+
+    async def scenario() -> None:
+        hub = LocalHub()
+        listener = await listen(hub, folder)
+        client = TlsPipe(trusting(folder, OTHERS.issue()), False, "localhost")
+        host, _, port = listener.name.rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        client.start()
+        writer.write(client.take_output())
+        client.receive(await reader.read(1 << 16))
+        assert client.established
+        (folder / "ca.pem").write_bytes(OURS.pem)
+        assert listener.load_certificates() == 0
+        writer.write(client.take_output())
+        await until(lambda: not hub.connections)
+        assert hub.refused == {"certificate": 1}
+        writer.close()
 
     run(scenario())
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from bridge import Bridge
 from bridge.config import BridgeConfig, RuleConfig
 from edge_broker.broker import Broker
 from edge_broker.config.model import Config, HttpConfig, ListenerConfig
+from edge_broker.config.security import SecurityConfig
+from edge_broker.errors import ConfigError
 from edge_broker.security.authority import Authority
 from tests.ops.gateway import web_of
 from tests.security.issuing import Issuer
@@ -116,6 +119,21 @@ async def test_what_was_refused_is_shown_until_it_is_mended(folder: Path) -> Non
             assert (await web.scrape()).get("files_refused", files=what) == 0
     finally:
         await broker.stop()
+
+
+@pytest.mark.parametrize(
+    ("file", "contents", "said"),
+    [("crl.pem", "nothing", "has no revocation list"), ("denied", "cellar", "line 1: says neither")],
+)
+async def test_a_wrong_file_keeps_it_from_starting(folder: Path, file: str, contents: str, said: str) -> None:
+    """There is nothing from before that could count."""
+    (folder / "denied").touch()
+    config = msgspec.structs.replace(
+        config_in(folder), security=SecurityConfig(deny_file=folder / "denied"), bridges=()
+    )
+    (folder / file).write_text(contents)
+    with pytest.raises(ConfigError, match=said):
+        await Broker(config).start()
 
 
 async def test_a_broker_without_files_has_nothing_to_look_at(tmp_path: Path) -> None:

@@ -192,8 +192,8 @@ async def test_names_are_not_mixed_up_and_no_file_is_no_watch(file: Path) -> Non
 async def test_it_looks_by_itself_until_it_is_stopped(file: Path) -> None:
     reader = Reader(file)
     watching = Watching(interval_seconds=0.001)
-    watching.add("the file", [file], reader.take)
     watching.start()
+    watching.add("the file", [file], reader.take)
     file.write_text("new")
     async with asyncio.timeout(10):
         while not reader.taken:

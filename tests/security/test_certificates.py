@@ -230,6 +230,7 @@ def test_an_expired_certificate_ends(vet: Vet) -> None:
     pair = OURS.issue("a", end=NOW + DAY)
     vetting = vet(wall=(NOW + DAY).timestamp() + 1)
     assert "expired" in vetting.judge_again(peer(pair)).refusal
+    assert "expired" in vetting.judge(peer(pair)).refusal, "TLS does not look at it when a session is resumed"
 
 
 def test_a_ca_that_is_gone(vet: Vet) -> None:

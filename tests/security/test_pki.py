@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -260,3 +261,24 @@ def test_another_cas_key(pki: Pki, tmp_path: Path) -> None:
     pki.folder.ca_key.write_bytes(other.folder.ca_key.read_bytes())
     with pytest.raises(ConfigError, match="does not belong"):
         pki.issue_server(["h"], NOW, YEAR)
+
+
+def test_two_commands_at_once_take_turns(pki: Pki) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda n: pki.issue_device(f"d{n}", NOW, YEAR, host="h"), range(16)))
+    assert {found.name for found in pki.folder.read_book().certificates} == {f"d{n}" for n in range(16)}
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda pki, now: pki.issue_server(["h"], now, YEAR),
+        lambda pki, now: pki.issue_device("sensor-2", now, YEAR, host="h"),
+        lambda pki, now: pki.revoke("sensor-1", now),
+    ],
+)
+def test_a_ca_that_has_expired_signs_nothing(pki: Pki, act: Callable[[Pki, datetime], Any]) -> None:
+    pki.issue_device("sensor-1", NOW, YEAR, host="h")
+    with pytest.raises(ConfigError, match="has expired on 2036"):
+        act(pki, NOW + 10 * YEAR)
+    assert not any(found.revoked_at for found in pki.folder.read_book().certificates)
