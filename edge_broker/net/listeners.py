@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from edge_broker.core.ports import Vetting
+from edge_broker.errors import ConfigError
 from edge_broker.net.endpoints import Endpoint, UnixEndpoint
 from edge_broker.net.gate import Gate
 from edge_broker.net.pipes import LayeredPipe, Pipe
@@ -96,7 +97,7 @@ class Listener:
     def load_certificates(self) -> int:
         """Read the TLS files and take them, all or none; returns how many connections ended because of it.
 
-        `OSError`, `ssl.SSLError` or `ConfigError` where they cannot be: what was taken last stays in force.
+        `ConfigError` where they cannot be: what was taken last stays in force.
         """
         return self.take_certificates(self.read_certificates())
 
@@ -105,8 +106,10 @@ class Listener:
         certificate, key, client_ca, require, crls = self._files
         if certificate is None or key is None:
             return None, None
-        context = server_context(certificate, key, client_ca, require, crls)
-        return context, None if self._read_vetting is None else self._read_vetting()
+        vetting = (
+            None if self._read_vetting is None else self._read_vetting()
+        )  # it names what is wrong better
+        return _context(certificate, key, client_ca, require, crls), vetting
 
     def take_certificates(self, read: tuple[ssl.SSLContext | None, Vetting | None]) -> int:
         """From the next accept on; who is connected and would not be let in any more is ended: returns how many."""
@@ -215,3 +218,26 @@ class Listener:
     def _new_tls_pipe(self) -> Pipe:
         assert self._context is not None
         return TlsPipe(self._context, server_side=True)
+
+
+def _context(
+    certificate: str, key: str, client_ca: str | None, require: bool, crls: Sequence[str]
+) -> ssl.SSLContext:
+    """`server_context`; what OpenSSL and the system say against the files in words that name them."""
+    for path in (certificate, key, *([] if client_ca is None else [client_ca]), *crls):
+        try:
+            open(path, "rb").close()
+        except OSError as error:
+            hint = "let the user that runs the broker read it" if isinstance(error, PermissionError) else ""
+            raise ConfigError(path, f"cannot be read: {error.strerror}", hint) from None
+    try:
+        return server_context(certificate, key, client_ca, require, crls)
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            problem, hint = f"is not the key of {certificate}", "give the two that were made together"
+            raise ConfigError(key, problem, hint) from None
+        why = (error.reason or str(error)).lower().replace("_", " ")
+        files = ", ".join(path for path in (certificate, key, client_ca, *crls) if path is not None)
+        raise ConfigError(files, f"cannot be used: {why}", "PEM files are wanted, whole ones") from None
+    except OSError as error:
+        raise ConfigError(certificate, f"cannot be used: {error.strerror or error}") from None

@@ -49,9 +49,7 @@ class Gateway:
             f'transport = "tls"\nbind = "127.0.0.1:0"\ncertificate = "{self.certificate}"\nkey = "{self.key}"\n'
             f'client_ca = "{self.pki_folder}/ca.pem"\ncrl_files = ["{self.pki_folder}/crl.pem"]\n'
         )
-        settings = (
-            f'[http]\nbind = "{self.http.removeprefix("http://")}"\n[security]\ndeny_file = "{self.denied}"\n'
-        )
+        settings = f'[http]\nbind = "127.0.0.1:0"\n[security]\ndeny_file = "{self.denied}"\n'
         self.serving = Serving(folder, table + "\n".join(keys), settings=settings).start()
 
     @property
@@ -218,6 +216,8 @@ def test_a_pair_that_does_not_fit_yet_and_a_broken_file_are_refused_until_they_a
     gateway.key.write_bytes(key)
     until(lambda: gateway.metric(_REFUSED) == 1, "half a pair is not refused")
     assert gateway.shown() == before
+    (problem,) = gateway.problems()
+    assert f"{gateway.key}: is not the key of {gateway.certificate}" in problem["problem"]
     gateway.certificate.write_bytes(certificate[: len(certificate) // 2])
     until(lambda: "the new file is refused" in gateway.serving.log)
     (problem,) = gateway.problems()
