@@ -87,7 +87,7 @@ def describe(config: Config) -> Iterator[str]:
 def _who(listener: ListenerConfig, has_passwords: bool) -> str:
     """Who may connect, in words."""
     if listener.require_client_certificate:
-        return f"clients with a certificate of {listener.client_ca}"
+        return _certified(listener)
     if not listener.anonymous and has_passwords:
         who = "clients with a password"
         if listener.client_ca is not None:
@@ -95,10 +95,16 @@ def _who(listener: ListenerConfig, has_passwords: bool) -> str:
         exposed = not listener.encrypted and not listener.address.is_loopback
         return f"{who}{', PASSWORDS UNENCRYPTED' if exposed else ''}"
     if not listener.anonymous:
-        return f"clients with a certificate of {listener.client_ca}; others get as far as their CONNECT"
+        return f"{_certified(listener)}; others get as far as their CONNECT"
     if listener.address.is_loopback:
         return "anyone on this machine"
     return f"ANYONE who reaches it{'' if listener.encrypted else ', unencrypted'}"
+
+
+def _certified(listener: ListenerConfig) -> str:
+    named = f" named {' or '.join(listener.allowed_names)}" if listener.allowed_names else ""
+    revoked = ", unless revoked" if listener.crl_files else ""
+    return f"clients with a certificate of {listener.client_ca}{named}{revoked}"
 
 
 def _describe_bridge(bridge: BridgeConfig) -> Iterator[str]:

@@ -14,10 +14,10 @@ One `CertificateVetting` is one reading of the files: it does not change, but fo
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final, Literal
 
@@ -62,6 +62,7 @@ class CertificateVetting:
         self._demands = demands
         self._deny_list = deny_list
         self._wall = wall
+        self._allowed = [_pattern(text) for text in demands.allowed_names]
         self._cas = frozenset(_read_cas(demands.client_ca))
         self._lists = None
         if demands.crl_files:
@@ -108,8 +109,7 @@ class CertificateVetting:
             raise ValueError(f"its {_KINDS[kind]} has characters that no name has, or too many")
         if name == ANONYMOUS:
             raise ValueError(f"its {_KINDS[kind]} is {ANONYMOUS}, which is whoever proves nothing")
-        allowed = self._demands.allowed_names
-        if allowed and not any(fnmatchcase(name, pattern) for pattern in allowed):
+        if self._allowed and not any(pattern.fullmatch(name) for pattern in self._allowed):
             raise ValueError(f"{name!r} is not among the allowed_names of this listener")
         return name
 
@@ -131,6 +131,11 @@ class CertificateVetting:
                 if self._demands.when_crl_expired == "refuse"
                 else "what was revoked since is not known",
             )
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    """`*` is anything; nothing else is special."""
+    return re.compile(".*".join(map(re.escape, text.split("*"))))
 
 
 def _check_spiffe(peer: PeerCertificate) -> None:

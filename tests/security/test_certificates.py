@@ -133,7 +133,9 @@ def test_names_may_be_limited(vet: Vet) -> None:
     vetting = vet(allowed_names=("sensor-*", "display"))
     assert vetting.judge(peer(OURS.issue("sensor-7"))).names == ("sensor-7",)
     assert vetting.judge(peer(OURS.issue("display"))).names == ("display",)
-    for name in ("display-2", "Sensor-7", "actor"):
+    assert vet(allowed_names=("a[1]?",)).judge(peer(OURS.issue("a[1]?"))).names, "only * is special"
+    assert vet(allowed_names=("a[1]?",)).judge(peer(OURS.issue("a1x"))).refusal
+    for name in ("display-2", "Sensor-7", "actor", "my-sensor-7"):
         assert "allowed_names" in vetting.judge(peer(OURS.issue(name))).refusal
 
 

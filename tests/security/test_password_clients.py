@@ -332,7 +332,9 @@ async def test_a_process_reads_it_again_on_sighup(tmp_path: Path) -> None:
         assert await publish("device-2") != 0
         (tmp_path / "passwords").write_text("device-1")
         broker.reload()
-        await broker.wait_until_logged(r"passwords: the new file is refused, the old one stays.*line 1: has no colon")
+        await broker.wait_until_logged(
+            r"passwords: the new file is refused, the old one stays.*line 1: has no colon"
+        )
         assert await publish("device-1") == 0
         write_passwords(tmp_path, 1)
         broker.reload()
