@@ -75,7 +75,7 @@ class PipedProtocol(StreamProtocol):
         self._send_output()
         if self._shaking_hands and pipe.established:
             self._end_handshake()
-            if self._clients is not None and not self._is_let_in(self._clients):
+            if self._clients is not None and not self._passes(self._clients):
                 return
         if plain and connection.end is None:
             super().data_received(plain)
@@ -97,6 +97,13 @@ class PipedProtocol(StreamProtocol):
         super().connection_lost(exc)
 
     # ---- the client's certificate
+
+    def _passes(self, clients: CertifiedClients) -> bool:
+        try:
+            return self._is_let_in(clients)
+        except Exception:  # noqa: BLE001 - as above
+            self._break()
+            return False
 
     def _is_let_in(self, clients: CertifiedClients) -> bool:
         """Whether its certificate, if it showed one, is let in; if so, its names are the connection's."""

@@ -73,24 +73,26 @@ class CertificateVetting:
 
     def judge(self, peer: PeerCertificate) -> Judgement:
         """Names, or why it is refused."""
-        refusal = self._taken_back(peer)
-        if refusal:
-            return Judgement(refusal=refusal)
-        if certificate_ends_at(peer.chain[0]) < self._wall():  # a resumed session's may have
-            return Judgement(refusal="its certificate has expired")
         try:
-            name = self._name(peer)
+            refusal = self._taken_back(peer)
+            return Judgement(refusal=refusal) if refusal else Judgement((self._name(peer),))
         except ValueError as error:
             return Judgement(refusal=f"its certificate is not let in: {error}")
-        return Judgement((name,))
 
     def judge_again(self, peer: PeerCertificate) -> Judgement:
         """The same, and whether TLS would verify it now."""
-        if not self._is_vouched_for(peer.chain):
+        try:
+            is_vouched_for = self._is_vouched_for(peer.chain)
+        except ValueError:  # OpenSSL reads more than others do
+            is_vouched_for = False
+        if not is_vouched_for:
             return Judgement(refusal="the CA of its certificate is not trusted any more")
         return self.judge(peer)
 
     def _taken_back(self, peer: PeerCertificate) -> str:
+        """Why it does not count any more; empty where it does."""
+        if certificate_ends_at(peer.chain[0]) < self._wall():  # a resumed session's may have ended
+            return "its certificate has expired"
         serials = self._deny_list.now.serials
         if serials and serial_of(peer.chain[0]) in serials:
             return f"its certificate, serial {serial_of(peer.chain[0]):x}, is on the deny list"

@@ -2,7 +2,7 @@
 
 A running broker that only wants to know when its certificates expire does not load the `cryptography` package for that,
 which would take more memory than the rest of TLS. It reads what OpenSSL or `cryptography` has accepted already, or its
-operator's own files; it verifies nothing, and nothing here decides about trust but `is_ca`, on a verified certificate.
+operator's own files; it verifies nothing, and what is decided by it is decided on certificates that a handshake verified.
 """
 
 from __future__ import annotations
@@ -50,9 +50,11 @@ def certificate_ends_at(der: bytes) -> float:
 
 def crl_ends_at(der: bytes) -> float | None:
     """When a revocation list's next one is due, Unix time; None where it does not say."""
-    fields = list(elements(_only(der)))
-    listed = list(elements(fields[0].content))
-    times = [_time(element) for element in listed if element.tag in (_UTC_TIME, _GENERALIZED_TIME)]
+    times = [
+        _time(element)
+        for element in elements(_only(_only(der)))
+        if element.tag in (_UTC_TIME, _GENERALIZED_TIME)
+    ]
     return times[1] if len(times) > 1 else None
 
 
@@ -79,7 +81,7 @@ def is_ca(der: bytes) -> bool:
             continue
         for extension in elements(_only(element.content)):
             parts = list(elements(extension.content))
-            if parts[0] == (_OBJECT_IDENTIFIER, _BASIC_CONSTRAINTS):
+            if parts and parts[0] == (_OBJECT_IDENTIFIER, _BASIC_CONSTRAINTS):
                 constraints = elements(_only(parts[-1].content))
                 return any(part.tag == _BOOLEAN and part.content != b"\0" for part in constraints)
     return False
@@ -112,7 +114,7 @@ def _validity(der: bytes) -> tuple[int, float, float]:
 
 def _certificate_fields(der: bytes) -> list[Element]:
     """Serial, signature algorithm, issuer, validity, subject, key, and what may come behind [RFC 5280 section 4.1]."""
-    fields = [part for part in elements(next(elements(_only(der))).content) if part.tag != _VERSION]
+    fields = [part for part in elements(_only(_only(der))) if part.tag != _VERSION]
     if len(fields) < 6 or fields[0].tag != _INTEGER or fields[3].tag != _SEQUENCE:
         raise ValueError("it is no certificate")
     return fields

@@ -143,6 +143,27 @@ def test_a_good_certificate_without_a_name_is_refused_even_where_none_is_needed(
     run(scenario())
 
 
+def test_a_fault_of_ours_ends_the_one_connection_that_met_it(
+    run: Run, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Faulty:
+        def judge(self, peer: object) -> Any:
+            raise RuntimeError("of ours")
+
+        judge_again = judge
+
+    async def scenario() -> None:
+        hub = LocalHub()
+        listener = await listen(hub, folder)
+        assert listener._clients is not None
+        listener._clients.vetting = Faulty()
+        await is_refused(hub, listener, folder, OURS.issue())
+        assert hub.refused == {"internal_error": 1}
+        assert "of ours" in caplog.text
+
+    run(scenario())
+
+
 def test_the_log_says_why(folder: Path) -> None:
     server = TlsPipe(
         server_context(str(folder / "server.crt"), str(folder / "server.key"), str(folder / "ca.pem"), True),

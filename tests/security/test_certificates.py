@@ -270,3 +270,13 @@ def test_denied_and_revoked_later(vet: Vet) -> None:
     assert vet(OURS.crl(pair.certificate)).judge_again(peer(pair)).refusal
     denied = Denied(serials=frozenset({pair.certificate.serial_number}))
     assert vet(denied=denied).judge_again(peer(pair)).refusal
+
+
+@pytest.mark.parametrize("der", [b"", b"0", b"\x30\x80" + OURS.der[4:], OURS.der[:-1]])
+def test_what_others_than_openssl_cannot_read_is_refused(vet: Vet, der: bytes) -> None:
+    """OpenSSL takes BER here and there."""
+    unreadable = PeerCertificate({"common_name": ("a",)}, (der, der))
+    for vetting in (vet(), vet(OURS.crl())):
+        for judge in (vetting.judge, vetting.judge_again):
+            assert judge(unreadable).names == ()
+            assert judge(unreadable).refusal

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography.hazmat.primitives import serialization
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edge_broker.security.der import (
     certificate_ends_at,
@@ -73,3 +76,23 @@ def test_what_is_no_certificate() -> None:
     (der,) = pem_blocks(CA.crl(), "X509 CRL")
     with pytest.raises(ValueError, match="no certificate"):
         serial_of(der)
+
+
+WHOLE = CA.issue(dns=["a.local"], ca=True).der
+LIST = pem_blocks(CA.crl(CA.issue().certificate), "X509 CRL")[0]
+
+
+@given(st.sampled_from([WHOLE, LIST, b""]), st.integers(0, 700), st.binary(max_size=8), st.integers(0, 8))
+def test_whatever_it_is_it_is_read_or_a_value_error(der: bytes, at: int, data: bytes, cut: int) -> None:
+    changed = der[:at] + data + der[at + cut :]
+    for read in (certificate_ends_at, serial_of, is_ca, crl_ends_at):
+        with suppress(ValueError):
+            read(changed)
+
+
+@given(st.binary(max_size=200), st.integers(0, 900))
+def test_whatever_a_pem_file_holds(data: bytes, at: int) -> None:
+    pem = CA.pem[:at] + data + CA.pem[at:]
+    for kind in ("certificate", "crl"):
+        with suppress(ValueError):
+            first_expiry(pem, kind)
