@@ -25,14 +25,14 @@ from edge_broker.core.pending import Pending
 from edge_broker.core.ports import Host
 from edge_broker.core.queue import Queue
 from edge_broker.core.router import Router
-from edge_broker.errors import ConfigError, StoreError
+from edge_broker.errors import StoreError
 from edge_broker.net.gate import Gate
 from edge_broker.net.listeners import Listener
 from edge_broker.ops.commands import Commands
 from edge_broker.ops.disk import written_bytes
 from edge_broker.ops.system_topics import SystemTopics
+from edge_broker.renewing import Renewing
 from edge_broker.security.admission import ListenerAdmission
-from edge_broker.security.revoking import end_connections
 from edge_broker.store import Journal, Store, WriteBudget
 from edge_broker.wire import const
 from edge_broker.wire.topics import TopicCache
@@ -102,7 +102,9 @@ class Broker:
         self.journal: Journal
         self.store: Store
         self._listeners: list[Listener] = []
-        self._password_file = config.security.password_file
+        self.renewing = Renewing(config, self.request_tick, self._record_taken)
+        self.watching = self.renewing.watching
+        self.expiring = self.renewing.expiring
         self._passwords: PasswordAdmission | None = None
         self._http: HttpServer | None = None
         self._own_commands = Commands(self)
@@ -125,6 +127,7 @@ class Broker:
         """
         self._loop = asyncio.get_running_loop()
         sys.setswitchinterval(_SWITCH_SECONDS)
+        self.renewing.prepare()
         self._passwords = wiring.make_passwords(self.config.security, self._call_later)
         topics = TopicCache()
         self.store, snapshot = await Store.open(self.config.data_dir, topics=topics, wall_offset=_wall_offset)
@@ -151,6 +154,7 @@ class Broker:
             raise
         self._sweeper = self._loop.call_later(_SWEEP_SECONDS, self._sweep, self._loop.time() + _SWEEP_SECONDS)
         self._record("started", version=__version__, epoch=snapshot.epoch)
+        self.renewing.start(self.router, self._passwords)
         log.info(
             "started: epoch %d, %d sessions, %d retained messages, data in %s",
             snapshot.epoch,
@@ -189,17 +193,11 @@ class Broker:
         connection.fail(reason_code, "the broker is stopping", server_reference=reference)
 
     async def reload(self, config: Config) -> None:
-        """Take over what can change while running: the certificates of listeners, the passwords."""
-        for listener in self._listeners:
-            try:
-                listener.load_certificates()
-            except OSError as error:  # ssl.SSLError is one
-                self._record("not reloaded", what="certificates", listener=listener.name, reason=str(error))
-                log.error("%s keeps its certificates, the new ones cannot be read: %s", listener.name, error)
-        await self._reload_passwords()
+        """Take over what can change while running: what is in the files that the configuration of the start names."""
+        await self.watching.reload_all()
         self.config = config
-        self._record("reloaded", what="certificates and configuration")
-        log.info("reloaded: certificates and passwords; other changes take effect at the next start")
+        self._record("reloaded", what="configuration")
+        log.info("reloaded: what is in the files it names; other changes take effect at the next start")
 
     def note_reload_refused(self, problem: str) -> None:
         """Put into the audit log that a new configuration was not taken over."""
@@ -217,24 +215,12 @@ class Broker:
         if self.audit is not None:
             self.audit.record(event, **fields)
 
-    async def _reload_passwords(self) -> None:
-        """Read the password file again: that of the start, as another one counts from the next start on."""
-        if self._passwords is None or self._password_file is None:
-            return
-        from edge_broker.security.passwords import read_passwords
-
-        try:
-            passwords = await asyncio.to_thread(read_passwords, self._password_file)
-        except ConfigError as error:
-            self._record("not reloaded", what="passwords", reason=error.problem)
-            log.error("the passwords stay as they were, the new ones cannot be used: %s", error)
-            return
-        ended = end_connections(self.router, self._passwords.replace(passwords))
-        self.request_tick()
-        self._record("reloaded", what="passwords", ended=ended)
-        log.info(
-            "%d names have a password; %d connections of changed ones ended", len(passwords.users), ended
-        )
+    def _record_taken(self, what: str, refusal: str) -> None:
+        """Files were taken anew, or were not, and why."""
+        if refusal:
+            self._record("not reloaded", what=what, reason=refusal)
+        else:
+            self._record("reloaded", what=what)
 
     @property
     def listening(self) -> list[str]:
@@ -253,7 +239,7 @@ class Broker:
         return Router(
             wiring.make_settings(config),
             pending,
-            ListenerAdmission(self._anonymous, self._passwords),
+            self.renewing.denying(ListenerAdmission(self._anonymous, self._passwords)),
             new_client_id=lambda: f"auto-{secrets.token_hex(10)}",
             topics=topics,
             max_uncommitted_bytes=config.limits.max_uncommitted_bytes,
@@ -286,8 +272,10 @@ class Broker:
         limits = self.config.limits
         gate = Gate(self, limits.max_connections_per_address, limits.max_unfinished_handshakes)
         for config in self.config.listeners:
-            listener = wiring.make_listener(self, config, gate, partial(self._on_listening, config))
+            on_listening = partial(self._on_listening, config)
+            listener = wiring.make_listener(self, config, gate, self.renewing.deny_list, on_listening)
             self._listeners.append(listener)
+            self.renewing.watch_listener(config, listener)
             await listener.start()
 
     def _on_listening(self, config: ListenerConfig, listener: Listener) -> None:
@@ -335,6 +323,7 @@ class Broker:
         if self._control is not None:
             await self._control.stop()
         await self._own_commands.close()
+        await self.watching.stop()
         for listener in self._listeners:
             listener.stop_accepting()
         for bridge in self.bridges:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -23,6 +24,8 @@ from edge_broker.net.gate import Gate
 from edge_broker.net.listeners import Listener
 from edge_broker.net.transport import Hub
 from edge_broker.ops.disk import written_bytes
+from edge_broker.security.certificates import CertificateVetting, Demands
+from edge_broker.security.denied import Denied, DenyList, read_denied
 from edge_broker.store import WriteBudget
 
 if TYPE_CHECKING:
@@ -110,10 +113,33 @@ def make_audit(audit: AuditConfig) -> Audit | None:
     return made
 
 
+def make_deny_list(security: SecurityConfig) -> DenyList:
+    """Who is not let in, whatever they prove. `ConfigError` where the file cannot be used."""
+    return DenyList(Denied() if security.deny_file is None else read_denied(security.deny_file))
+
+
+def make_demands(config: ListenerConfig) -> Demands | None:
+    """What a listener demands of its clients' certificates; None where it asks for none."""
+    if config.client_ca is None:
+        return None
+    return Demands(
+        config.client_ca,
+        config.identity_from,
+        config.allowed_names,
+        config.crl_files,
+        config.when_crl_expired,
+    )
+
+
 def make_listener(
-    hub: Hub, config: ListenerConfig, gate: Gate, on_listening: Callable[[Listener], None]
+    hub: Hub,
+    config: ListenerConfig,
+    gate: Gate,
+    deny_list: DenyList,
+    on_listening: Callable[[Listener], None],
 ) -> Listener:
     """A listener that does not listen yet."""
+    demands = make_demands(config)
     address = config.address
     endpoint = (
         UnixEndpoint(address.path, config.permissions)
@@ -128,7 +154,8 @@ def make_listener(
         key=None if config.key is None else str(config.key),
         client_ca=None if config.client_ca is None else str(config.client_ca),
         require_client_certificate=config.require_client_certificate,
-        identity_from=config.identity_from,
+        crls=() if demands is None else [str(path) for path in demands.strict_crls],
+        read_vetting=None if demands is None else partial(CertificateVetting, demands, deny_list),
         websocket_paths=config.websocket_paths,
         origins=config.origins,
         proxies=config.proxy_protocol_from,

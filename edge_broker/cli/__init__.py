@@ -44,6 +44,7 @@ _COMMANDS: Final = {
     "passwd": _Command(
         "edge_broker.cli.passwd", "passwd", "Set, change or take away a password in a password file."
     ),
+    "pki": _Command("edge_broker.cli.pki", "pki", "A small CA: certificates for the broker and its devices."),
     "reference": _Command(
         "edge_broker.cli.reference", "reference", "Print every key of the configuration file."
     ),

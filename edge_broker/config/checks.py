@@ -27,6 +27,8 @@ _TRANSPORTS_OF: Final = {
     "certificate": _TLS,
     "key": _TLS,
     "client_ca": _TLS,
+    "allowed_names": _TLS,
+    "crl_files": _TLS,
     "path": _WEBSOCKET,
     "origins": _WEBSOCKET,
     "mode": ("unix",),
@@ -164,6 +166,15 @@ def _check_tls(listener: ListenerConfig, key: str, reading: Reading) -> None:
         check_certificate(listener.certificate, listener.key, key, reading)
     if listener.client_ca is not None:
         check_ca(listener.client_ca, f"{key}.client_ca", reading)
+    for name in ("crl_files", "allowed_names"):
+        if getattr(listener, name) and listener.client_ca is None:
+            reading.mistake(
+                f"{key}.{name}",
+                "needs client_ca",
+                'write client_ca = "/path/to/ca.pem": whose clients it is about',
+            )
+    for position, path in enumerate(listener.crl_files):
+        check_file(path, f"{key}.crl_files[{position}]", reading)
 
 
 def check_certificate(certificate: Path, private_key: Path, key: str, reading: Reading) -> None:
@@ -273,9 +284,11 @@ def check_store(store: StoreConfig, reading: Reading) -> None:
 
 
 def check_security(security: SecurityConfig, reading: Reading) -> None:
-    """That the password file can be read; what is in it, the broker reads at its start."""
-    if security.password_file is not None:
-        check_file(security.password_file, "security.password_file", reading)
+    """That the files can be read; what is in them, the broker reads at its start."""
+    for name in ("password_file", "deny_file"):
+        path = getattr(security, name)
+        if path is not None:
+            check_file(path, f"security.{name}", reading)
 
 
 def check_audit(audit: AuditConfig, reading: Reading) -> None:

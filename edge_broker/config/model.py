@@ -78,8 +78,33 @@ class ListenerConfig(Section, frozen=True):
     ] = _SETTLED_LATER
     identity_from: Annotated[
         Literal["common_name", "san_dns", "spiffe"],
-        Meta(description="tls, wss: what in its certificate names a client."),
+        Meta(
+            description="tls, wss: what in its certificate names a client: the common name, the first DNS name, or the "
+            "SPIFFE URI. A certificate without it is refused. See [Security](security.md#certificates).",
+        ),
     ] = "common_name"
+    allowed_names: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="tls, wss: only certificates with such names are let in; `*` stands for anything. Empty is every "
+            "name that `client_ca` vouches for.",
+            examples=['"sensor-*"'],
+        ),
+    ] = ()
+    crl_files: Annotated[
+        tuple[Path, ...],
+        Meta(
+            description="tls, wss: revocation lists, PEM, of every CA in `client_ca` that issues certificates to clients. "
+            "Read anew when they change; the connections of revoked certificates then end.",
+        ),
+    ] = ()
+    when_crl_expired: Annotated[
+        Literal["refuse", "warn"],
+        Meta(
+            description="A revocation list has expired, or a CA has none: `refuse` its clients, or `warn` in log and "
+            "health and let in who is not on the last list.",
+        ),
+    ] = "refuse"
     path: Annotated[
         str | None,
         Meta(

@@ -1,4 +1,4 @@
-"""`[security]`: who comes in by password, and what guessing costs."""
+"""`[security]`: who comes in by password and who never does, and what guessing costs."""
 
 from __future__ import annotations
 
@@ -11,13 +11,20 @@ from edge_broker.config.section import DAY_SECONDS, Section
 
 
 class SecurityConfig(Section, frozen=True):
-    """Who comes in by password, and what guessing costs. See [Security](security.md)."""
+    """Who comes in by password and who never does, and what guessing costs. See [Security](security.md)."""
 
     password_file: Annotated[
         Path | None,
         Meta(
             description="Names and hashed passwords, a line each, made by `edge-broker passwd`. With it, clients come in "
-            "by user name and password or by SCRAM-SHA-256 on listeners that are not anonymous. Read again on SIGHUP.",
+            "by user name and password or by SCRAM-SHA-256 on listeners that are not anonymous. Read anew when it changes.",
+        ),
+    ] = None
+    deny_file: Annotated[
+        Path | None,
+        Meta(
+            description="Identities and serial numbers of certificates that are not let in, whatever they prove, a line "
+            "each: `identity NAME` or `serial HEX`. Read anew when it changes; their connections then end.",
         ),
     ] = None
     max_waiting_passwords: Annotated[

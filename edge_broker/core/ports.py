@@ -6,9 +6,9 @@ on the way of a message and answers at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from edge_broker.core.connection import Connection
@@ -48,6 +48,34 @@ class Challenge:
     """Enhanced authentication goes on: `data` is for the client, which answers it."""
 
     data: bytes
+
+
+class PeerCertificate(NamedTuple):
+    """A certificate that the transport's handshake verified.
+
+    `names` by kind: ``common_name``, ``san_dns``, ``uri``, and of these ``spiffe``. `chain`: DER, its own first and what it
+    leads to last; its own alone where a handshake was cut short because an earlier one counts (TLS session resumption).
+    """
+
+    names: Mapping[str, tuple[str, ...]]
+    chain: tuple[bytes, ...]
+
+
+class Judgement(NamedTuple):
+    """What a certificate is worth: `names` of whoever showed it, or why it is refused, in words for the log."""
+
+    names: tuple[str, ...] = ()
+    refusal: str = ""
+
+
+class Vetting(Protocol):
+    """What a listener demands of clients' certificates, beside that the handshake verified them."""
+
+    def judge(self, peer: PeerCertificate) -> Judgement:
+        """For one who has just shown it."""
+
+    def judge_again(self, peer: PeerCertificate) -> Judgement:
+        """For one who is connected, when what is demanded has changed: whether it would still be let in."""
 
 
 class AuthenticationExchange(Protocol):

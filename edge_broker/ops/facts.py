@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from edge_broker.ops.health import BridgeFacts, Facts
 from edge_broker.ops.observed import Observed
 
@@ -30,4 +32,6 @@ def gather(observed: Observed, now: float) -> Facts:
         ],
         since_sweep_seconds=now - observed.swept_at,
         loop_lag_seconds=observed.last_lag_seconds,
+        expiring=observed.expiring.problems(time.time()),
+        refused_files=observed.watching.refused,
     )

@@ -70,6 +70,7 @@ class BrokerCollector(Collector):
         yield from self._store()
         yield from _bridges([bridge.status() for bridge in self._observed.bridges])
         yield from _audit(self._observed.audit)
+        yield from _files(self._observed, time.time())
         yield from _passwords(getattr(self._observed.router.authenticator, "passwords", None))
 
     def _broker(self) -> Iterator[Metric]:
@@ -235,6 +236,30 @@ def _audit(audit: ObservedAudit | None) -> Iterator[Metric]:
     yield _counter("audit_lines", "Lines in the audit log.", audit.written if audit else 0)
     yield _counters("audit_lines_left_out", "Lines that it has not, and why.", "reason", left_out.items())
     yield _counter("audit_errors", "Writes of it that failed.", audit.write_errors if audit else 0)
+
+
+def _files(observed: Observed, wall: float) -> Iterator[Metric]:
+    """What expires, and what the broker takes anew from its files."""
+    expiry = GaugeMetricFamily(
+        "edge_broker_expires_in_seconds",
+        "Until a certificate, CA or revocation list expires; negative since it has.",
+        labels=["kind", "owner"],
+    )
+    for entry in observed.expiring:
+        expiry.add_metric([entry.kind, entry.owner], entry.at - wall)
+    yield expiry
+    watches = observed.watching.watches.items()
+    for name, text, values in (
+        ("files_taken", "Changed files that were taken anew.", [(what, w.taken) for what, w in watches]),
+        ("files_refused", "Changed files that were refused.", [(what, w.refused) for what, w in watches]),
+    ):
+        yield _counters(name, text, "files", values)
+    yield _gauges(
+        "files_refused",
+        "1: what stands in the files now is refused, and what was taken before counts.",
+        "files",
+        [(what, int(bool(watch.refusal))) for what, watch in watches],
+    )
 
 
 def _passwords(admission: ObservedPasswords | None) -> Iterator[Metric]:

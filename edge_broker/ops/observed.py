@@ -12,6 +12,8 @@ from edge_broker.core.histogram import Histogram
 from edge_broker.core.ops import Page
 from edge_broker.core.queue import Queue
 from edge_broker.core.router import Router
+from edge_broker.ops.expiring import Expiring
+from edge_broker.ops.watching import Watching
 
 
 class ObservedJournal(Protocol):
@@ -167,6 +169,14 @@ class Observed(Protocol):
     @property
     def loop_lag_seconds(self) -> Histogram:
         """How late it ever was."""
+
+    @property
+    def expiring(self) -> Expiring:
+        """Certificates and revocation lists, and when they expire."""
+
+    @property
+    def watching(self) -> Watching:
+        """Files that are taken anew when they change."""
 
     @property
     def read_errors(self) -> int:

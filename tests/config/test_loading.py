@@ -142,7 +142,8 @@ def test_a_client_ca_makes_certificates_required_unless_it_says_otherwise(load_t
     )
     (listener,) = load_text(tls).listeners
     assert (listener.require_client_certificate, listener.anonymous) == (True, False)
-    assert listener.identity_from == "common_name"
+    assert (listener.identity_from, listener.allowed_names) == ("common_name", ())
+    assert (listener.crl_files, listener.when_crl_expired) == ((), "refuse")
     (listener,) = load_text(tls + "require_client_certificate = false").listeners
     assert listener.require_client_certificate is False
 
