@@ -30,8 +30,7 @@ from edge_broker.net.gate import Gate
 from edge_broker.net.listeners import Listener
 from edge_broker.ops.disk import written_bytes
 from edge_broker.ops.system_topics import SystemTopics
-from edge_broker.security.admission import ListenerAdmission
-from edge_broker.security.revoking import end_connections
+from edge_broker.security.revoking import end_connections, end_unproved
 from edge_broker.store import Journal, Store, WriteBudget
 from edge_broker.wire import const
 from edge_broker.wire.topics import TopicCache
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from edge_broker.ops.http import HttpServer
     from edge_broker.ops.observed import ObservedStatus
     from edge_broker.security.password_admission import PasswordAdmission
+    from edge_broker.security.token_admission import TokenAdmission
 
 log: Final = logging.getLogger("edge_broker.broker")
 
@@ -97,6 +97,8 @@ class Broker:
         self._listeners: list[Listener] = []
         self._password_file = config.security.password_file
         self._passwords: PasswordAdmission | None = None
+        self._token_key_files = config.security.jwt_keys
+        self._tokens: TokenAdmission | None = None
         self._http: HttpServer | None = None
         self._system_topics: SystemTopics | None = None
         self.tick_requested = False
@@ -111,11 +113,12 @@ class Broker:
     async def start(self) -> None:
         """Open the store, take over what it holds, and let clients in.
 
-        `StoreError` or `OSError` where that fails, `ConfigError` for a password file that will not do.
+        `StoreError` or `OSError` where that fails, `ConfigError` for a file of passwords or keys that will not do.
         """
         self._loop = asyncio.get_running_loop()
         sys.setswitchinterval(_SWITCH_SECONDS)
         self._passwords = wiring.make_passwords(self.config.security, self._call_later)
+        self._tokens = wiring.make_tokens(self.config.security, self._call_later, self._passwords)
         topics = TopicCache()
         self.store, snapshot = await Store.open(self.config.data_dir, topics=topics, wall_offset=_wall_offset)
         try:
@@ -171,15 +174,16 @@ class Broker:
         connection.fail(reason_code, "the broker is stopping", server_reference=reference)
 
     async def reload(self, config: Config) -> None:
-        """Take over what can change while running: the certificates of listeners, the passwords."""
+        """Take over what can change while running: the certificates of listeners, the passwords, the keys of tokens."""
         for listener in self._listeners:
             try:
                 listener.load_certificates()
             except OSError as error:  # ssl.SSLError is one
                 log.error("%s keeps its certificates, the new ones cannot be read: %s", listener.name, error)
         await self._reload_passwords()
+        await self.reload_token_keys()
         self.config = config
-        log.info("reloaded: certificates and passwords; other changes take effect at the next start")
+        log.info("reloaded: certificates, passwords and keys; other changes take effect at the next start")
 
     async def _reload_passwords(self) -> None:
         """Read the password file again: that of the start, as another one counts from the next start on."""
@@ -198,6 +202,21 @@ class Broker:
             "%d names have a password; %d connections of changed ones ended", len(passwords.users), ended
         )
 
+    async def reload_token_keys(self) -> None:
+        """Read the key files of the start again; connections of keys that are gone end, a wrong file changes nothing."""
+        if self._tokens is None:
+            return
+        from edge_broker.security.token_keys import read_token_keys
+
+        try:
+            keys = await asyncio.to_thread(read_token_keys, self._token_key_files)
+        except ConfigError as error:
+            log.error("the keys of tokens stay as they were, the new ones cannot be used: %s", error)
+            return
+        ended = end_unproved(self.router, self._tokens.replace(keys))
+        self.request_tick()
+        log.info("%d keys verify tokens; %d connections of keys that are gone ended", len(keys.keys), ended)
+
     @property
     def listening(self) -> list[str]:
         """Where clients can connect, as URLs."""
@@ -215,7 +234,7 @@ class Broker:
         return Router(
             wiring.make_settings(config),
             pending,
-            ListenerAdmission(self._anonymous, self._passwords),
+            wiring.make_admission(self._anonymous, self._passwords, self._tokens),
             new_client_id=lambda: f"auto-{secrets.token_hex(10)}",
             topics=topics,
             max_uncommitted_bytes=config.limits.max_uncommitted_bytes,
@@ -419,6 +438,8 @@ class Broker:
             log.exception("internal error while ending sessions and publishing wills")
         if self._passwords is not None:
             self._passwords.sweep(now)
+        elif self._tokens is not None:  # else they share what is swept
+            self._tokens.guessing.sweep(now)
         self._update_system_topics()
         self.request_tick()
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -22,10 +22,14 @@ from edge_broker.net.gate import Gate
 from edge_broker.net.listeners import Listener
 from edge_broker.net.transport import Hub
 from edge_broker.ops.disk import written_bytes
+from edge_broker.security.admission import ListenerAdmission
 from edge_broker.store import WriteBudget
 
 if TYPE_CHECKING:
+    from edge_broker.security.guessing import Guessing, GuessLimits
     from edge_broker.security.password_admission import PasswordAdmission, Timer
+    from edge_broker.security.token_admission import TokenAdmission
+    from edge_broker.security.tokens import TokenRules
 
 _LIMITS: Final = frozenset(LimitsConfig.__struct_fields__) & {
     field.name for field in dataclasses.fields(Settings)
@@ -78,19 +82,79 @@ def make_passwords(security: SecurityConfig, call_later: Timer) -> PasswordAdmis
     """Who comes in by password. `ConfigError` where the file cannot be used."""
     if security.password_file is None:
         return None
-    from edge_broker.security.guessing import GuessLimits  # memory that a broker without passwords keeps
-    from edge_broker.security.password_admission import PasswordAdmission
+    from edge_broker.security.password_admission import (
+        PasswordAdmission,
+    )  # memory that a broker without them keeps
     from edge_broker.security.passwords import read_passwords
 
-    limits = GuessLimits(
+    passwords = read_passwords(security.password_file)
+    return PasswordAdmission(passwords, _guess_limits(security), security.max_waiting_passwords, call_later)
+
+
+def _guess_limits(security: SecurityConfig) -> GuessLimits:
+    from edge_broker.security.guessing import GuessLimits
+
+    return GuessLimits(
         per_name=security.wrong_passwords_per_name,
         per_address=security.wrong_passwords_per_address,
         window_seconds=security.wrong_password_window_seconds,
         ban_seconds=security.ban_seconds,
         delay_seconds=security.wrong_password_delay_seconds,
     )
-    passwords = read_passwords(security.password_file)
-    return PasswordAdmission(passwords, limits, security.max_waiting_passwords, call_later)
+
+
+def make_tokens(
+    security: SecurityConfig, call_later: Timer, passwords: PasswordAdmission | None
+) -> TokenAdmission | None:
+    """Who comes in by JSON Web Token; what is guessed counts together with the passwords. `ConfigError` for a key file."""
+    if not security.jwt_keys:
+        return None
+    from edge_broker.security.token_admission import (
+        TokenAdmission,
+    )  # PyJWT and cryptography come with the keys
+    from edge_broker.security.token_keys import read_token_keys
+
+    return TokenAdmission(
+        read_token_keys(security.jwt_keys),
+        make_token_rules(security),
+        passwords.guessing if passwords is not None else _make_guessing(security),
+        call_later,
+        match_user_name=security.jwt_user_name == "must_match",
+    )
+
+
+def _make_guessing(security: SecurityConfig) -> Guessing:
+    """For tokens alone: there are no names that would be known."""
+    import random
+
+    from edge_broker.security.guessing import Guessing
+
+    return Guessing(_guess_limits(security), lambda _name: False, random.random)
+
+
+def make_token_rules(security: SecurityConfig) -> TokenRules:
+    """What a token has to say."""
+    from edge_broker.security.tokens import TokenRules
+
+    return TokenRules(
+        audience=security.jwt_audience,
+        issuer=security.jwt_issuer,
+        leeway_seconds=security.jwt_leeway_seconds,
+        name_claim=security.jwt_name_claim,
+        groups_claim=security.jwt_groups_claim,
+        max_bytes=security.jwt_max_bytes,
+    )
+
+
+def make_admission(
+    anonymous: Mapping[str, bool], passwords: PasswordAdmission | None, tokens: TokenAdmission | None
+) -> ListenerAdmission:
+    """Who comes in by listener, all ways together."""
+    if tokens is None:
+        return ListenerAdmission(anonymous, passwords)
+    from edge_broker.security.tokens import looks_like_token
+
+    return ListenerAdmission(anonymous, passwords, tokens, looks_like_token)
 
 
 def make_listener(

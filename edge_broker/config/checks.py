@@ -136,7 +136,7 @@ def _check_who(listener: ListenerConfig, key: str, reading: Reading, has_passwor
 def _who_hint(listener: ListenerConfig) -> str:
     """How somebody could connect."""
     everybody = "anonymous = true lets everybody in"
-    passwords = "[security] password_file lets those with a password in"
+    passwords = "[security] password_file or jwt_keys lets those with a password or a token in"
     if listener.encrypted:
         return (
             f"client_ca lets those with a certificate of that CA in; {passwords}; "
@@ -272,9 +272,23 @@ def check_store(store: StoreConfig, reading: Reading) -> None:
 
 
 def check_security(security: SecurityConfig, reading: Reading) -> None:
-    """That the password file can be read; what is in it, the broker reads at its start."""
+    """That the password file and the keys can be read; what is in them, the broker reads at its start."""
     if security.password_file is not None:
         check_file(security.password_file, "security.password_file", reading)
+    for position, path in enumerate(security.jwt_keys):
+        check_file(path, f"security.jwt_keys[{position}]", reading)
+    if security.jwt_keys and not security.jwt_audience:
+        reading.mistake(
+            "security.jwt_audience",
+            "is missing, and a token that its issuer made for somebody else would count here",
+            'write jwt_audience = "mqtt", or whatever the issuer puts into aud for this gateway',
+        )
+    elif security.jwt_audience and not security.jwt_keys:
+        reading.mistake(
+            "security.jwt_keys",
+            "is missing, so no token could be verified",
+            'write jwt_keys = ["issuer.pem"]: the public key, or the key set in JSON',
+        )
 
 
 def check_runtime(runtime: RuntimeConfig, reading: Reading) -> None:

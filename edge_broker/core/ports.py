@@ -30,13 +30,18 @@ class Credentials:
 class Admission:
     """The answer: `reason_code` 0 admits as `identity`; any other refuses, with `detail` for the log.
 
-    `data`: what enhanced authentication says last, for the client.
+    `data`: what enhanced authentication says last, for the client. `groups`: what the identity belongs to, as whoever
+    proved it says. `expires_at`: when the connection ends unless it authenticates anew by then, on the router's clock.
+    `proof`: what the admission rests on, where that can be taken back: the thumbprint of a key.
     """
 
     reason_code: int
     identity: str = ""
     detail: str = ""
     data: bytes = b""
+    groups: tuple[str, ...] = ()
+    expires_at: float | None = None
+    proof: str = ""
 
 
 @dataclass(slots=True)

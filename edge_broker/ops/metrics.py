@@ -70,6 +70,7 @@ class BrokerCollector(Collector):
         yield from self._store()
         yield from _bridges([bridge.status() for bridge in self._observed.bridges])
         yield from _passwords(getattr(self._observed.router.authenticator, "passwords", None))
+        yield from _tokens(getattr(self._observed.router.authenticator, "tokens", None))
 
     def _broker(self) -> Iterator[Metric]:
         observed = self._observed
@@ -251,6 +252,33 @@ def _passwords(admission: ObservedPasswords | None) -> Iterator[Metric]:
     yield _counters(
         "password_bans", "Bans, by what was banned.", "kind", (guesses.bans if guesses else nothing).items()
     )
+
+
+def _tokens(admission: ObservedTokens | None) -> Iterator[Metric]:
+    counters = None if admission is None else admission.counters
+    yield _counter(
+        "tokens_accepted",
+        "JSON Web Tokens that let a client in, or stay.",
+        counters.accepted if counters else 0,
+    )
+    yield _counters(
+        "tokens_refused",
+        "JSON Web Tokens that were not taken, by what was wrong.",
+        "reason",
+        counters.refused.items() if counters else (),
+    )
+
+
+class ObservedTokens(Protocol):
+    """Who decides about tokens."""
+
+    @property
+    def counters(self) -> _TokenCounters: ...
+
+
+class _TokenCounters(Protocol):
+    accepted: int
+    refused: dict[str, int]
 
 
 class ObservedPasswords(Protocol):
