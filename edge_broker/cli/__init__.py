@@ -38,6 +38,7 @@ _COMMANDS: Final = {
         "edge_broker.cli.reference", "reference", "Print every key of the configuration file."
     ),
     "store": _Command("edge_broker.cli.store", "store", "What the store holds, and whether it is sound."),
+    "token": _Command("edge_broker.cli.token", "token", "Why a JSON Web Token is taken or refused."),
     "demo": _Command("edge_broker.cli.demo", "demo", "Sensors, broker, bridge and upstream on this machine."),
 }
 
