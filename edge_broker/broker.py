@@ -99,6 +99,7 @@ class Broker:
         self._passwords: PasswordAdmission | None = None
         self._token_key_files = config.security.jwt_keys
         self._tokens: TokenAdmission | None = None
+        self._http_token_file = config.http.token_file
         self._http: HttpServer | None = None
         self._system_topics: SystemTopics | None = None
         self.tick_requested = False
@@ -129,7 +130,9 @@ class Broker:
             self._write_budget = wiring.make_write_budget(self.config.store)
             for bridge in self.bridges:
                 bridge.start(self, snapshot)
-            http = self._make_http()  # before clients can come: importing it takes the event loop's time
+            http = wiring.make_http(
+                self, self.config.http
+            )  # before clients can come: its import takes a while
             self._system_topics = self._make_system_topics()
             self._update_system_topics()
             await self._start_listeners()
@@ -182,6 +185,7 @@ class Broker:
                 log.error("%s keeps its certificates, the new ones cannot be read: %s", listener.name, error)
         await self._reload_passwords()
         await self.reload_token_keys()
+        await self.reload_http()
         self.config = config
         log.info("reloaded: certificates, passwords and keys; other changes take effect at the next start")
 
@@ -216,6 +220,26 @@ class Broker:
         ended = end_unproved(self.router, self._tokens.replace(keys))
         self.request_tick()
         log.info("%d keys verify tokens; %d connections of keys that are gone ended", len(keys.keys), ended)
+
+    async def reload_http(self) -> None:
+        """Read the certificate and the tokens of the HTTP port again; what cannot be used stays as it was."""
+        if self._http is None:
+            return
+        try:
+            self._http.load_certificate()
+        except OSError as error:
+            log.error("%s keeps its certificate, the new one cannot be read: %s", self._http.url, error)
+        if self._http_token_file is None:
+            return
+        from edge_broker.security.http_tokens import read_http_tokens
+
+        try:
+            tokens = await asyncio.to_thread(read_http_tokens, self._http_token_file)
+        except ConfigError as error:
+            log.error("the tokens of HTTP stay as they were, the new ones cannot be used: %s", error)
+            return
+        self._http.access.tokens = tokens
+        log.info("%d tokens of HTTP", len(tokens.tokens))
 
     @property
     def listening(self) -> list[str]:
@@ -274,13 +298,6 @@ class Broker:
     def _on_listening(self, config: ListenerConfig, listener: Listener) -> None:
         self._anonymous[listener.name] = config.anonymous
         log.info("listening on %s", listener.url)
-
-    def _make_http(self) -> HttpServer | None:
-        if self.config.http.address is None:
-            return None
-        from edge_broker.ops.http import HttpServer  # aiohttp costs memory that a broker without it keeps
-
-        return HttpServer(self)
 
     async def _start_http(self, http: HttpServer | None) -> None:
         address = self.config.http.address

@@ -8,24 +8,29 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from edge_broker.config.bind import UnixBind
 from edge_broker.config.limits import LimitsConfig
-from edge_broker.config.model import Config, ListenerConfig, StoreConfig
+from edge_broker.config.model import Config, HttpConfig, ListenerConfig, StoreConfig
 from edge_broker.config.security import SecurityConfig
 from edge_broker.core.settings import Settings
+from edge_broker.errors import ConfigError
 from edge_broker.net.endpoints import TcpEndpoint, UnixEndpoint
 from edge_broker.net.gate import Gate
 from edge_broker.net.listeners import Listener
+from edge_broker.net.tls import server_context
 from edge_broker.net.transport import Hub
 from edge_broker.ops.disk import written_bytes
 from edge_broker.security.admission import ListenerAdmission
 from edge_broker.store import WriteBudget
 
 if TYPE_CHECKING:
+    from edge_broker.ops.http import HttpServer
+    from edge_broker.ops.observed import Observed
     from edge_broker.security.guessing import Guessing, GuessLimits
     from edge_broker.security.password_admission import PasswordAdmission, Timer
     from edge_broker.security.token_admission import TokenAdmission
@@ -155,6 +160,27 @@ def make_admission(
     from edge_broker.security.tokens import looks_like_token
 
     return ListenerAdmission(anonymous, passwords, tokens, looks_like_token)
+
+
+def make_http(observed: Observed, config: HttpConfig) -> HttpServer | None:
+    """The HTTP port, which does not listen yet. `ConfigError` for a token file, or where it would be open to a network."""
+    if config.address is None:
+        return None
+    if config.missing_off_loopback:
+        problem = f"{config.bind} can be reached from elsewhere"
+        raise ConfigError("http.bind", problem, f"it needs {' and '.join(config.missing_off_loopback)}")
+    from edge_broker.ops.http import HttpServer  # aiohttp costs memory that a broker without it keeps
+    from edge_broker.ops.http_access import HttpAccess
+
+    tokens: HttpTokens | None = None
+    if config.token_file is not None or not config.address.is_loopback:
+        from edge_broker.security.http_tokens import HttpTokens, read_http_tokens
+
+        tokens = HttpTokens() if config.token_file is None else read_http_tokens(config.token_file)
+    load_context = None
+    if config.certificate is not None and config.key is not None:
+        load_context = partial(server_context, str(config.certificate), str(config.key))
+    return HttpServer(observed, HttpAccess(tokens, config.open_health), load_context)
 
 
 def make_listener(

@@ -34,6 +34,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "edge_broker.store.*": (VERSION, ERRORS, WIRE, "edge_broker.core.ops", "edge_broker.core.message"),
     "edge_broker.net.*": (VERSION, ERRORS, WIRE, CORE),
     "edge_broker.wiring": (
+        ERRORS,
         CORE,
         "edge_broker.config.*",
         "edge_broker.security.*",

@@ -34,6 +34,9 @@ _COMMANDS: Final = {
     "passwd": _Command(
         "edge_broker.cli.passwd", "passwd", "Set, change or take away a password in a password file."
     ),
+    "http-token": _Command(
+        "edge_broker.cli.http_token", "http_token", "Make, list and take away the tokens of the HTTP port."
+    ),
     "reference": _Command(
         "edge_broker.cli.reference", "reference", "Print every key of the configuration file."
     ),

@@ -10,7 +10,7 @@ import click
 
 from edge_broker.cli.configuration import EXIT_CONFIG, load_or_exit
 from edge_broker.config.loading import ConfigMistakes
-from edge_broker.config.model import Config, ListenerConfig
+from edge_broker.config.model import Config, HttpConfig, ListenerConfig
 
 if TYPE_CHECKING:
     from bridge.config import BridgeConfig, RuleConfig
@@ -27,6 +27,7 @@ def check(file: Path) -> None:
     config = load_or_exit(file, "")
     names = _count_names(file, config)
     keys = _describe_keys(config)
+    _read_http_tokens(config)
     click.echo(f"{file}: OK")
     for line in describe(config):
         click.echo(f"  {line}")
@@ -47,6 +48,20 @@ def _count_names(file: Path, config: Config) -> int | None:
     except PasswordFileMistakes as mistakes:
         found = list(mistakes.mistakes)
         click.echo(str(ConfigMistakes(str(config.security.password_file), found)), err=True)
+        raise SystemExit(EXIT_CONFIG) from None
+
+
+def _read_http_tokens(config: Config) -> None:
+    """What is wrong with the tokens of HTTP, and the end with 2."""
+    if config.http.token_file is None:
+        return
+    from edge_broker.errors import ConfigError
+    from edge_broker.security.http_tokens import read_http_tokens
+
+    try:
+        read_http_tokens(config.http.token_file)
+    except ConfigError as mistake:
+        click.echo(str(ConfigMistakes("http.token_file", [mistake])), err=True)
         raise SystemExit(EXIT_CONFIG) from None
 
 
@@ -74,10 +89,23 @@ def describe(config: Config) -> Iterator[str]:
     yield f"data    {config.data_dir}"
     for listener in config.listeners:
         yield f"listen  {listener.url}  {_who(listener, _what_is_proved(config))}"
-    yield f"http    {config.http.bind or 'off'}"
+    yield f"http    {_describe_http(config.http)}"
     for bridge in config.bridges:
         yield from _describe_bridge(bridge)
     yield f"log     {config.log.level} and worse, as {config.log.format}"
+
+
+def _describe_http(http: HttpConfig) -> str:
+    """Where it is, and who may look, in words."""
+    if not http.bind:
+        return "off"
+    url = f"{'http' if http.certificate is None else 'https'}://{http.address}"
+    who = "anyone on this machine"
+    if http.token_file is not None:
+        who = f"whoever has a token of {http.token_file}"
+    elif http.address is not None and not http.address.is_loopback:
+        who = "nobody"
+    return f"{url}  {who}{'; health for anyone' if http.open_health and not who.startswith('any') else ''}"
 
 
 def _what_is_proved(config: Config) -> str:

@@ -238,17 +238,27 @@ def _refuse_passphrase() -> str:
 
 
 def check_http(http: HttpConfig, reading: Reading) -> None:
-    """That HTTP, which asks nobody for a password, is off or on loopback."""
+    """That its files will do, and that off loopback it is encrypted and asks for a token."""
+    if (http.certificate is None) != (http.key is None):
+        missing = "certificate" if http.certificate is None else "key"
+        hint = f'write {missing} = "/path/to/{missing}.pem"'
+        reading.mistake(f"http.{missing}", "is missing: HTTPS needs both certificate and key", hint)
+    elif http.certificate is not None and http.key is not None:
+        check_certificate(http.certificate, http.key, "http", reading)
+    if http.token_file is not None:
+        check_file(http.token_file, "http.token_file", reading)
     try:
         address = http.address
     except ConfigError as error:
         reading.adopt(error, "http")
         return
-    if address is not None and not address.is_loopback:
+    missing_keys = http.missing_off_loopback
+    if address is not None and missing_keys and not reading.is_wrong("http"):
         reading.mistake(
             "http.bind",
-            f"{http.bind} can be reached from elsewhere, and HTTP has no passwords and no encryption yet",
-            f'write bind = "127.0.0.1:{address.port}" and put a reverse proxy or an ssh tunnel before it',
+            f"{http.bind} can be reached from elsewhere, and without {' and '.join(missing_keys)} anybody could look",
+            f"write {' and '.join(missing_keys)} (tokens are made by edge-broker http-token add), "
+            f'or bind = "127.0.0.1:{address.port}"',
         )
 
 

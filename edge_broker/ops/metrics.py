@@ -7,7 +7,7 @@ message nothing. Label values are bounded: reasons are a fixed vocabulary, and o
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Final, Protocol
 
@@ -31,11 +31,11 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Metrics:
-    """The metrics of one broker. `close` it before the store is closed."""
+    """The metrics of one broker. `close` it before the store is closed. `http_refused`: what HTTP refused, by reason."""
 
-    def __init__(self, observed: Observed) -> None:
+    def __init__(self, observed: Observed, http_refused: Mapping[str, int]) -> None:
         self._backlogs = BacklogView(observed)
-        self._collector = BrokerCollector(observed)
+        self._collector = BrokerCollector(observed, http_refused)
         self._registry = CollectorRegistry()
         self._registry.register(self._collector)
         ProcessCollector(registry=self._registry)
@@ -53,8 +53,9 @@ class Metrics:
 class BrokerCollector(Collector):
     """Reads one broker's counters. `backlogs`: its queues, looked at just before, because that may need the store."""
 
-    def __init__(self, observed: Observed) -> None:
+    def __init__(self, observed: Observed, http_refused: Mapping[str, int]) -> None:
         self._observed = observed
+        self._http_refused = http_refused
         self.backlogs: Sequence[Backlog] = ()
 
     def describe(self) -> Iterable[Metric]:
@@ -71,6 +72,12 @@ class BrokerCollector(Collector):
         yield from _bridges([bridge.status() for bridge in self._observed.bridges])
         yield from _passwords(getattr(self._observed.router.authenticator, "passwords", None))
         yield from _tokens(getattr(self._observed.router.authenticator, "tokens", None))
+        yield _counters(
+            "http_refused",
+            "HTTP requests and connections that were not answered as they wished, and why.",
+            "reason",
+            self._http_refused.items(),
+        )
 
     def _broker(self) -> Iterator[Metric]:
         observed = self._observed

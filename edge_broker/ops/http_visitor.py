@@ -1,0 +1,75 @@
+"""One connection to the HTTP port, between the socket and aiohttp: how much it may say, and what is told when that is over.
+
+A request here is a line, some headers and no body. Whatever comes beyond that is not taken from the socket; headers that do
+not end within the bound are answered once and that is all. `on_lost` is called when the connection is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+MAX_INPUT_BYTES: Final = 16 << 10
+_HEAD_END: Final = b"\r\n\r\n"
+_TOO_LARGE: Final = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n"
+    b"Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\r\n"
+)
+
+
+class Visitor(asyncio.Protocol):
+    """Hands everything to `inner`, within the bound. `transport` is None before the TLS handshake, where there is one."""
+
+    def __init__(
+        self,
+        inner: asyncio.Protocol,
+        on_lost: Callable[[Visitor], None],
+        on_too_large: Callable[[], None],
+    ) -> None:
+        self.transport: asyncio.Transport | None = None
+        self._inner = inner
+        self._on_lost = on_lost
+        self._on_too_large = on_too_large
+        self._taken_bytes = 0
+        self._tail = b""
+        self._head_is_over = False
+        self._is_over = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self._inner.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._taken_bytes += len(data)
+        if not self._head_is_over:
+            self._head_is_over = _HEAD_END in self._tail + data
+            self._tail = (self._tail + data)[-3:]
+        if self._taken_bytes <= MAX_INPUT_BYTES:
+            self._inner.data_received(data)
+            return
+        assert self.transport is not None
+        if self.transport.is_closing():
+            return
+        if not self._is_over:
+            self._is_over = True
+            self._on_too_large()
+        if self._head_is_over:
+            self.transport.pause_reading()  # it is answered without its body
+        else:
+            self.transport.write(_TOO_LARGE)
+            self.transport.close()
+
+    def eof_received(self) -> bool | None:
+        return self._inner.eof_received()
+
+    def pause_writing(self) -> None:
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._inner.resume_writing()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._inner.connection_lost(error)
+        self._on_lost(self)
