@@ -42,22 +42,27 @@ class Visitor(asyncio.Protocol):
         self._inner.connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
+        room = MAX_INPUT_BYTES - self._taken_bytes
         self._taken_bytes += len(data)
+        taken = data[: max(0, room)]
         if not self._head_is_over:
-            self._head_is_over = _HEAD_END in self._tail + data
-            self._tail = (self._tail + data)[-3:]
-        if self._taken_bytes <= MAX_INPUT_BYTES:
+            seen = self._tail + taken if self._tail else taken.lstrip(b"\r\n")  # empty lines before a request
+            self._head_is_over = _HEAD_END in seen
+            self._tail = seen[-3:]
+        if len(taken) == len(data):
             self._inner.data_received(data)
-            return
-        assert self.transport is not None
-        if self.transport.is_closing():
-            return
-        if not self._is_over:
+        elif not self._is_over:
             self._is_over = True
-            self._on_too_large()
+            self._end(taken)
+
+    def _end(self, last: bytes) -> None:
+        """Nothing more is taken than `last`: a request whose head is whole is answered, without its body."""
+        assert self.transport is not None
+        self._on_too_large()
         if self._head_is_over:
-            self.transport.pause_reading()  # it is answered without its body
-        else:
+            self.transport.pause_reading()
+            self._inner.data_received(last)
+        elif not self.transport.is_closing():
             self.transport.write(_TOO_LARGE)
             self.transport.close()
 
