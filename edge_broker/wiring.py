@@ -22,7 +22,7 @@ from edge_broker.errors import ConfigError
 from edge_broker.net.endpoints import TcpEndpoint, UnixEndpoint
 from edge_broker.net.gate import Gate
 from edge_broker.net.listeners import Listener
-from edge_broker.net.tls import server_context
+from edge_broker.net.tls import TlsPipe, server_context
 from edge_broker.net.transport import Hub
 from edge_broker.ops.disk import written_bytes
 from edge_broker.security.admission import ListenerAdmission
@@ -177,10 +177,15 @@ def make_http(observed: Observed, config: HttpConfig) -> HttpServer | None:
         from edge_broker.security.http_tokens import HttpTokens, read_http_tokens
 
         tokens = HttpTokens() if config.token_file is None else read_http_tokens(config.token_file)
-    load_context = None
+    load_tls = None
     if config.certificate is not None and config.key is not None:
-        load_context = partial(server_context, str(config.certificate), str(config.key))
-    return HttpServer(observed, HttpAccess(tokens, config.open_health), load_context)
+        load_tls = partial(_load_tls, str(config.certificate), str(config.key))
+    return HttpServer(observed, HttpAccess(tokens, config.open_health), load_tls)
+
+
+def _load_tls(certificate: str, key: str) -> Callable[[], TlsPipe]:
+    """What makes the server's side of each TLS connection; `OSError` where the files cannot be used."""
+    return partial(TlsPipe, server_context(certificate, key), server_side=True)
 
 
 def make_listener(

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import click
 
 from edge_broker.errors import ConfigError
 from edge_broker.security.http_tokens import SCOPES, new_token, parse_http_tokens, read_http_tokens
 from edge_broker.security.passwords import change_file, with_user
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 _EPILOG: Final = """\b
 Examples:
@@ -25,7 +27,7 @@ Examples:
 \b
 A running broker reads the file again on SIGHUP.
 """
-_OPTION: Final[Any] = click.option(
+_OPTION: Final[Callable[[F], F]] = click.option(
     "--file",
     type=click.Path(path_type=Path, dir_okay=False),
     default=Path("http-tokens"),

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from aiohttp import web
@@ -22,6 +21,7 @@ from aiohttp.typedefs import Handler
 from edge_broker import __version__
 from edge_broker.ops.health import BridgeFacts, Facts, Health, assess
 from edge_broker.ops.http_access import Denial, HttpAccess
+from edge_broker.ops.http_tls import Pipe, TlsSocket
 from edge_broker.ops.http_visitor import Visitor
 from edge_broker.ops.metrics import CONTENT_TYPE, Metrics
 from edge_broker.ops.observed import Observed
@@ -59,19 +59,20 @@ _PATHS: Final = frozenset(("/", *(path for path, _ in _ROUTES)))
 class HttpServer:
     """The HTTP port of one running broker. `start`, then `stop` once.
 
-    `access`: who may look. `load_context` makes the TLS context from its files; None: it is not encrypted.
+    `access`: who may look. `load_tls` reads the TLS files and gives what makes the pipe of each connection from then on;
+    None: it is not encrypted.
     """
 
     def __init__(
         self,
         observed: Observed,
         access: HttpAccess | None = None,
-        load_context: Callable[[], ssl.SSLContext] | None = None,
+        load_tls: Callable[[], Callable[[], Pipe]] | None = None,
     ) -> None:
         self._observed = observed
         self.access = HttpAccess() if access is None else access
-        self._load_context = load_context
-        self._context: ssl.SSLContext | None = None
+        self._load_tls = load_tls
+        self._new_pipe: Callable[[], Pipe] | None = None
         self._metrics = Metrics(observed, self.access.refused)
         self._runner = web.AppRunner(
             self._application(),
@@ -105,27 +106,16 @@ class HttpServer:
         """
         await self._runner.setup()
         self.load_certificate()
-        options: dict[str, Any] = {}
-        if self._context is not None:
-            self._context.sni_callback = self._use_newest_context
-            options = {"ssl": self._context, "ssl_handshake_timeout": _HANDSHAKE_SECONDS}
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._accept, host or None, port, backlog=_BACKLOG, **options)
+        self._server = await loop.create_server(self._accept, host or None, port, backlog=_BACKLOG)
         host, port = self._server.sockets[0].getsockname()[:2]
-        scheme = "http" if self._context is None else "https"
+        scheme = "http" if self._new_pipe is None else "https"
         self.url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
     def load_certificate(self) -> None:
         """Read the TLS files; what was read last stays in force if they cannot be (`ssl.SSLError`, `OSError`)."""
-        if self._load_context is not None:
-            self._context = self._load_context()
-
-    def _use_newest_context(
-        self, connection: ssl.SSLObject, _name: str | None, _first: ssl.SSLContext
-    ) -> None:
-        """Called in each handshake, with a name or without."""
-        assert self._context is not None
-        connection.context = self._context
+        if self._load_tls is not None:
+            self._new_pipe = self._load_tls()
 
     async def stop(self) -> None:
         """Stop serving."""
@@ -134,6 +124,9 @@ class HttpServer:
             self._server = None
         if self._sweeper is not None:
             self._sweeper.cancel()
+        for visitor in list(self._opened):
+            if visitor.transport is None and visitor.give_up is not None:
+                visitor.give_up()
         await self._runner.cleanup()
         await self._metrics.close()
 
@@ -150,7 +143,9 @@ class HttpServer:
         self._opened[visitor] = loop.time()
         if self._sweeper is None:
             self._sweeper = loop.call_later(_SWEEP_SECONDS, self._sweep)
-        return visitor
+        if self._new_pipe is None:
+            return visitor
+        return TlsSocket(visitor, self._new_pipe(), _HANDSHAKE_SECONDS)
 
     def _forget(self, visitor: Visitor) -> None:
         self._opened.pop(visitor, None)
@@ -166,12 +161,7 @@ class HttpServer:
         loop = asyncio.get_running_loop()
         for visitor, opened_at in list(self._opened.items()):
             age_seconds = loop.time() - opened_at
-            if visitor.transport is None:
-                if (
-                    age_seconds >= _HANDSHAKE_SECONDS + _SWEEP_SECONDS
-                ):  # nobody tells of a handshake that failed
-                    del self._opened[visitor]
-            elif age_seconds > _MAX_CONNECTION_SECONDS:
+            if visitor.transport is not None and age_seconds > _MAX_CONNECTION_SECONDS:
                 self.access.count("too_slow")
                 visitor.transport.abort()
         self._sweeper = loop.call_later(_SWEEP_SECONDS, self._sweep) if self._opened else None

@@ -1,4 +1,4 @@
-"""One connection to the HTTP port, between the socket and aiohttp: how much it may say, and what is told when that is over.
+"""One connection to the HTTP port, between the socket or TLS and aiohttp: how much it may say.
 
 A request here is a line, some headers and no body. Whatever comes beyond that is not taken from the socket; headers that do
 not end within the bound are answered once and that is all. `on_lost` is called when the connection is gone.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
 MAX_INPUT_BYTES: Final = 16 << 10
 _HEAD_END: Final = b"\r\n\r\n"
@@ -19,7 +19,9 @@ _TOO_LARGE: Final = (
 
 
 class Visitor(asyncio.Protocol):
-    """Hands everything to `inner`, within the bound. `transport` is None before the TLS handshake, where there is one."""
+    """Hands everything to `inner`, within the bound. `transport` is None before the TLS handshake, where there is one;
+    until then `give_up` cuts it off.
+    """
 
     def __init__(
         self,
@@ -28,6 +30,7 @@ class Visitor(asyncio.Protocol):
         on_too_large: Callable[[], None],
     ) -> None:
         self.transport: asyncio.Transport | None = None
+        self.give_up: Callable[[], None] | None = None
         self._inner = inner
         self._on_lost = on_lost
         self._on_too_large = on_too_large
@@ -37,8 +40,7 @@ class Visitor(asyncio.Protocol):
         self._is_over = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)
         self._inner.connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
@@ -76,5 +78,6 @@ class Visitor(asyncio.Protocol):
         self._inner.resume_writing()
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._inner.connection_lost(error)
+        if self.transport is not None:
+            self._inner.connection_lost(error)
         self._on_lost(self)

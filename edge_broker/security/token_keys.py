@@ -175,7 +175,7 @@ def _key_of_member(member: Any, where: str) -> TokenKey | None:
         raise ConfigError(where, "is a shared secret: whoever checks with it can sign with it", hint)
     if "d" in member:
         raise ConfigError(where, "is a private key: whoever has it can make tokens", "give the public keys")
-    algorithm = _KINDS.get((_text(member, "kty"), _text(member, "crv")))
+    algorithm = _KINDS.get((_text(member, "kty") or "", _text(member, "crv")))
     if algorithm is None or member.get("alg", algorithm) != algorithm or member.get("use", "sig") != "sig":
         return None
     if "verify" not in member.get("key_ops", ["verify"]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import logging
 import ssl
@@ -224,6 +225,10 @@ async def test_half_handshakes_are_bounded(tmp_path: Path, monkeypatch: pytest.M
         port = int(url_of(broker).rsplit(":", 1)[1])
         held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(6)]
         await until(lambda: broker._http.access.refused.get("too_many_connections") == 3, "they are let in")
+        for reader, _ in held:
+            async with asyncio.timeout(5):
+                with contextlib.suppress(ConnectionError):
+                    assert await reader.read() == b""
         await until(lambda: not broker._http._opened, "they are held for ever")
         for _, writer in held:
             writer.close()
