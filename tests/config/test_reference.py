@@ -16,6 +16,7 @@ from edge_broker.config.model import Config
 from edge_broker.config.reading import struct_of
 from edge_broker.config.reference import BEGIN, render_reference, replace_reference
 from tests.config.certificates import write_pair
+from tests.security.issuer import jwk, private_key, write_pem, write_set
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"
 TEXT = DOCUMENT.read_text("utf-8")
@@ -79,6 +80,9 @@ def test_the_examples_are_accepted(name: str, tmp_path: Path) -> None:
         write_pair(tmp_path / "tls", pair)
     (tmp_path / "cloud.password").write_text("secret\n")
     (tmp_path / "passwords").write_text("")
+    (tmp_path / "http-tokens").write_text("")
+    write_set(tmp_path / "issuer.json", jwk("RS256", kid="2026"))
+    write_pem(tmp_path / "workshop.pem", private_key("EdDSA"))
     path = tmp_path / "edge-broker.toml"
     path.write_text(EXAMPLES[name])
     result = CliRunner().invoke(main, ["check", str(path)])
