@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edge_broker.security.token_keys import TokenKeys, read_token_keys
 from edge_broker.security.tokens import REASONS, TokenRefused, TokenRules, looks_like_token, verify
@@ -346,3 +348,58 @@ def test_too_long_is_not_even_looked_at(keys: TokenKeys, monkeypatch: pytest.Mon
 )
 def test_what_looks_like_a_token(password: bytes | None, is_one: bool) -> None:
     assert looks_like_token(password) is is_one
+
+
+# ---- anything at all
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),
+    max_leaves=8,
+)
+HEADERS = st.fixed_dictionaries(
+    {},
+    optional={
+        "alg": st.sampled_from(["RS256", "ES256", "EdDSA", "HS256", "none"]) | JSON,
+        "typ": JSON,
+        "kid": st.sampled_from(["first", "second"]) | JSON,
+        "crit": JSON,
+        "b64": JSON,
+    },
+)
+CLAIMS = st.fixed_dictionaries(
+    {},
+    optional={
+        "exp": st.floats() | st.integers() | JSON,
+        "nbf": JSON,
+        "iat": JSON,
+        "aud": st.just(AUDIENCE) | JSON,
+        "iss": st.just(RULES.issuer) | JSON,
+        "sub": st.text() | JSON,
+        "groups": JSON,
+    },
+)
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.binary(max_size=200)
+    | st.builds(forge, HEADERS, CLAIMS, st.binary(max_size=300))
+    | st.builds(sign_anyhow, st.just({"alg": "EdDSA"}), CLAIMS, st.just("EdDSA"))
+    | st.builds(
+        sign_anyhow, HEADERS | st.binary(max_size=50), CLAIMS | st.binary(max_size=50), st.just("EdDSA")
+    )
+)
+def test_whatever_comes_is_taken_or_refused(keys: TokenKeys, token: bytes) -> None:
+    """And what is taken was signed, is for us, ends, and names somebody."""
+    reason = None
+    try:
+        taken = verify(token, keys, RULES, NOW)
+    except TokenRefused as refused:
+        reason = refused.reason
+    if reason is not None:
+        assert reason in REASONS
+        return
+    assert NOW < taken.expires_at < 10**12
+    assert taken.name.isprintable()
+    assert taken.thumbprint in {key.thumbprint for key in keys.keys}
