@@ -27,7 +27,7 @@ from tests.security.serving import connect, is_served, lines, reach, serving
 V3, V5 = const.MQTT_3_1_1, const.MQTT_5
 
 
-def token(name: str = "anna", number: int = 0, lasts: float = 600, **said: Any) -> bytes:
+def token(name: str = "anna", number: int = 0, lasts: float = 86_400, **said: Any) -> bytes:
     return issue(claims(name, now=time.time(), lasts=lasts, **said), "ES256", number)
 
 
