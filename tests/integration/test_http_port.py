@@ -91,7 +91,7 @@ def test_certificate_and_tokens_on_sighup(broker: BrokerProcess, tmp_path: Path,
     assert curl(broker, tmp_path / "others.crt", "/metrics", "-H", f"Authorization: Bearer {new}")[0] == 200
 
 
-@pytest.mark.needs("prometheus", "promtool")
+@pytest.mark.needs("curl", "prometheus", "promtool")
 def test_prometheus_with_the_configuration_of_the_page(
     broker: BrokerProcess, tmp_path: Path, pki: Path, free_port: int
 ) -> None:
