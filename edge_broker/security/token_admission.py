@@ -6,7 +6,7 @@ What it keeps true:
 - The admission lasts no longer than the token, and rests on the key that signed it.
 - A token that is refused is a wrong password to whoever counts those, and is answered as late.
 
-A check takes some 50 µs and is done where it is asked for. What it is that was wrong is for the log alone. Its counters
+A check takes some 80 µs and is done where it is asked for. What it is that was wrong is for the log alone. Its counters
 are read by `ops`. It knows nothing of listeners or connections.
 """
 
