@@ -28,6 +28,7 @@ from edge_broker.core.router import Router
 from edge_broker.errors import ConfigError, StoreError
 from edge_broker.net.gate import Gate
 from edge_broker.net.listeners import Listener
+from edge_broker.ops.commands import Commands
 from edge_broker.ops.disk import written_bytes
 from edge_broker.ops.system_topics import SystemTopics
 from edge_broker.security.revoking import end_connections, end_unproved
@@ -37,6 +38,7 @@ from edge_broker.wire.topics import TopicCache
 
 if TYPE_CHECKING:
     from edge_broker.core.retained_pages import RetainedPages
+    from edge_broker.ops.control import ControlServer, Handler
     from edge_broker.ops.http import HttpServer
     from edge_broker.ops.observed import ObservedStatus
     from edge_broker.security.password_admission import PasswordAdmission
@@ -78,7 +80,10 @@ class Companion(Protocol):
 
 
 class Broker:
-    """One broker. `start`, then `stop` once; `listening` says where it can be reached in between."""
+    """One broker. `start`, then `stop` once; `listening` says where it can be reached in between.
+
+    `commands`: what the control socket answers, by name; `ops.control` says how to add one.
+    """
 
     def __init__(self, config: Config, bridges: Sequence[Companion] = ()) -> None:
         self.config = config
@@ -101,6 +106,9 @@ class Broker:
         self._tokens: TokenAdmission | None = None
         self._http_token_file = config.http.token_file
         self._http: HttpServer | None = None
+        self._own_commands = Commands(self)
+        self.commands: dict[str, Handler] = self._own_commands.registry()
+        self._control: ControlServer | None = None
         self._system_topics: SystemTopics | None = None
         self.tick_requested = False
         self._strangers_logged = 0
@@ -130,13 +138,12 @@ class Broker:
             self._write_budget = wiring.make_write_budget(self.config.store)
             for bridge in self.bridges:
                 bridge.start(self, snapshot)
-            http = wiring.make_http(
-                self, self.config.http
-            )  # before clients can come: its import takes a while
+            http = wiring.make_http(self, self.config.http)  # before clients come: its import takes long
             self._system_topics = self._make_system_topics()
             self._update_system_topics()
             await self._start_listeners()
             await self._start_http(http)
+            await self._start_control()
         except BaseException:
             await self._stop_serving()
             await self.store.close()
@@ -307,6 +314,22 @@ class Broker:
         await http.start(address.host, address.port)
         log.info("health and metrics on %s", http.url)
 
+    async def _start_control(self) -> None:
+        """Open the control socket. Without one the broker does its work all the same, so that it cannot be had is said."""
+        control = wiring.make_control(self.config, self.commands)
+        if control is None:
+            return
+        try:
+            await control.start()
+        except OSError as error:
+            log.error(
+                "no control socket, so no `edge-broker status` or `trace`: %s: %s ([control] path puts it elsewhere)",
+                self.config.control_path,
+                error.strerror or error,
+            )
+        else:
+            self._control = control
+
     def _make_system_topics(self) -> SystemTopics | None:
         interval_seconds = self.config.sys_interval_seconds
         if not interval_seconds:
@@ -314,6 +337,9 @@ class Broker:
         return SystemTopics(self, self.router.publish_system, interval_seconds, self.router.now)
 
     async def _stop_serving(self) -> None:
+        if self._control is not None:
+            await self._control.stop()
+        await self._own_commands.close()
         for listener in self._listeners:
             listener.stop_accepting()
         for bridge in self.bridges:
@@ -351,7 +377,7 @@ class Broker:
                     connection.flush()
                 except Exception:
                     self._break(connection)
-                if connection.end is not None and connection.closing:
+                if connection.closing:
                     self._log_end(connection)
 
     def _read_clock(self) -> None:
@@ -442,6 +468,7 @@ class Broker:
             log.info("%d more like these in this second", self._strangers_logged - _MOST_STRANGERS_LOGGED)
         self._strangers_logged = 0
         now = self.swept_at = time.monotonic()
+        self._own_commands.note(now)
         if self._write_budget is not None:
             self.journal.commit_delay_seconds = self._write_budget.commit_delay(now, written_bytes() or 0)
         for connection in list(self.connections):

@@ -29,6 +29,7 @@ from edge_broker.security.admission import ListenerAdmission
 from edge_broker.store import WriteBudget
 
 if TYPE_CHECKING:
+    from edge_broker.ops.control import ControlServer, Handler
     from edge_broker.ops.http import HttpServer
     from edge_broker.ops.observed import Observed
     from edge_broker.security.guessing import Guessing, GuessLimits
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from edge_broker.security.token_admission import TokenAdmission
     from edge_broker.security.tokens import TokenRules
 
+_CONTROL_MODE: Final = 0o600
 _LIMITS: Final = frozenset(LimitsConfig.__struct_fields__) & {
     field.name for field in dataclasses.fields(Settings)
 }
@@ -212,3 +214,13 @@ def make_listener(
         proxies=config.proxy_protocol_from,
         on_listening=on_listening,
     )
+
+
+def make_control(config: Config, commands: Mapping[str, Handler]) -> ControlServer | None:
+    """Who answers on the control socket; None where the configuration wants nobody to."""
+    path = config.control_path
+    if path is None:
+        return None
+    from edge_broker.ops.control import ControlServer
+
+    return ControlServer(UnixEndpoint(str(path), _CONTROL_MODE), commands)

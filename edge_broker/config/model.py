@@ -24,6 +24,7 @@ from edge_broker.config.security import SecurityConfig
 _WEBSOCKET_PATHS: Final = ("/mqtt", "/")
 """Where clients look first, and where those look that are given no path."""
 _UNIX_MODE: Final = "0660"
+CONTROL_SOCKET: Final = "control.sock"
 _SCHEMES: Final = {"tcp": "mqtt", "tls": "mqtts", "ws": "ws", "wss": "wss", "unix": "unix"}
 _SETTLED_LATER: Final[Any] = None  # the default of a key that `__post_init__` settles from the others
 
@@ -323,6 +324,19 @@ class HttpConfig(Section, frozen=True):
         return missing if self.token_file is not None or self.open_health else [*missing, "token_file"]
 
 
+class ControlConfig(Section, frozen=True):
+    """The socket of `edge-broker status`, `trace` and the like, which only the broker's user and root may open."""
+
+    enabled: Annotated[bool, Meta(description="Whether there is one.")] = True
+    path: Annotated[
+        Path | None,
+        Meta(
+            description="The socket's file, in a directory that is there; the system allows 107 bytes.",
+            extra={"default": "control.sock in data_dir"},
+        ),
+    ] = None
+
+
 class LogConfig(Section, frozen=True):
     """What is logged, to standard error. Never payloads, never secrets."""
 
@@ -372,6 +386,14 @@ class Config(Section, frozen=True):
     protocol: ProtocolConfig = ProtocolConfig()
     security: SecurityConfig = SecurityConfig()
     http: HttpConfig = HttpConfig()
+    control: ControlConfig = ControlConfig()
     log: LogConfig = LogConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     bridges: tuple[Any, ...] = ()
+
+    @property
+    def control_path(self) -> Path | None:
+        """Where the control socket is; None where there is none."""
+        if not self.control.enabled:
+            return None
+        return self.control.path or self.data_dir / CONTROL_SOCKET

@@ -251,7 +251,10 @@ class Connection(Publishing):
         session = self.session
         if session is None:
             raise ProtocolError("the first packet is not a CONNECT")
-        if session.queue.complete_run(packet_id, count):
+        queue = session.queue
+        if queue.complete_run(packet_id, count) and (
+            queue.cursor < queue.next_number or self._retained is not None
+        ):
             self._on_completed(session)
 
     def _on_completed(self, session: Session) -> None:

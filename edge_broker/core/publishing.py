@@ -161,6 +161,11 @@ class Publishing(Output):
                 PUBACKS[message.packet_id] if message.qos == 1 else _pack_ack(_PUBREC_HEAD, message.packet_id)
             )
 
+    def renew_acknowledging(self) -> None:
+        """This connection's class was exchanged: what is held calls the new one's `_acknowledge`."""
+        if self._held is not None:
+            self._held.call(self._acknowledge)
+
     def _wait_for_room(self, message: Message) -> None:
         """A full queue rejects `message` and its sender cannot be told: try again later, and read no further meanwhile."""
         self._waiting = (message, self.router.now + self.router.settings.hold_seconds)

@@ -46,6 +46,36 @@ class Router:
     `stalled` those that read no more until the store has caught up. `guarded`: publishes need a look beyond their form.
     """
 
+    # Slots, because a trace exchanges the class for a while: an object without them is slower ever after (CPython 3.11:
+    # 2.12 µs a message became 2.29). "__dict__" is for whatever is not worth one.
+    __slots__ = (
+        "__dict__",
+        "_delayed_wills",
+        "_next_queue_id",
+        "_routes",
+        "_sessions_of",
+        "authenticator",
+        "authorizer",
+        "connects_waiting",
+        "counters",
+        "dirty",
+        "full",
+        "guarded",
+        "max_uncommitted_bytes",
+        "new_client_id",
+        "now",
+        "pending",
+        "quota",
+        "received",
+        "retained",
+        "sent",
+        "sessions",
+        "settings",
+        "stalled",
+        "table",
+        "topics",
+    )
+
     def __init__(
         self,
         settings: Settings,

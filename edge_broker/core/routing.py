@@ -6,12 +6,15 @@ A route is forgotten when a subscription that could change it comes or goes, and
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from edge_broker.core.message import Message
 from edge_broker.core.session import Subscription
 from edge_broker.core.trie import FilterTrie
 from edge_broker.wire.topics import SYSTEM_PREFIX, TopicCache, match
+
+if TYPE_CHECKING:
+    from edge_broker.core.tracing import Tracer
 
 _MAX_ROUTES: Final = 10_000
 
@@ -68,15 +71,19 @@ class Route:
 
 
 class RoutingTable:
-    """All subscriptions, and the routes that follow from them. `routes` is read by the router directly."""
+    """All subscriptions, and the routes that follow from them. `routes` is read by the router directly.
 
-    __slots__ = ("_durabilities", "_groups", "_trie", "routes")
+    `tracer`: of the trace that runs; nothing here looks at it.
+    """
+
+    __slots__ = ("_durabilities", "_groups", "_trie", "routes", "tracer")
 
     def __init__(self, durabilities: Sequence[tuple[str, bool]] = ()) -> None:
         self._durabilities = durabilities
         self._trie: FilterTrie[Subscription | ShareGroup] = FilterTrie()
         self._groups: dict[str, ShareGroup] = {}
         self.routes: dict[str, Route] = {}
+        self.tracer: Tracer | None = None
 
     def __len__(self) -> int:
         return len(self._trie)

@@ -189,10 +189,9 @@ class BrokerCollector(Collector):
 
     def _card(self, written: int) -> Iterator[Metric]:
         """How long a card lasts that takes so many bytes, at the rate of this run."""
-        endurance = self._observed.card_endurance_bytes
         seconds = time.time() - self._observed.started_at
-        if endurance and seconds > 0:
-            years = endurance / (max(written, 1) / seconds) / (365.25 * 86_400)
+        years = disk.card_years(self._observed.card_endurance_bytes, written, seconds)
+        if years is not None:
             yield _gauge(
                 "card_years", "How long the card lasts at the rate of this run, by its endurance.", years
             )

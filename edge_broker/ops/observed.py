@@ -70,10 +70,13 @@ class ObservedStatus(Protocol):
 
     name: str
     upstream: str
+    version: str
     depth: int
     in_flight: int
+    sent: tuple[int, int, int]
     acknowledged: int
     resent: int
+    received: tuple[int, int, int]
     connects: int
     dropped: dict[str, int]
     refused: dict[str, int]

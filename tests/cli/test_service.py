@@ -194,6 +194,43 @@ async def test_a_reload_that_failed_leaves_it_running(heard: Heard, caplog: pyte
     assert await task is True
 
 
+async def test_who_asks_for_a_reload_is_told_what_was_logged(heard: Heard) -> None:
+    broker = NotingBroker()
+    answers: list[Config | ConfigMistakes] = [
+        msgspec.structs.replace(CONFIG, sessions=SessionsConfig(receive_maximum=5)),
+        ConfigMistakes("x.toml", [ConfigError("a.b", "is wrong", "write c")]),
+    ]
+
+    def read_config() -> Config:
+        answer = answers.pop(0)
+        if isinstance(answer, ConfigMistakes):
+            raise answer
+        return answer
+
+    service = Service(broker, CONFIG, read_config, Systemd(heard.environ))
+    await service.start()
+    task = asyncio.create_task(service.serve())
+    first, second = await asyncio.gather(service.answer_reload({}), service.answer_reload({}))
+    assert first == second, "one reload answers both"
+    assert first == {
+        "reloaded": True,
+        "log": [
+            {
+                "level": "warning",
+                "message": "changed, but only from the next start on: sessions.receive_maximum",
+            }
+        ],
+    }
+    refused = await service.answer_reload({})
+    assert refused["reloaded"] is False
+    assert [line["message"] for line in refused["log"]] == [
+        "x.toml: 1 mistake, so the configuration stays as it was",
+        "a.b: is wrong (write c)",
+    ]
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert await task is True
+
+
 async def test_the_event_loop_goes_on_while_the_file_is_read(heard: Heard) -> None:
     reading, go_on = threading.Event(), threading.Event()
 

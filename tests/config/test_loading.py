@@ -110,6 +110,8 @@ def test_the_promised_defaults() -> None:
         "jwt_user_name": "must_match",
         "jwt_max_bytes": 8192,
     }
+    assert msgspec.to_builtins(config.control) == {"enabled": True, "path": None}
+    assert config.control_path == config.data_dir / "control.sock"
 
 
 def test_what_the_file_says_counts(load_text: Load) -> None:
@@ -207,6 +209,12 @@ def test_http_off_loopback(load_text: Load, more: str) -> None:
     pair = 'certificate = "tls/gateway.crt"\nkey = "tls/gateway.key"'
     config = load_text(f'[http]\nbind = "0.0.0.0:8443"\n{pair}\n{more}')
     assert config.http.missing_off_loopback == []
+
+
+def test_the_control_socket(load_text: Load, certificates: Path) -> None:
+    assert load_text('[control]\npath = "run/c.sock"').control_path == certificates / "run/c.sock"
+    assert load_text("[control]\nenabled = false").control_path is None
+    assert load_text('data_dir = "/d"\n[control]\nenabled = true').control_path == Path("/d/control.sock")
 
 
 def test_relative_paths_start_at_the_file(
