@@ -32,7 +32,6 @@ from edge_broker.ops.commands import Commands
 from edge_broker.ops.disk import written_bytes
 from edge_broker.ops.system_topics import SystemTopics
 from edge_broker.renewing import Renewing
-from edge_broker.security.admission import ListenerAdmission
 from edge_broker.store import Journal, Store, WriteBudget
 from edge_broker.wire import const
 from edge_broker.wire.topics import TopicCache
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
     from edge_broker.ops.http import HttpServer
     from edge_broker.ops.observed import ObservedStatus
     from edge_broker.security.password_admission import PasswordAdmission
+    from edge_broker.security.token_admission import TokenAdmission
 
 log: Final = logging.getLogger("edge_broker.broker")
 
@@ -106,6 +106,7 @@ class Broker:
         self.watching = self.renewing.watching
         self.expiring = self.renewing.expiring
         self._passwords: PasswordAdmission | None = None
+        self._tokens: TokenAdmission | None = None
         self._http: HttpServer | None = None
         self._own_commands = Commands(self)
         self.commands: dict[str, Handler] = self._own_commands.registry()
@@ -123,12 +124,13 @@ class Broker:
     async def start(self) -> None:
         """Open the store, take over what it holds, and let clients in.
 
-        `StoreError` or `OSError` where that fails, `ConfigError` for a password file or an audit log that will not do.
+        `StoreError` or `OSError` where that fails, `ConfigError` for passwords, keys or an audit log that will not do.
         """
         self._loop = asyncio.get_running_loop()
         sys.setswitchinterval(_SWITCH_SECONDS)
         self.renewing.prepare()
         self._passwords = wiring.make_passwords(self.config.security, self._call_later)
+        self._tokens = wiring.make_tokens(self.config.security, self._call_later, self._passwords)
         topics = TopicCache()
         self.store, snapshot = await Store.open(self.config.data_dir, topics=topics, wall_offset=_wall_offset)
         try:
@@ -140,7 +142,7 @@ class Broker:
             self._write_budget = wiring.make_write_budget(self.config.store)
             for bridge in self.bridges:
                 bridge.start(self, snapshot)
-            http = self._make_http()  # before clients can come: importing it takes the event loop's time
+            http = wiring.make_http(self, self.config.http)  # before clients come: its import takes long
             self._system_topics = self._make_system_topics()
             self._update_system_topics()
             await self._start_listeners()
@@ -154,7 +156,7 @@ class Broker:
             raise
         self._sweeper = self._loop.call_later(_SWEEP_SECONDS, self._sweep, self._loop.time() + _SWEEP_SECONDS)
         self._record("started", version=__version__, epoch=snapshot.epoch)
-        self.renewing.start(self.router, self._passwords)
+        self.renewing.start(self.router, self._passwords, self._tokens, self._http)
         log.info(
             "started: epoch %d, %d sessions, %d retained messages, data in %s",
             snapshot.epoch,
@@ -239,7 +241,7 @@ class Broker:
         return Router(
             wiring.make_settings(config),
             pending,
-            self.renewing.denying(ListenerAdmission(self._anonymous, self._passwords)),
+            self.renewing.denying(wiring.make_admission(self._anonymous, self._passwords, self._tokens)),
             new_client_id=lambda: f"auto-{secrets.token_hex(10)}",
             topics=topics,
             max_uncommitted_bytes=config.limits.max_uncommitted_bytes,
@@ -281,13 +283,6 @@ class Broker:
     def _on_listening(self, config: ListenerConfig, listener: Listener) -> None:
         self._anonymous[listener.name] = config.anonymous
         log.info("listening on %s", listener.url)
-
-    def _make_http(self) -> HttpServer | None:
-        if self.config.http.address is None:
-            return None
-        from edge_broker.ops.http import HttpServer  # aiohttp costs memory that a broker without it keeps
-
-        return HttpServer(self)
 
     async def _start_http(self, http: HttpServer | None) -> None:
         address = self.config.http.address
@@ -466,6 +461,8 @@ class Broker:
             log.exception("internal error while ending sessions and publishing wills")
         if self._passwords is not None:
             self._passwords.sweep(now)
+        elif self._tokens is not None:  # else they share what is swept
+            self._tokens.guessing.sweep(now)
         if self.audit is not None:
             self.audit.sweep(now)
         self._update_system_topics()

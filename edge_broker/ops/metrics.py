@@ -7,7 +7,7 @@ message nothing. Label values are bounded: reasons are a fixed vocabulary, and o
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Final, Protocol
 
@@ -31,11 +31,11 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Metrics:
-    """The metrics of one broker. `close` it before the store is closed."""
+    """The metrics of one broker. `close` it before the store is closed. `http_refused`: what HTTP refused, by reason."""
 
-    def __init__(self, observed: Observed) -> None:
+    def __init__(self, observed: Observed, http_refused: Mapping[str, int]) -> None:
         self._backlogs = BacklogView(observed)
-        self._collector = BrokerCollector(observed)
+        self._collector = BrokerCollector(observed, http_refused)
         self._registry = CollectorRegistry()
         self._registry.register(self._collector)
         ProcessCollector(registry=self._registry)
@@ -53,8 +53,9 @@ class Metrics:
 class BrokerCollector(Collector):
     """Reads one broker's counters. `backlogs`: its queues, looked at just before, because that may need the store."""
 
-    def __init__(self, observed: Observed) -> None:
+    def __init__(self, observed: Observed, http_refused: Mapping[str, int]) -> None:
         self._observed = observed
+        self._http_refused = http_refused
         self.backlogs: Sequence[Backlog] = ()
 
     def describe(self) -> Iterable[Metric]:
@@ -72,6 +73,13 @@ class BrokerCollector(Collector):
         yield from _audit(self._observed.audit)
         yield from _files(self._observed, time.time())
         yield from _passwords(getattr(self._observed.router.authenticator, "passwords", None))
+        yield from _tokens(getattr(self._observed.router.authenticator, "tokens", None))
+        yield _counters(
+            "http_refused",
+            "HTTP requests and connections that were not answered as they wished, and why.",
+            "reason",
+            self._http_refused.items(),
+        )
 
     def _broker(self) -> Iterator[Metric]:
         observed = self._observed
@@ -284,6 +292,33 @@ def _passwords(admission: ObservedPasswords | None) -> Iterator[Metric]:
     yield _counters(
         "password_bans", "Bans, by what was banned.", "kind", (guesses.bans if guesses else nothing).items()
     )
+
+
+def _tokens(admission: ObservedTokens | None) -> Iterator[Metric]:
+    counters = None if admission is None else admission.counters
+    yield _counter(
+        "tokens_accepted",
+        "JSON Web Tokens that let a client in, or stay.",
+        counters.accepted if counters else 0,
+    )
+    yield _counters(
+        "tokens_refused",
+        "JSON Web Tokens that were not taken, by what was wrong.",
+        "reason",
+        counters.refused.items() if counters else (),
+    )
+
+
+class ObservedTokens(Protocol):
+    """Who decides about tokens."""
+
+    @property
+    def counters(self) -> _TokenCounters: ...
+
+
+class _TokenCounters(Protocol):
+    accepted: int
+    refused: dict[str, int]
 
 
 class ObservedPasswords(Protocol):
