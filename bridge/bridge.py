@@ -21,12 +21,15 @@ from bridge.config import BridgeConfig, Upstream
 from bridge.conversation import Conversation, Ending
 from bridge.downlink import Downlink
 from bridge.forwarder import Forwarder
+from bridge.hops import HopLimit, bridge_name
 from bridge.identity import Credentials, FileIdentity
 from bridge.link import open_link
 from bridge.mapping import InMapping, OutMapping, may_echo
+from bridge.origin import OriginWriter
 from bridge.outbox import Outbox
 from bridge.policy import Attempt, Policy
 from bridge.resolving import Resolver
+from bridge.stamps import Stamp
 from bridge.status import State, Status
 from edge_broker.core.client import Client
 from edge_broker.core.quota import Quota
@@ -62,7 +65,9 @@ class Bridge:
         )
         self._identity = FileIdentity(config)
         self._resolver = Resolver()
-        self._out = OutMapping(config.out)
+        self._out = OutMapping(config.out, config.gateway)
+        self._in = InMapping(config.in_, config.gateway)
+        self._random = random
         self._keeps_session = bool(config.in_) or self._out.highest_qos == 2
         self._state: State = "stopped"
         self._upstream: Upstream = config.upstreams[0]
@@ -110,16 +115,38 @@ class Bridge:
         self._downlink = Downlink(
             router,
             self._outbox,
-            InMapping(config.in_),
+            self._in,
             {packet_id for session_id, packet_id in snapshot.inbound if session_id == queue.queue_id},
             self._on_subscription_refused,
         )
         self._is_fresh = is_new and self._out.highest_qos == 2
+        self._mark_messages(snapshot)
         self._outbox.subscribe()
         if is_new:
             self._outbox.take_retained(snapshot.retained)
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"bridge {config.name}")
         broker.request_tick()
+
+    def _mark_messages(self, snapshot: Snapshot) -> None:
+        """Have messages bear their origin and their hops, as configured.
+
+        The lane has a random part, which the store keeps with the outbox's name: an outbox that is new counts from 1
+        again, and may not look like the one that was lost.
+        """
+        config, pending = self.config, self._router.pending
+        part = snapshot.lanes.get(config.name)
+        if part is None:
+            part = f"{int(self._random() * (1 << 32)):08x}"
+            pending.batch.outboxes.append((self.queue.queue_id, f"{config.name}/{part}"))
+            pending.urgent = True
+        lane = f"{config.name}-{part}"
+        writer = OriginWriter(config.gateway, lane) if config.origin else None
+        limit = HopLimit(bridge_name(config.gateway, lane), config.max_hops) if config.max_hops else None
+        if writer is not None or limit is not None:
+            self._forwarder.stamp = Stamp(writer, limit, pending.epoch)
+        if limit is not None:
+            self._outbox.limit = self._downlink.limit = limit
+            self._downlink.stamp = self._forwarder.stamp
 
     async def stop(self) -> None:
         """Leave the upstream. The outbox goes on taking messages, until the broker has closed its store."""
@@ -254,7 +281,7 @@ class Bridge:
             self._version,
             self.queue.depth,
         )
-        echoes = client.version < const.MQTT_5 and may_echo(self.config.out, self.config.in_)
+        echoes = client.version < const.MQTT_5 and may_echo(self._out, self._in)
         if echoes and not self._warned_of_echo:
             self._warned_of_echo = True
             log.warning(

@@ -1,8 +1,6 @@
 """What can be configured of a bridge, and how `[[bridges]]` is read: registered as a section by the command line.
 
-A rule carries the topics of one filter across. As in mosquitto's bridges, both sides see the same filter, each behind a
-prefix of its own: `local_prefix` + filter here, `remote_prefix` + filter upstream, and a topic that crosses has the one
-prefix replaced by the other. Files are opened while reading, to say what is wrong with them before anything starts;
+Its rules are in `bridge.rules`. Files are opened while reading, to say what is wrong with them before anything starts;
 secrets are read when they are needed and are nowhere in the model.
 """
 
@@ -17,13 +15,16 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
+from bridge.origin import LONGEST_NAME
+from bridge.rules import RuleConfig
 from edge_broker.config.bind import Bind
 from edge_broker.config.checks import check_ca, check_certificate, check_file
 from edge_broker.config.queues import QueueLimits
 from edge_broker.config.reading import Reading
-from edge_broker.config.section import DAY_SECONDS, Section
-from edge_broker.errors import ConfigError, MqttError
-from edge_broker.wire.topics import SHARE_PREFIX, check_topic_filter
+from edge_broker.config.section import DAY_SECONDS
+from edge_broker.errors import ConfigError
+
+__all__ = ["BridgeConfig", "RuleConfig", "Upstream", "parse_bridges", "parse_upstream"]
 
 _SETTLED_LATER: Final[Any] = None  # the default of a key that `__post_init__` settles from the others
 _DEFAULT_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
@@ -64,52 +65,6 @@ def parse_upstream(url: str) -> Upstream:
     if port == 0:
         raise ConfigError("", "has port 0", "a whole number from 1 to 65535")
     return Upstream(parts.hostname, port or _DEFAULT_PORTS[parts.scheme], parts.scheme == "mqtts")
-
-
-class RuleConfig(Section, frozen=True):
-    """Which topics cross, and what they are called on the other side."""
-
-    filter: Annotated[
-        str, Meta(description="The topics that cross, without their prefixes.", examples=['"sensors/#"'])
-    ]
-    local_prefix: Annotated[str, Meta(description="What stands before the filter here.")] = ""
-    remote_prefix: Annotated[str, Meta(description="What stands before the filter upstream.")] = ""
-    qos: Annotated[
-        int,
-        Meta(
-            ge=0,
-            le=2,
-            description="`out`: the QoS at which a message goes up, whatever its sender used, so that what cheap sensors "
-            "publish at QoS 0 is kept too; 0 is live only. `in`: at most this.",
-        ),
-    ] = 1
-
-    def __post_init__(self) -> None:
-        for key, prefix in (("local_prefix", self.local_prefix), ("remote_prefix", self.remote_prefix)):
-            if "+" in prefix or "#" in prefix or "\0" in prefix:
-                raise ConfigError(key, "may not have wildcards", "wildcards belong in filter")
-            if prefix.startswith(SHARE_PREFIX):
-                raise ConfigError(key, "may not be a shared subscription", "leave $share/… out")
-        if self.filter.startswith(SHARE_PREFIX):
-            raise ConfigError("filter", "may not be a shared subscription", "leave $share/… out")
-        for side, whole in (("here", self.local_filter), ("upstream", self.remote_filter)):
-            try:
-                check_topic_filter(whole)
-            except MqttError as error:
-                hint = "end the prefix with /" if "whole" in error.detail and whole != self.filter else ""
-                raise ConfigError(
-                    "filter", f"{whole!r} ({side}) is no filter: {error.detail}", hint
-                ) from None
-
-    @property
-    def local_filter(self) -> str:
-        """What matches here."""
-        return self.local_prefix + self.filter
-
-    @property
-    def remote_filter(self) -> str:
-        """What matches upstream."""
-        return self.remote_prefix + self.filter
 
 
 class BridgeConfig(QueueLimits, frozen=True, kw_only=True):
@@ -201,6 +156,30 @@ class BridgeConfig(QueueLimits, frozen=True, kw_only=True):
             description="How long the upstream keeps what comes down for us while we are away. 7 days by default.",
         ),
     ] = 7 * DAY_SECONDS
+    gateway: Annotated[
+        str,
+        Meta(
+            description="This gateway's name, in `{gateway}` and in the origin and the hops of messages. Unique among all "
+            "gateways of the upstream.",
+            extra={"default": "the client_id"},
+        ),
+    ] = _SETTLED_LATER
+    origin: Annotated[
+        bool,
+        Meta(
+            description="Number what goes up: the user property `edge-origin`, by which whoever unpacks it knows what came "
+            "twice and what is missing. MQTT 5 only."
+        ),
+    ] = True
+    max_hops: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=100,
+            description="Bridges that a message may have crossed; one that was here already, or crossed that many, is "
+            "dropped and counted (`loop`). MQTT 5 only. 0: neither marked nor looked at.",
+        ),
+    ] = 8
     out: Annotated[tuple[RuleConfig, ...], Meta(description="What goes up: a list of rules, see below.")] = ()
     in_: Annotated[
         tuple[RuleConfig, ...], Meta(description="What comes down: a list of rules, see below.")
@@ -218,6 +197,12 @@ class BridgeConfig(QueueLimits, frozen=True, kw_only=True):
             )
         elif not self.client_id or "\0" in self.client_id or len(self.client_id.encode()) > 65_535:
             raise ConfigError("client_id", "must be text of 1 to 65535 bytes", "leave it out for the default")
+        if self.gateway is _SETTLED_LATER:
+            msgspec.structs.force_setattr(self, "gateway", self.client_id)
+        elif not self.gateway or "\0" in self.gateway or len(self.gateway) > LONGEST_NAME:
+            raise ConfigError(
+                "gateway", f"must be text of 1 to {LONGEST_NAME} characters", "leave it out for the client_id"
+            )
 
     @property
     def upstreams(self) -> tuple[Upstream, ...]:
@@ -291,8 +276,25 @@ def _check_bridge(bridge: BridgeConfig, key: str, reading: Reading) -> None:
             f"is less than backoff_initial_seconds = {bridge.backoff_initial_seconds:g}",
             "write at least as much",
         )
+    _check_gateway(bridge, key, reading)
     _check_tls(bridge, key, reading)
     _check_password(bridge, key, reading)
+
+
+def _check_gateway(bridge: BridgeConfig, key: str, reading: Reading) -> None:
+    """Its name stands for one level of a topic, and in the properties of messages."""
+    if len(bridge.gateway) > LONGEST_NAME:
+        reading.mistake(
+            f"{key}.gateway", f"the client_id is longer than {LONGEST_NAME} characters", 'write gateway = "…"'
+        )
+    if any(sign in bridge.gateway for sign in "/+#") and any(
+        rule.names_gateway for rule in (*bridge.out, *bridge.in_)
+    ):
+        reading.mistake(
+            f"{key}.gateway",
+            f"{bridge.gateway!r} is not one level of a topic, and a rule has {{gateway}}",
+            'write gateway = "…" without /, + and #',
+        )
 
 
 def _check_tls(bridge: BridgeConfig, key: str, reading: Reading) -> None:

@@ -18,8 +18,10 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from bridge.forms import local_form
+from bridge.hops import HopLimit
 from bridge.mapping import InMapping
 from bridge.outbox import Outbox
+from bridge.stamps import Stamp
 from edge_broker.core.acknowledging import HeldAcknowledgements
 from edge_broker.core.client import Client
 from edge_broker.core.message import Message
@@ -38,7 +40,8 @@ class Downlink:
     """The `in` rules of one bridge. `attach` at each connection, `detach` at its end.
 
     `received`: messages by QoS; `dropped`: by reason. `subscriptions_refused`: how many filters the upstream did not
-    grant when it was asked last; `on_subscription_refused(topic_filter, reason_code)` is called for each.
+    grant when it was asked last; `on_subscription_refused(topic_filter, reason_code)` is called for each. `limit` and
+    `stamp`: who looks at a message's hops, and marks it; None for nobody.
     """
 
     def __init__(
@@ -52,6 +55,8 @@ class Downlink:
         self.received = [0, 0, 0]
         self.dropped: dict[str, int] = {}
         self.subscriptions_refused = 0
+        self.limit: HopLimit | None = None
+        self.stamp: Stamp | None = None
         self._router = router
         self._outbox = outbox
         self._mapping = mapping
@@ -131,18 +136,16 @@ class Downlink:
             return
         if message.qos == 2 and not self._is_new(message):
             return
-        topic = self._mapping.find(message.topic)
-        if topic is None:
-            self.dropped["no_rule"] = self.dropped.get("no_rule", 0) + 1
+        local = self._form(message)
+        if local is None:
             local = message
         else:
-            local = local_form(message, topic)
             if message.qos == 2:
                 self._router.pending.hold(local)
             try:
                 self._router.publish(local, self._outbox)
             except MessageRefused:
-                self.dropped["refused"] = self.dropped.get("refused", 0) + 1
+                self._drop("refused")
         if not local.qos:
             return
         if local.unsafe or self._held:
@@ -152,6 +155,24 @@ class Downlink:
             self._held.hold(local)
         else:
             self._acknowledge(client, local)
+
+    def _form(self, message: Message) -> Message | None:
+        """`message` as it is published here; None where it is not: a counted loss, or excepted by its rule."""
+        topic = self._mapping.find(message.topic)
+        if topic is None:
+            if not self._mapping.excepts(message.topic):
+                self._drop("no_rule")
+            return None
+        if self.limit is not None and self.limit.refuses(message):
+            self._drop("loop")
+            return None
+        local = local_form(message, topic, self.stamp)
+        if local is None:
+            self._drop("not_transformed")
+        return local
+
+    def _drop(self, reason: str) -> None:
+        self.dropped[reason] = self.dropped.get(reason, 0) + 1
 
     def _is_new(self, message: Message) -> bool:
         """Whether a QoS 2 message was not here before; then its identifier is noted."""

@@ -7,10 +7,15 @@ properties come along and the expiry starts to run here. Nothing is decided here
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from edge_broker.core.message import Message, build_message
 from edge_broker.wire import const
 from edge_broker.wire.properties import encode_properties
+
+if TYPE_CHECKING:
+    from bridge.mapping import LocalTopic
+    from bridge.stamps import Stamp
 
 
 def rest_for(message: Message, version: int, now: float) -> bytes:
@@ -26,18 +31,33 @@ def rest_for(message: Message, version: int, now: float) -> bytes:
     return b"\0" + frame[message.payload_at :]
 
 
-def local_form(message: Message, topic: str) -> Message:
-    """`message`, which came from the upstream, as it is published here under `topic`; its packet identifier stays."""
-    if topic == message.topic:
+def local_form(message: Message, local: LocalTopic, stamp: Stamp | None) -> Message | None:
+    """`message`, which came from the upstream, as it is published here; its packet identifier stays.
+
+    `stamp` marks it, where its version has a place for that. None where its rule drops it.
+    """
+    shape = local.shape
+    if message.version < const.MQTT_5:
+        stamp = None
+    if local.topic == message.topic and shape is None and stamp is None:
         return message
-    local = build_message(
-        topic,
-        message.payload,
-        qos=message.qos,
-        retain=message.retain,
-        property_block=message.property_block,
-        version=message.version,
+    retain, version, expiry_interval = message.retain, message.version, message.expiry_interval
+    parts: tuple[bytes, bytes] | None = message.payload, message.property_block
+    if shape is not None:
+        parts = shape.rewrite(message)
+        retain = retain and not shape.clears_retain
+        if shape.expiry_seconds:
+            expiry_interval = min(shape.expiry_seconds, expiry_interval or shape.expiry_seconds)
+    if parts is None:
+        return None
+    payload, block = parts
+    if stamp is not None:
+        block = stamp.mark(block)
+    if block != b"\0":
+        version = const.MQTT_5
+    form = build_message(
+        local.topic, payload, qos=message.qos, retain=retain, property_block=block, version=version
     )
-    local.packet_id = message.packet_id
-    local.expiry_interval = message.expiry_interval
-    return local
+    form.packet_id = message.packet_id
+    form.expiry_interval = expiry_interval
+    return form

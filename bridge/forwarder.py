@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from bridge.forms import rest_for
 from bridge.mapping import OutMapping, RemoteTopic
+from bridge.stamps import Stamp
 from edge_broker.core.client import Client
 from edge_broker.core.message import Message
 from edge_broker.core.queue import Queue
@@ -49,7 +50,7 @@ class Forwarder:
 
     `acknowledged`, `resent`: messages since the start; `sent`: by QoS; `refused`: given up, by reason.
     `last_acknowledged_at`: by the router's clock, None before the first.
-    `on_given_up(reason, topic)` is called for each of those.
+    `on_given_up(reason, topic)` is called for each of those. `stamp`: what it writes into messages towards MQTT 5.
     """
 
     def __init__(
@@ -66,6 +67,8 @@ class Forwarder:
         self.last_acknowledged_at: float | None = None
         self.sent = [0, 0, 0]
         self.refused: dict[str, int] = {}
+        self.stamp: Stamp | None = None
+        self._stamp: Stamp | None = None  # on this connection
         self._mapping = mapping
         self._router = router
         self._most = window
@@ -89,6 +92,7 @@ class Forwarder:
         `wake()`: have `send_due` called soon. `retreat(reason_code)`: the upstream cannot take messages now.
         """
         self._client = client
+        self._stamp = self.stamp if client.version >= const.MQTT_5 else None
         self._wake = wake
         self._retreat = retreat
         self._head_since = self._router.now
@@ -187,9 +191,10 @@ class Forwarder:
             self._give_up(number, "no_rule", message.topic)
             return
         qos = message.qos
+        stamp, now = self._stamp, self._router.now
         fits = client.send_publish(
             remote.encoded,
-            rest_for(message, client.version, self._router.now),
+            rest_for(message, client.version, now) if stamp is None else stamp.rest(message, number, now),
             qos if qos <= client.maximum_qos else client.maximum_qos,
             message.retain and client.retain_available,
             number < self.queue.sent_before,
@@ -210,7 +215,8 @@ class Forwarder:
         if not client.writable:
             return "slow_upstream"
         retain = message.retain and client.retain_available
-        rest = rest_for(message, client.version, self._router.now)
+        stamp, now = self._stamp, self._router.now
+        rest = rest_for(message, client.version, now) if stamp is None else stamp.rest(message, 0, now)
         if not client.send_publish(remote.encoded, rest, 0, retain, False, 0):
             return "packet_too_large"
         self.sent[0] += 1

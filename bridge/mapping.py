@@ -1,63 +1,125 @@
 """What a bridge's rules say about topics: what to subscribe to on either side, and what a topic is called on the other.
 
-Of several rules that match a topic the first one written counts, so a message crosses once, whatever overlaps. Answers
-are remembered, up to a limit. A rule `sensors/#` with the prefix `site/` also carries the parent, `site/sensors`, as the
-filter does. Pure: no message is touched here.
+Of several rules that match a topic the first one written counts, so a message crosses once, whatever overlaps; what a rule
+excepts goes on to the next. Answers are remembered, up to a limit. A rule `sensors/#` with the prefix `site/` also carries
+the parent, `site/sensors`, as the filter does. Pure: no message is touched here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
-from bridge.config import RuleConfig
-from edge_broker.wire.topics import MAX_TOPIC_BYTES, match
+from bridge.rules import RuleConfig
+from bridge.shapes import Shape, shape_of
+from bridge.templates import GATEWAY, Crossing, backward_table, forward_table
+from edge_broker.wire.topics import match
 
 _MAX_REMEMBERED: Final = 10_000
 
 
+class Route(NamedTuple):
+    """One rule in one direction. `exceptions`: filters of what it leaves to others."""
+
+    crossing: Crossing
+    exceptions: tuple[str, ...]
+    qos: int
+    shape: Shape | None
+
+    def takes(self, topic: str) -> bool:
+        """Whether this rule carries `topic`."""
+        if not self.crossing.takes(topic):
+            return False
+        return not any(match(topic_filter, topic) for topic_filter in self.exceptions)
+
+
+def route_up(rule: RuleConfig, gateway: str) -> Route:
+    """`rule` from here to the upstream."""
+    source, pieces = rule.up()
+    crossing = Crossing(source, pieces, gateway, after=forward_table(rule.characters))
+    return _route(rule, crossing, gateway)
+
+
+def route_down(rule: RuleConfig, gateway: str) -> Route:
+    """`rule` from the upstream to here. Behind prefixes the upstream has the characters that stand for others."""
+    source, pieces = rule.down()
+    if rule.from_ is None:
+        named = source.topic_filter.replace(GATEWAY, gateway).translate(forward_table(rule.characters))
+        source = source._replace(topic_filter=named)
+    return _route(rule, Crossing(source, pieces, gateway, before=backward_table(rule.characters)), gateway)
+
+
+def _route(rule: RuleConfig, crossing: Crossing, gateway: str) -> Route:
+    exceptions = tuple(topic_filter.replace(GATEWAY, gateway) for topic_filter in rule.except_)
+    return Route(crossing, exceptions, rule.qos, shape_of(rule))
+
+
 class RemoteTopic:
-    """Where a local topic goes. `encoded`: the remote topic behind its two-byte length, as a PUBLISH has it."""
+    """Where a local topic goes. `encoded`: the remote topic behind its two-byte length, as a PUBLISH has it.
 
-    __slots__ = ("encoded", "qos", "topic")
+    `rule`: the local filter of the rule that says so. `shape`: what the rule makes of messages, None for nothing.
+    """
 
-    def __init__(self, topic: str, qos: int) -> None:
+    __slots__ = ("encoded", "qos", "rule", "shape", "topic")
+
+    def __init__(self, topic: str, qos: int, rule: str = "", shape: Shape | None = None) -> None:
         raw = topic.encode()
         self.topic = topic
         self.qos = qos
+        self.rule = rule
+        self.shape = shape
         self.encoded = len(raw).to_bytes(2, "big") + raw
 
 
-class OutMapping:
-    """From here to the upstream. `known` is read directly where speed counts; `find` fills it."""
+class LocalTopic(NamedTuple):
+    """What the upstream's topic is called here, and what the rule makes of messages."""
 
-    def __init__(self, rules: Sequence[RuleConfig]) -> None:
-        self._rules = rules
+    topic: str
+    shape: Shape | None
+
+
+class OutMapping:
+    """From here to the upstream. `known` is read directly where speed counts; `find` fills it.
+
+    `excepted`: those of them that every rule which matches excepts. `gateway`: what `{gateway}` stands for.
+    """
+
+    def __init__(self, rules: Sequence[RuleConfig], gateway: str = "") -> None:
+        self._routes = [route_up(rule, gateway) for rule in rules]
         self.known: dict[str, RemoteTopic | None] = {}
+        self.excepted: set[str] = set()
 
     @property
     def local_filters(self) -> list[str]:
         """What to subscribe to here, each once."""
-        return list(dict.fromkeys(rule.local_filter for rule in self._rules))
+        return list(dict.fromkeys(route.crossing.source_filter for route in self._routes))
+
+    @property
+    def remote_filters(self) -> list[str]:
+        """What covers all that goes up, by its names upstream."""
+        return [route.crossing.target_filter for route in self._routes]
 
     @property
     def highest_qos(self) -> int:
         """Of all rules; -1 without any."""
-        return max((rule.qos for rule in self._rules), default=-1)
+        return max((route.qos for route in self._routes), default=-1)
 
     def find(self, topic: str) -> RemoteTopic | None:
         """Where `topic` goes; None where no rule has a name for it upstream."""
         known = self.known
         if topic in known:
             return known[topic]
-        found = None
-        for rule in self._rules:
-            if match(rule.local_filter, topic):
-                name = swap_prefix(topic, rule.local_prefix, rule.remote_prefix)
-                found = None if name is None else RemoteTopic(name, rule.qos)
-                break
         if len(known) >= _MAX_REMEMBERED:
             known.clear()
+            self.excepted.clear()
+        route = next((route for route in self._routes if route.takes(topic)), None)
+        found = None
+        if route is None:
+            self.excepted.add(topic)
+        else:
+            name = route.crossing.cross(topic)
+            if name is not None:
+                found = RemoteTopic(name, route.qos, route.crossing.source_filter, route.shape)
         known[topic] = found
         return found
 
@@ -65,53 +127,39 @@ class OutMapping:
 class InMapping:
     """From the upstream to here."""
 
-    def __init__(self, rules: Sequence[RuleConfig]) -> None:
-        self._rules = rules
-        self._known: dict[str, str | None] = {}
+    def __init__(self, rules: Sequence[RuleConfig], gateway: str = "") -> None:
+        self._routes = [route_down(rule, gateway) for rule in rules]
+        self._known: dict[str, LocalTopic | None] = {}
 
     @property
     def remote_filters(self) -> dict[str, int]:
         """What to subscribe to upstream, with the QoS; where two rules have one filter, the higher."""
         filters: dict[str, int] = {}
-        for rule in self._rules:
-            filters[rule.remote_filter] = max(rule.qos, filters.get(rule.remote_filter, 0))
+        for route in self._routes:
+            topic_filter = route.crossing.source_filter
+            filters[topic_filter] = max(route.qos, filters.get(topic_filter, 0))
         return filters
 
-    def find(self, topic: str) -> str | None:
+    def find(self, topic: str) -> LocalTopic | None:
         """What the upstream's `topic` is called here; None where no rule has a name for it."""
         known = self._known
         if topic in known:
             return known[topic]
-        found = None
-        for rule in self._rules:
-            if match(rule.remote_filter, topic):
-                found = swap_prefix(topic, rule.remote_prefix, rule.local_prefix)
-                break
+        route = next((route for route in self._routes if route.takes(topic)), None)
+        name = None if route is None else route.crossing.cross(topic)
         if len(known) >= _MAX_REMEMBERED:
             known.clear()
-        known[topic] = found
+        found = known[topic] = None if route is None or name is None else LocalTopic(name, route.shape)
         return found
 
-
-def swap_prefix(topic: str, prefix: str, other: str) -> str | None:
-    """`topic` with `other` in the place of `prefix`; None where that is no topic name.
-
-    The parent that `prefix/#` matches too, `prefix` without its slash, becomes `other` without its slash.
-    """
-    if topic.startswith(prefix):
-        swapped = other + topic[len(prefix) :]
-    elif topic + "/" == prefix:
-        swapped = other.removesuffix("/")
-    else:
-        return None
-    if not swapped or len(swapped.encode()) > MAX_TOPIC_BYTES:
-        return None
-    return swapped
+    def excepts(self, topic: str) -> bool:
+        """Whether a rule would carry `topic` but for an exception: nobody misses it."""
+        return any(match(route.crossing.source_filter, topic) for route in self._routes if route.exceptions)
 
 
-def may_echo(out_rules: Sequence[RuleConfig], in_rules: Sequence[RuleConfig]) -> bool:
+def may_echo(out: OutMapping, in_: InMapping) -> bool:
     """Whether something that goes up may match what is subscribed to upstream, and so come down again."""
-    return any(overlap(up.remote_filter, down.remote_filter) for up in out_rules for down in in_rules)
+    return any(overlap(up, down) for up in out.remote_filters for down in in_.remote_filters)
 
 
 def overlap(one: str, other: str) -> bool:

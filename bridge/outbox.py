@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+from bridge.hops import HopLimit
 from bridge.mapping import OutMapping, RemoteTopic
 from edge_broker.core.message import Message
 from edge_broker.core.queue import Queue
@@ -42,7 +43,7 @@ class Sender(Protocol):
 class Outbox:
     """The recipient behind the `out` rules of one bridge. `dropped`: messages not taken, by reason.
 
-    `wake` is called when a message was queued.
+    `wake` is called when a message was queued. `limit`: who looks at a message's hops, None for nobody.
     """
 
     durable = True
@@ -52,6 +53,7 @@ class Outbox:
         self.dropped: dict[str, int] = {}
         self.sender: Sender | None = None
         self.wake: Callable[[], None] = _nobody_to_wake
+        self.limit: HopLimit | None = None
         self._mapping = mapping
         self._known = mapping.known
         self._router = router
@@ -103,8 +105,18 @@ class Outbox:
         if remote is None:
             remote = self._mapping.find(message.topic)
             if remote is None:
-                self.drop("no_topic_upstream")
+                if message.topic not in self._mapping.excepted:
+                    self.drop("no_topic_upstream")
                 return
+        if self.limit is not None and self.limit.refuses(message):
+            self.drop("loop")
+            return
+        if remote.shape is not None:
+            shaped = remote.shape.apply(message, self._router.now)
+            if shaped is None:
+                self.drop("not_transformed")
+                return
+            message = shaped
         qos = remote.qos
         if not qos:
             self._deliver_live(message, remote)

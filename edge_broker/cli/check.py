@@ -171,12 +171,24 @@ def _describe_bridge(bridge: BridgeConfig) -> Iterator[str]:
     upstreams = ", ".join(str(upstream) for upstream in bridge.upstreams)
     yield f"bridge  {bridge.name}: {upstreams} as {bridge.client_id}"
     for rule in bridge.out:
-        yield f"          up    {rule.local_filter} -> {rule.remote_filter}{_qos(rule)}"
+        yield f"          up    {' -> '.join(rule.sides_up)}{_more(rule)}"
     for rule in bridge.in_:
-        yield f"          down  {rule.remote_filter} -> {rule.local_filter}{_qos(rule)}"
+        yield f"          down  {' -> '.join(rule.sides_down)}{_more(rule)}"
     if bridge.exposes_password:
         yield "          WARNING: its password crosses the network unencrypted; use mqtts://"
 
 
-def _qos(rule: RuleConfig) -> str:
-    return f", QoS {rule.qos} at most"
+def _more(rule: RuleConfig) -> str:
+    """What else a rule says, of what is not the default."""
+    said = [f", QoS {rule.qos} at most"]
+    if rule.except_:
+        said.append(f", but for {' and '.join(rule.except_)}")
+    if rule.characters:
+        said.append(f", with {', '.join(f'{old!r} as {new!r}' for old, new in rule.characters.items())}")
+    if rule.retain == "clear":
+        said.append(", never retained")
+    if rule.expiry_seconds:
+        said.append(f", for {rule.expiry_seconds} s")
+    if rule.payload != "keep":
+        said.append(f", {rule.payload.replace('_', ' ')} ({rule.unreadable} what cannot be)")
+    return "".join(said)

@@ -27,9 +27,17 @@ _WANTED: Final = {
     float: "a number",
     str: "text in quotes",
     Path: "a path in quotes",
+    dict: "a table of text in quotes",
 }
 _GIVEN: Final = {bool: "true or false", int: "a number", float: "a number with a point", str: "text"}
-_EXAMPLES: Final = {bool: "true", int: "1", float: "1.5", str: '"…"', Path: '"/path/to/file.pem"'}
+_EXAMPLES: Final = {
+    bool: "true",
+    int: "1",
+    float: "1.5",
+    str: '"…"',
+    dict: "{ … }",
+    Path: '"/path/to/file.pem"',
+}
 
 
 class Reading:
@@ -186,6 +194,8 @@ def kind_of(annotation: Any) -> Any:
     choices = [choice for choice in get_args(annotation) if choice is not type(None)]
     if type(None) in get_args(annotation) and len(choices) == 1:
         return choices[0]
+    if get_origin(annotation) is dict:
+        return dict
     return annotation
 
 

@@ -18,7 +18,14 @@ from edge_broker.config.reading import heading_of, kind_of, meta_of, struct_of
 
 BEGIN: Final = "<!-- reference: written by `edge-broker reference --update`, do not edit by hand -->"
 END: Final = "<!-- end of the reference -->"
-_TYPES: Final = {bool: "true or false", int: "whole number", float: "number", str: "text", Path: "path"}
+_TYPES: Final = {
+    bool: "true or false",
+    int: "whole number",
+    float: "number",
+    str: "text",
+    Path: "path",
+    dict: "table of text",
+}
 
 
 def render_reference(sections: Mapping[str, type[msgspec.Struct]]) -> str:
@@ -80,7 +87,7 @@ def _default(field: FieldInfo) -> str:
     if field.required:
         return "required"
     default = field.default
-    if default is None or default == ():
+    if default is None or default in ((), {}):
         return "none"
     if isinstance(default, bool):
         return f"`{str(default).lower()}`"

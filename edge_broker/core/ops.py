@@ -74,7 +74,7 @@ class Batch:
     sessions: list[SessionRecord] = field(default_factory=list)
     removed_subscriptions: list[tuple[int, str]] = field(default_factory=list)
     subscriptions: list[SubscriptionRecord] = field(default_factory=list)
-    outboxes: list[tuple[int, str]] = field(default_factory=list)
+    outboxes: list[tuple[int, str]] = field(default_factory=list)  # behind a name may stand `/` and a lane
     """(queue_id, name) of a bridge's outbox that is new."""
     queues: list[QueueWrite] = field(default_factory=list)
     retained: dict[str, Message | None] = field(default_factory=dict)
@@ -100,7 +100,8 @@ class QueueState:
 class Snapshot:
     """What the store held when it was opened; messages in queues are read later, in pages.
 
-    `epoch`: this run's, already committed. `outboxes`: queue ids by name.
+    `epoch`: this run's, already committed. `outboxes`: queue ids by name; `lanes`: what is kept behind the name of each,
+    if anything, which tells it from an earlier one of that name.
     """
 
     epoch: int
@@ -111,6 +112,7 @@ class Snapshot:
     retained: list[Message]
     inbound: list[tuple[int, int]]
     next_queue_id: int
+    lanes: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

@@ -141,7 +141,7 @@ class Inspection:
         """
         with self.moment() as connection:
             names = {
-                queue_id: f"bridge:{name}"
+                queue_id: f"bridge:{name.partition('/')[0]}"
                 for queue_id, name in connection.execute("SELECT queue_id, name FROM outbox")
             }
             names |= {

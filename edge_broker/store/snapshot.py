@@ -52,7 +52,7 @@ class SnapshotLoader:
         """The snapshot; `next_queue_id` is raised above every identifier that the tables show."""
         sessions = self._sessions()
         known = {record.session_id for record in sessions}
-        outboxes = self._outboxes()
+        outboxes, lanes = self._outboxes()
         queues = self._queues(known | set(outboxes.values()))
         snapshot = Snapshot(
             epoch=epoch,
@@ -60,6 +60,7 @@ class SnapshotLoader:
             subscriptions=[],
             queues=queues,
             outboxes=outboxes,
+            lanes=lanes,
             retained=self._retained(),
             inbound=[],
             next_queue_id=max([next_queue_id - 1, *known, *outboxes.values(), *self._ids_in_use()]) + 1,
@@ -92,13 +93,18 @@ class SnapshotLoader:
                 records.append(rows.session_record(row, self._topics, self._wall_offset))
         return records
 
-    def _outboxes(self) -> dict[str, int]:
-        outboxes = {}
+    def _outboxes(self) -> tuple[dict[str, int], dict[str, str]]:
+        """The queue ids of outboxes by name, and their lanes; the two stand together in one column."""
+        outboxes: dict[str, int] = {}
+        lanes: dict[str, str] = {}
         for row in self._connection.execute("SELECT queue_id, name, crc FROM outbox"):
             with self._checking("outbox", row):
                 queue_id, name, _ = rows.opened(row)
+                name, _, lane = name.partition("/")
                 outboxes[name] = queue_id
-        return outboxes
+                if lane:
+                    lanes[name] = lane
+        return outboxes, lanes
 
     def _queues(self, known: set[int]) -> dict[int, QueueState]:
         states = {}

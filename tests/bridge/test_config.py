@@ -51,6 +51,7 @@ def test_the_promised_defaults(folder: Path) -> None:
     assert bridge.session_expiry_seconds == 7 * 24 * 3600
     assert bridge.out == (RuleConfig(filter="sensors/#", local_prefix="", remote_prefix="", qos=1),)
     assert bridge.in_ == ()
+    assert (bridge.gateway, bridge.origin, bridge.max_hops) == (bridge.client_id, True, 8)
     assert bridge.read_password() is None
     assert bridge.exposes_password is False
 
@@ -80,18 +81,14 @@ def test_what_the_table_says_counts(folder: Path) -> None:
     ]
     assert bridge.read_password() == b"secret"
     assert bridge.certificate == folder / "pi.crt"
-    assert (bridge.out[0].local_filter, bridge.out[0].remote_filter, bridge.out[0].qos) == (
-        "l/a/#",
-        "r/a/#",
-        2,
-    )
-    assert (bridge.in_[0].local_filter, bridge.in_[0].remote_filter) == ("commands/+", "pi-1/commands/+")
+    assert (bridge.out[0].sides_up, bridge.out[0].qos) == (("l/a/#", "r/a/#"), 2)
+    assert bridge.in_[0].sides_down == ("pi-1/commands/+", "commands/+")
 
 
 def test_a_single_topic_may_get_another_name(folder: Path) -> None:
     rule = {"filter": "", "local_prefix": "temperature", "remote_prefix": "pi/1/temperature"}
     bridge = read_right(folder, {"urls": ["mqtt://h"], "out": [rule]})
-    assert (bridge.out[0].local_filter, bridge.out[0].remote_filter) == ("temperature", "pi/1/temperature")
+    assert bridge.out[0].sides_up == ("temperature", "pi/1/temperature")
 
 
 @pytest.mark.parametrize(
@@ -124,6 +121,10 @@ def test_no_secret_is_in_the_model(folder: Path) -> None:
 )
 def test_urls_are_taken_apart(url: str, upstream: Upstream) -> None:
     assert parse_upstream(url) == upstream
+
+
+def template(source: str, target: str) -> dict[str, object]:
+    return {"from": source, "to": target}
 
 
 GOOD: dict[str, object] = {"urls": ["mqtts://h"], "out": [RULE]}
@@ -177,6 +178,43 @@ WRONG: list[tuple[dict[str, object], str, str, str]] = [
     ),
     ({"in": [{"filter": "a", "qos": 3}]}, "in[0].qos", "3 is out of range", "0 to 2"),
     ({"in": [RULE, {"filter": "a", "prefix": ""}]}, "in[1].prefix", "not a known key", "_prefix"),
+    ({"out": [{"from": "a/+x"}]}, "out[0].to", "is missing, and from needs it", "plants"),
+    ({"out": [{"to": "a"}]}, "out[0].from", "is missing, and to needs it", "site/+room"),
+    ({"out": [{"filter": "a", "from": "a", "to": "b"}]}, "out[0].filter", "go together", "whole topics"),
+    ({"out": [{"remote_prefix": "a", "from": "a", "to": "b"}]}, "out[0].remote_prefix", "go together", ""),
+    ({"out": [template("a/+x", "b/{y}")]}, "out[0].to", "{y} is not captured", "{gateway}, {x}"),
+    ({"out": [template("a/+x", "b")]}, "out[0].to", "does not have {x}", "plain wildcard"),
+    ({"out": [template("+x/+x", "{x}")]}, "out[0].from", "'x' is captured twice", "of its own"),
+    ({"out": [template("+gateway", "{gateway}")]}, "out[0].from", "the gateway's own name", "of its own"),
+    ({"out": [template("a/+x-y", "b")]}, "out[0].from", "'x-y' is no name", "a letter"),
+    ({"out": [template("a/#x/b", "b/{x}")]}, "out[0].from", "'a/#/b' is no filter", "site/+room"),
+    ({"out": [template("a/b+x", "b")]}, "out[0].from", "'a/b+x' is no filter", ""),
+    ({"out": [template("$share/g/a", "b")]}, "out[0].from", "shared subscription", "leave $share"),
+    ({"out": [template("a/+", "b/+")]}, "out[0].to", "may not have wildcards", "+room"),
+    ({"out": [template("a/+x", "b/{x")]}, "out[0].to", "a brace alone", "{room}"),
+    ({"out": [template("a/{x}", "b")]}, "out[0].from", "{x} is not captured", "{gateway}"),
+    ({"out": [template("a", "")]}, "out[0].to", "is no topic", "plants"),
+    ({"in": [template("a/+x", "b/{y}")]}, "in[0].to", "{y} is not captured", ""),
+    ({"out": [{"filter": "a", "except": ["a/#/b"]}]}, "out[0].except", "'a/#/b' is no filter", ""),
+    ({"out": [{"filter": "a", "except": "a"}]}, "out[0].except", "must be a list", "debug"),
+    ({"out": [{"filter": "a", "characters": {"ab": "_"}}]}, "out[0].characters", "not one character", '"."'),
+    ({"out": [{"filter": "a", "characters": {"/": "_"}}]}, "out[0].characters", "not one character", ""),
+    ({"out": [{"filter": "a", "characters": {".": "+"}}]}, "out[0].characters", "may not become '+'", ""),
+    ({"out": [{"filter": "a", "characters": {".": ",", " ": "."}}]}, "out[0].characters", "' '", "itself"),
+    (
+        {"out": [{"filter": "a", "characters": ["."]}]},
+        "out[0].characters",
+        "must be a table",
+        '{ "." = "_" }',
+    ),
+    ({"out": [{"filter": "a", "characters": {".": 5}}]}, "out[0].characters", "text in quotes", '"_"'),
+    ({"out": [{"filter": "a", "payload": "cbor"}]}, "out[0].payload", "cannot be 'cbor'", '"cbor_to_json"'),
+    ({"out": [{"filter": "a", "retain": "no"}]}, "out[0].retain", "cannot be 'no'", '"clear"'),
+    ({"gateway": ""}, "gateway", "1 to 250 characters", "client_id"),
+    ({"gateway": "a/b", "out": [template("a", "{gateway}/a")]}, "gateway", "not one level", "without /"),
+    ({"client_id": "a+b", "in": [{"filter": "a", "remote_prefix": "{gateway}/"}]}, "gateway", "'a+b'", ""),
+    ({"client_id": "x" * 251}, "gateway", "longer than 250 characters", 'gateway = "'),
+    ({"max_hops": 101}, "max_hops", "out of range", "0 to 100"),
     ({"urls": ["mqtt://h"], "ca": "pi.crt"}, "ca", "no meaning without TLS", "mqtts://"),
     ({"urls": ["mqtt://h"], "server_name": "x"}, "server_name", "no meaning without TLS", "mqtts://"),
     ({"ca": "gone.crt"}, "ca", "No such file", "relative paths start at"),

@@ -1,7 +1,7 @@
 import pytest
 
 from bridge.config import RuleConfig
-from bridge.mapping import InMapping, OutMapping, may_echo, overlap, swap_prefix
+from bridge.mapping import InMapping, OutMapping, may_echo, overlap
 from edge_broker.wire.topics import match
 
 
@@ -10,6 +10,11 @@ def rule(topic_filter: str, local: str = "", remote: str = "", qos: int = 1) -> 
 
 
 def remote_name(mapping: OutMapping, topic: str) -> str | None:
+    found = mapping.find(topic)
+    return None if found is None else found.topic
+
+
+def local_name(mapping: InMapping, topic: str) -> str | None:
     found = mapping.find(topic)
     return None if found is None else found.topic
 
@@ -31,7 +36,7 @@ def test_one_prefix_takes_the_place_of_the_other(
 ) -> None:
     assert remote_name(OutMapping([rule("#", local, remote)]), topic) == expected
     if expected is not None:
-        assert InMapping([rule("#", local, remote)]).find(expected) == topic
+        assert local_name(InMapping([rule("#", local, remote)]), expected) == topic
 
 
 def test_the_first_rule_that_matches_counts() -> None:
@@ -55,8 +60,8 @@ def test_filters_to_subscribe_to_stand_once_each() -> None:
 
 
 def test_a_name_too_long_for_mqtt_is_none() -> None:
-    assert swap_prefix("é" * 30_000, "", "x/" * 3000) is None
-    assert swap_prefix("é" * 30_000, "", "x/" * 2000) is not None
+    assert remote_name(OutMapping([rule("#", remote="x/" * 3000)]), "é" * 30_000) is None
+    assert remote_name(OutMapping([rule("#", remote="x/" * 2000)]), "é" * 30_000) is not None
 
 
 def test_what_starts_with_dollar_needs_a_rule_that_says_so() -> None:
@@ -116,7 +121,14 @@ def test_filters_overlap_where_a_topic_matches_both(one: str, other: str) -> Non
 
 
 def test_an_echo_is_possible_only_where_up_and_down_share_names_upstream() -> None:
-    assert may_echo([rule("a/#")], [rule("a/+")])
-    assert not may_echo([rule("a/#", remote="up/")], [rule("a/#", remote="down/")])
-    assert may_echo([rule("a/#", remote="up/")], [rule("#")])
-    assert not may_echo([rule("#")], [])
+    def echoes(out: list[RuleConfig], in_: list[RuleConfig]) -> bool:
+        return may_echo(OutMapping(out, "pi"), InMapping(in_, "pi"))
+
+    assert echoes([rule("a/#")], [rule("a/+")])
+    assert not echoes([rule("a/#", remote="up/")], [rule("a/#", remote="down/")])
+    assert echoes([rule("a/#", remote="up/")], [rule("#")])
+    assert not echoes([rule("#")], [])
+    template = RuleConfig(from_="a/+x/#rest", to="up/{gateway}/b-{x}/{rest}")
+    assert echoes([template], [rule("up/pi/+/c")])
+    assert not echoes([template], [rule("up/other/#")])
+    assert echoes([RuleConfig(filter="a.b", characters={".": "_"})], [rule("a_b")])

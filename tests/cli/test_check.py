@@ -90,6 +90,13 @@ out = [{ filter = "sensors/#", remote_prefix = "pi/1/" }]
 in = [{ filter = "commands/#", remote_prefix = "pi/1/", qos = 0 }]
 """
 
+RULES = """
+[[bridges]]
+urls = ["mqtt://127.0.0.1"]
+out = [{ from = "site/+room/#rest", to = "p/{gateway}/{room}/{rest}", except = ["site/a", "site/+/b"], retain = "clear" }]
+in = [{ from = "p/+room", to = "site/{room}", characters = { "." = "_" }, expiry_seconds = 60, payload = "cbor_to_json" }]
+"""
+
 
 def test_bridges_are_described(tmp_path: Path) -> None:
     (tmp_path / "password").write_text("secret")
@@ -100,6 +107,17 @@ def test_bridges_are_described(tmp_path: Path) -> None:
     assert "down  pi/1/commands/# -> commands/#, QoS 0 at most\n" in result.output
     assert "WARNING: its password crosses the network unencrypted; use mqtts://\n" in result.output
     assert "secret" not in result.output
+
+
+def test_what_rules_say_beside_topics_is_described(tmp_path: Path) -> None:
+    _, result = check(tmp_path, RULES)
+    assert result.exit_code == 0, result.output
+    up = "site/+room/#rest -> p/{gateway}/{room}/{rest}, QoS 1 at most, but for site/a and site/+/b, never retained"
+    assert f"up    {up}\n" in result.output
+    down = (
+        "p/+room -> site/{room}, QoS 1 at most, with '.' as '_', for 60 s, cbor to json (keep what cannot be)"
+    )
+    assert f"down  {down}\n" in result.output
 
 
 def test_mistakes_are_listed_and_the_exit_code_is_2(tmp_path: Path) -> None:
