@@ -175,9 +175,11 @@ class Person:
 class Gateway:
     """The broker with its bridges, in this process."""
 
-    def __init__(self, directory: Path, *bridges: BridgeConfig, **sections: Any) -> None:
+    def __init__(
+        self, directory: Path, *bridges: BridgeConfig, bind: str = "127.0.0.1:0", **sections: Any
+    ) -> None:
         self._config = Config(
-            data_dir=directory, listeners=(ListenerConfig(bind="127.0.0.1:0"),), bridges=bridges, **sections
+            data_dir=directory, listeners=(ListenerConfig(bind=bind),), bridges=bridges, **sections
         )
         self.bridges: list[Bridge] = []
         self.broker: Broker

@@ -53,6 +53,7 @@ class ModelStore:
         self.subscriptions: dict[tuple[int, str], SubscriptionRecord] = {}
         self.queues: dict[int, StoredQueue] = {}
         self.outboxes: dict[str, int] = {}
+        self.lanes: dict[str, str] = {}
         self.retained: dict[str, Message] = {}
         self.inbound: set[tuple[int, int]] = set()
         self.highest_id = 0
@@ -73,7 +74,10 @@ class ModelStore:
             assert saved.session_id in self.sessions, "a subscription of no session"
             self.subscriptions[saved.session_id, saved.topic_filter] = replace(saved)
         for queue_id, name in batch.outboxes:
+            name, _, lane = name.partition("/")
             self.outboxes[name] = queue_id
+            if lane:
+                self.lanes[name] = lane
             self.highest_id = max(self.highest_id, queue_id)
         for write in batch.queues:
             self._write(write)
@@ -119,6 +123,7 @@ class ModelStore:
             subscriptions=[replace(record) for record in self.subscriptions.values()],
             queues={queue_id: self._state(queue_id, queue) for queue_id, queue in self.queues.items()},
             outboxes=dict(self.outboxes),
+            lanes=dict(self.lanes),
             retained=[_stored(message) for message in self.retained.values()],
             inbound=sorted(self.inbound),
             next_queue_id=self.highest_id + 1,

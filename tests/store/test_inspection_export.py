@@ -19,7 +19,7 @@ OUTBOX = 50
 async def fill(directory: Path, segments: int = 20) -> None:
     """An outbox with 10 messages in each segment; 3 and 4 are acknowledged."""
     async with opened(directory) as (store, _):
-        await store.commit(Batch(outboxes=[(OUTBOX, "cloud")]))
+        await store.commit(Batch(outboxes=[(OUTBOX, "cloud/1a2b3c4d")]))
         for first in range(1, 10 * segments, 10):
             await store.commit(queue_batch(OUTBOX, numbered(first, 10)))
         await store.commit(Batch(queues=[QueueWrite(OUTBOX, [], 3, [3, 4], [])]))

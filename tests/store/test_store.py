@@ -177,6 +177,19 @@ async def test_outboxes_are_found_by_their_name(state_dir: Path) -> None:
         assert snapshot.queues[7] == QueueState(7, 1, 3, [], [], 2)
 
 
+async def test_an_outbox_may_have_a_lane_behind_its_name(state_dir: Path) -> None:
+    async with opened(state_dir) as (store, snapshot):
+        assert snapshot.lanes == {}
+        await store.commit(Batch(outboxes=[(7, "cloud"), (8, "old"), (7, "cloud/1a2b")]))
+    async with opened(state_dir) as (store, snapshot):
+        assert snapshot.outboxes == {"cloud": 7, "old": 8}
+        assert snapshot.lanes == {"cloud": "1a2b"}
+        await store.commit(Batch(outboxes=[(8, "old/3c4d")]))  # one from before there were lanes
+    async with opened(state_dir) as (_, snapshot):
+        assert snapshot.outboxes == {"cloud": 7, "old": 8}
+        assert snapshot.lanes == {"cloud": "1a2b", "old": "3c4d"}
+
+
 async def test_a_queue_comes_back_with_its_marks(state_dir: Path) -> None:
     async with opened(state_dir) as (store, _):
         await store.commit(Batch(outboxes=[(1, "up")]))
