@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 import time
 from collections.abc import Callable
@@ -29,8 +30,11 @@ from bridge.origin import OriginWriter
 from bridge.outbox import Outbox
 from bridge.policy import Attempt, Policy
 from bridge.resolving import Resolver
+from bridge.spans import SpanExporter
 from bridge.stamps import Stamp
 from bridge.status import State, Status
+from bridge.tracing import MessageTracer, Span
+from edge_broker.config.tracing import TracingConfig
 from edge_broker.core.client import Client
 from edge_broker.core.quota import Quota
 from edge_broker.errors import UpstreamError
@@ -54,8 +58,16 @@ _GRACE_SECONDS: Final = 1.0
 class Bridge:
     """One bridge of one broker: what `edge_broker.broker.Companion` asks for."""
 
-    def __init__(self, config: BridgeConfig, *, random: Callable[[], float] = random.random) -> None:
+    def __init__(
+        self,
+        config: BridgeConfig,
+        tracing: TracingConfig | None = None,
+        *,
+        random: Callable[[], float] = random.random,
+    ) -> None:
         self.config = config
+        self._tracing = tracing or TracingConfig()
+        self._spans: SpanExporter | None = None
         self._policy = Policy(
             config.upstreams,
             config.version,
@@ -121,6 +133,7 @@ class Bridge:
         )
         self._is_fresh = is_new and self._out.highest_qos == 2
         self._mark_messages(snapshot)
+        self._follow_messages()
         self._outbox.subscribe()
         if is_new:
             self._outbox.take_retained(snapshot.retained)
@@ -148,6 +161,17 @@ class Bridge:
             self._outbox.limit = self._downlink.limit = limit
             self._downlink.stamp = self._forwarder.stamp
 
+    def _follow_messages(self) -> None:
+        """Have messages followed, where `[tracing]` asks for it."""
+        tracing = self._tracing
+        if tracing.endpoint is None and not tracing.sample_rate and not self._out.traces:
+            return
+        if tracing.endpoint is not None:
+            self._spans = SpanExporter(tracing.endpoint, tracing.service_name)
+        tell = _nobody_to_tell if self._spans is None else self._spans.put
+        tracer = MessageTracer(self.name, tracing.sample_rate, tell, self._random, os.urandom)
+        self._outbox.tracer = self._forwarder.tracer = tracer
+
     async def stop(self) -> None:
         """Leave the upstream. The outbox goes on taking messages, until the broker has closed its store."""
         task, self._task = self._task, None
@@ -158,6 +182,8 @@ class Bridge:
         task.cancel()
         await asyncio.wait((task,))
         self._state = "stopped"
+        if self._spans is not None:
+            await asyncio.to_thread(self._spans.close)
 
     # ---- the life of the bridge
 
@@ -357,7 +383,12 @@ class Bridge:
             ),
             last_error="" if error is None else error.problem,
             last_hint="" if error is None else error.hint,
+            spans_lost=0 if self._spans is None else self._spans.lost,
         )
+
+
+def _nobody_to_tell(_spans: list[Span]) -> None:
+    """Messages get a `traceparent`, and others tell of them."""
 
 
 def _quota(config: BridgeConfig) -> Quota:

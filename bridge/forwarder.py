@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 from bridge.forms import rest_for
 from bridge.mapping import OutMapping, RemoteTopic
 from bridge.stamps import Stamp
+from bridge.tracing import MessageTracer
 from edge_broker.core.client import Client
 from edge_broker.core.message import Message
 from edge_broker.core.queue import Queue
@@ -68,6 +69,7 @@ class Forwarder:
         self.sent = [0, 0, 0]
         self.refused: dict[str, int] = {}
         self.stamp: Stamp | None = None
+        self.tracer: MessageTracer | None = None
         self._stamp: Stamp | None = None  # on this connection
         self._mapping = mapping
         self._router = router
@@ -206,6 +208,8 @@ class Forwarder:
         self.sent[qos] += 1
         if number < self._sent_below:
             self.resent += 1
+        if self.tracer is not None:
+            self.tracer.on_sent(message, number, remote.topic, now)
 
     def send_live(self, message: Message, remote: RemoteTopic) -> str:
         """Send `message` at QoS 0 now; the reason where that cannot be, empty if it is done."""
@@ -220,6 +224,8 @@ class Forwarder:
         if not client.send_publish(remote.encoded, rest, 0, retain, False, 0):
             return "packet_too_large"
         self.sent[0] += 1
+        if self.tracer is not None:
+            self.tracer.on_sent(message, 0, remote.topic, now)
         return ""
 
     # ---- what the upstream answers
@@ -233,6 +239,8 @@ class Forwarder:
         elif queue.complete(number):
             self.acknowledged += 1
             self.last_acknowledged_at = self._router.now
+            if self.tracer is not None:
+                self.tracer.on_done(number, self._router.now)
 
     def on_pubrec(self, packet_id: int, reason_code: int) -> None:
         """QoS 2: the upstream has it; PUBREL follows once that is on disk."""
@@ -261,6 +269,8 @@ class Forwarder:
         if self.queue.complete(number):
             self.acknowledged += 1
             self.last_acknowledged_at = self._router.now
+            if self.tracer is not None:
+                self.tracer.on_done(number, self._router.now)
 
     def _handle_refusal(self, number: int, reason_code: int) -> None:
         message = self.queue.messages.get(number)
@@ -275,6 +285,8 @@ class Forwarder:
         """`number` will never be taken upstream: count it, and go on without it."""
         self.refused[reason] = self.refused.get(reason, 0) + 1
         self.queue.complete(number)
+        if self.tracer is not None:
+            self.tracer.on_done(number, self._router.now, reason)
         self._on_given_up(reason, topic)
 
     # ---- time

@@ -25,6 +25,7 @@ class Route(NamedTuple):
     exceptions: tuple[str, ...]
     qos: int
     shape: Shape | None
+    trace_rate: float | None
 
     def takes(self, topic: str) -> bool:
         """Whether this rule carries `topic`."""
@@ -51,16 +52,17 @@ def route_down(rule: RuleConfig, gateway: str) -> Route:
 
 def _route(rule: RuleConfig, crossing: Crossing, gateway: str) -> Route:
     exceptions = tuple(topic_filter.replace(GATEWAY, gateway) for topic_filter in rule.except_)
-    return Route(crossing, exceptions, rule.qos, shape_of(rule))
+    return Route(crossing, exceptions, rule.qos, shape_of(rule), rule.trace_rate)
 
 
 class RemoteTopic:
     """Where a local topic goes. `encoded`: the remote topic behind its two-byte length, as a PUBLISH has it.
 
     `rule`: the local filter of the rule that says so. `shape`: what the rule makes of messages, None for nothing.
+    `trace_rate`: the part of them that are followed, None for what holds for all rules.
     """
 
-    __slots__ = ("encoded", "qos", "rule", "shape", "topic")
+    __slots__ = ("encoded", "qos", "rule", "shape", "topic", "trace_rate")
 
     def __init__(self, topic: str, qos: int, rule: str = "", shape: Shape | None = None) -> None:
         raw = topic.encode()
@@ -68,6 +70,7 @@ class RemoteTopic:
         self.qos = qos
         self.rule = rule
         self.shape = shape
+        self.trace_rate: float | None = None
         self.encoded = len(raw).to_bytes(2, "big") + raw
 
 
@@ -95,6 +98,11 @@ class OutMapping:
         return list(dict.fromkeys(route.crossing.source_filter for route in self._routes))
 
     @property
+    def traces(self) -> bool:
+        """Whether a rule asks for messages to be followed."""
+        return any(route.trace_rate for route in self._routes)
+
+    @property
     def remote_filters(self) -> list[str]:
         """What covers all that goes up, by its names upstream."""
         return [route.crossing.target_filter for route in self._routes]
@@ -120,6 +128,7 @@ class OutMapping:
             name = route.crossing.cross(topic)
             if name is not None:
                 found = RemoteTopic(name, route.qos, route.crossing.source_filter, route.shape)
+                found.trace_rate = route.trace_rate
         known[topic] = found
         return found
 

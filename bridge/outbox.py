@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from bridge.hops import HopLimit
 from bridge.mapping import OutMapping, RemoteTopic
+from bridge.tracing import MessageTracer
 from edge_broker.core.message import Message
 from edge_broker.core.queue import Queue
 from edge_broker.core.quota import KEEP_LATEST, REJECT, Numbers, Quota
@@ -43,7 +44,8 @@ class Sender(Protocol):
 class Outbox:
     """The recipient behind the `out` rules of one bridge. `dropped`: messages not taken, by reason.
 
-    `wake` is called when a message was queued. `limit`: who looks at a message's hops, None for nobody.
+    `wake` is called when a message was queued. `limit`: who looks at a message's hops, `tracer`: who
+    follows messages to the upstream; None for nobody.
     """
 
     durable = True
@@ -54,6 +56,7 @@ class Outbox:
         self.sender: Sender | None = None
         self.wake: Callable[[], None] = _nobody_to_wake
         self.limit: HopLimit | None = None
+        self.tracer: MessageTracer | None = None
         self._mapping = mapping
         self._known = mapping.known
         self._router = router
@@ -117,6 +120,8 @@ class Outbox:
                 self.drop("not_transformed")
                 return
             message = shaped
+        if self.tracer is not None:
+            message = self.tracer.begin(message, remote.trace_rate)
         qos = remote.qos
         if not qos:
             self._deliver_live(message, remote)

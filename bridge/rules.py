@@ -96,6 +96,14 @@ class RuleConfig(Section, frozen=True):
         ),
     ] = "keep"
 
+    trace_rate: Annotated[
+        float | None,
+        Meta(
+            description="`out`: the part of messages without a `traceparent` that get one, 0 to 1.",
+            extra={"default": "tracing.sample_rate"},
+        ),
+    ] = None
+
     def __post_init__(self) -> None:
         if self.from_ is not None or self.to is not None:
             self._check_templates()
@@ -104,6 +112,8 @@ class RuleConfig(Section, frozen=True):
         for topic_filter in self.except_:
             check_filter(topic_filter, "except")
         self._check_characters()
+        if self.trace_rate is not None and not 0 <= self.trace_rate <= 1:
+            raise ConfigError("trace_rate", f"{self.trace_rate:g} is out of range", "a number from 0 to 1")
 
     def _check_templates(self) -> None:
         others = {

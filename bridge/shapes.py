@@ -52,15 +52,21 @@ class Shape:
         if parts is None:
             return None
         payload, block = parts
-        shaped = build_message(message.topic, payload, qos=message.qos, retain=retain, property_block=block)
-        shaped.source = message.origin
-        shaped.volatile = message.volatile
-        shaped.received_at = message.received_at
-        shaped.expires_at = message.expires_at
+        shaped = derived(message, payload, block, retain)
         if self.expiry_seconds:
             until = now + self.expiry_seconds
             shaped.expires_at = until if shaped.expires_at is None else min(until, shaped.expires_at)
         return shaped
+
+
+def derived(message: Message, payload: bytes, block: bytes, retain: bool) -> Message:
+    """What goes up in the place of `message`, with that payload and property block."""
+    other = build_message(message.topic, payload, qos=message.qos, retain=retain, property_block=block)
+    other.source = message.origin
+    other.volatile = message.volatile
+    other.received_at = message.received_at
+    other.expires_at = message.expires_at
+    return other
 
 
 def shape_of(rule: RuleConfig) -> Shape | None:

@@ -16,6 +16,7 @@ class Status:
     `in_flight` those of them that are sent. `sent`, `received`: by QoS. `dropped`: not taken, by reason; `refused`: given
     up because the upstream would never take them, by reason. `expired`: older than their publisher allowed.
     `lost`: damaged in the store. `last_error` and `last_hint` stay after a connection succeeded, for the log's sake.
+    `spans_lost`: of traces, not arrived at their collector.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Status:
     last_acknowledged_wall: float | None
     last_error: str
     last_hint: str
+    spans_lost: int = 0
 
     @property
     def connected(self) -> bool:

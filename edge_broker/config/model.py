@@ -21,6 +21,7 @@ from edge_broker.config.protocol import ProtocolConfig
 from edge_broker.config.queues import QueueLimits
 from edge_broker.config.section import DAY_SECONDS, GIBIBYTE, Section
 from edge_broker.config.security import SecurityConfig
+from edge_broker.config.tracing import TracingConfig
 
 _WEBSOCKET_PATHS: Final = ("/mqtt", "/")
 """Where clients look first, and where those look that are given no path."""
@@ -416,6 +417,7 @@ class Config(Section, frozen=True):
     control: ControlConfig = ControlConfig()
     log: LogConfig = LogConfig()
     runtime: RuntimeConfig = RuntimeConfig()
+    tracing: TracingConfig = TracingConfig()
     bridges: tuple[Any, ...] = ()
 
     @property

@@ -230,6 +230,12 @@ def _bridges(statuses: Sequence[ObservedStatus]) -> Iterator[Metric]:
         "bridge",
         [(status.name, status.in_flight) for status in statuses],
     )
+    yield _counters(
+        "bridge_spans_lost",
+        "Spans of traces that did not arrive at their collector.",
+        "bridge",
+        [(status.name, status.spans_lost) for status in statuses],
+    )
     yield _gauges(
         "bridge_last_acknowledged_timestamp_seconds",
         "When the upstream last acknowledged something, Unix time.",

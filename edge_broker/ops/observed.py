@@ -87,6 +87,7 @@ class ObservedStatus(Protocol):
     last_acknowledged_wall: float | None
     last_error: str
     last_hint: str
+    spans_lost: int
 
     @property
     def state(self) -> str:

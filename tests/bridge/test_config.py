@@ -210,6 +210,8 @@ WRONG: list[tuple[dict[str, object], str, str, str]] = [
     ({"out": [{"filter": "a", "characters": {".": 5}}]}, "out[0].characters", "text in quotes", '"_"'),
     ({"out": [{"filter": "a", "payload": "cbor"}]}, "out[0].payload", "cannot be 'cbor'", '"cbor_to_json"'),
     ({"out": [{"filter": "a", "retain": "no"}]}, "out[0].retain", "cannot be 'no'", '"clear"'),
+    ({"out": [{"filter": "a", "trace_rate": 2}]}, "out[0].trace_rate", "2 is out of range", "0 to 1"),
+    ({"out": [{"filter": "a", "trace_rate": "all"}]}, "out[0].trace_rate", "must be a number", "1.5"),
     ({"gateway": ""}, "gateway", "1 to 250 characters", "client_id"),
     ({"gateway": "a/b", "out": [template("a", "{gateway}/a")]}, "gateway", "not one level", "without /"),
     ({"client_id": "a+b", "in": [{"filter": "a", "remote_prefix": "{gateway}/"}]}, "gateway", "'a+b'", ""),
