@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from edge_broker import wiring
 from edge_broker.config.model import Config, ListenerConfig
 from edge_broker.core.connection import Connection
+from edge_broker.core.correcting import correct_times
 from edge_broker.core.histogram import Histogram
 from edge_broker.core.ops import Snapshot
 from edge_broker.core.output import Output
@@ -32,7 +33,7 @@ from edge_broker.ops.disk import written_bytes
 from edge_broker.ops.system_topics import SystemTopics
 from edge_broker.security.admission import ListenerAdmission
 from edge_broker.security.revoking import end_connections
-from edge_broker.store import Journal, Store, WriteBudget
+from edge_broker.store import Journal, Store, StoreClock, WriteBudget
 from edge_broker.wire import const
 from edge_broker.wire.topics import TopicCache
 
@@ -86,7 +87,7 @@ class Broker:
         self.connections: set[Connection] = set()
         self.max_connections = config.limits.max_connections
         self.card_endurance_bytes = config.store.card_endurance_terabytes * 10**12
-        self.started_at = time.time()
+        self._started_at = time.monotonic()
         self.loop_lag_seconds = Histogram()
         self.last_lag_seconds = 0.0
         self.swept_at = time.monotonic()
@@ -197,6 +198,16 @@ class Broker:
         log.info(
             "%d names have a password; %d connections of changed ones ended", len(passwords.users), ended
         )
+
+    @property
+    def clock(self) -> StoreClock:
+        """What time it is, and how far that is known."""
+        return self.store.clock
+
+    @property
+    def started_at(self) -> float:
+        """When it started, in wall seconds as known by now."""
+        return self.store.clock.wall(self._started_at)
 
     @property
     def listening(self) -> list[str]:
@@ -408,6 +419,7 @@ class Broker:
         now = self.swept_at = time.monotonic()
         if self._write_budget is not None:
             self.journal.commit_delay_seconds = self._write_budget.commit_delay(now, written_bytes() or 0)
+        self._look_at_clock()
         for connection in list(self.connections):
             try:
                 connection.check_idle(now)
@@ -421,6 +433,13 @@ class Broker:
             self._passwords.sweep(now)
         self._update_system_topics()
         self.request_tick()
+
+    def _look_at_clock(self) -> None:
+        """Where the clock has come right, what is in memory from before this run is older than it seemed."""
+        correction = self.store.look_at_clock()
+        if correction is not None:
+            outboxes = [bridge.queue for bridge in self.bridges]
+            correct_times(self.router, outboxes, correction.before, correction.seconds)
 
     def _update_system_topics(self) -> None:
         """Publish what changed of them, if it is time to."""

@@ -176,6 +176,7 @@ def gather(observed: Observed, now: float) -> Facts:
         ],
         since_sweep_seconds=now - observed.swept_at,
         loop_lag_seconds=observed.last_lag_seconds,
+        clock_unsynced=observed.clock.unsynced,
     )
 
 
