@@ -6,11 +6,13 @@ the network comes. What this keeps true:
 - Within a run only the monotonic clock counts. No step of the wall clock, in either direction, brings a deadline nearer
   or moves it away.
 - A run that starts with a clock older than the newest time in the store goes on from that newest time, as if it had not
-  been away: the downtime counts as zero. It is *unsynced* until the clock has passed what was in doubt.
+  been away: the downtime counts as zero. It is *unsynced* until the clock is ahead of that.
 - When the clock comes right, what the run stamped is corrected by one number, on disk by a row of `meta`; and the time that
   nobody ran is counted, once, for everything from before.
-- A clock years ahead of the store is not believed, because it would expire everything, unless the kernel says that it is
-  synchronised. A clock from before this software is never believed.
+- A clock years ahead of the store is not believed, because it would expire everything, nor one that was set back; unless
+  the kernel says that it is synchronised. A clock from before this software is never believed.
+- A step ahead in a run that seemed to have the right time moves what this run stamps; what is older only when the kernel
+  confirms it.
 
 Pure: the two clocks are given, rows to keep come out.
 """
@@ -32,8 +34,12 @@ MOST_AHEAD_SECONDS: Final = 5 * _YEAR_SECONDS
 """A gateway may lie in a drawer for so long. What is further ahead of the store is a fault until it is confirmed."""
 MOST_AHEAD_OF_NOTHING_SECONDS: Final = 30 * _YEAR_SECONDS
 """The same for a store that has no time in it yet."""
+SMALL_STEP_SECONDS: Final = 60.0
+"""A step back by so little is somebody's correction, and followed; a clock that is wrong is wrong by more."""
 NEWEST_EVERY_SECONDS: Final = 60.0
 """How old the newest time on disk may be at a commit that happens anyway: so much of a run may not count after a crash."""
+_APART_SECONDS: Final = 0.005
+"""Between the newest time and a run that goes on from it: so that rounding makes nothing older a part of the run."""
 _STARTS_KEPT: Final = 256
 _DELTAS_KEPT: Final = 4096
 
@@ -77,7 +83,12 @@ class StoreClock:
         self._timeline = kept.get(_TIMELINE) or max([0, *self._starts, *self._deltas])
         self._counted = self._uncounted = 0.0
         self._unsynced = bool(kept.get(_UNSYNCED))
-        self._doubted_since: float | None = None
+        self._doubted = False
+        self._knows_nothing = False
+        self._of_this_run: int | None = None
+        """An earlier timeline whose end this run could only guess: what this run learns holds for it too."""
+        self._in_question: int | None = None
+        """The timeline that claims a later time than this run began with."""
         self._newest_written_at = float("-inf")
         self.corrections = 0
         times = [known for known in (newest, kept[_NEWEST] / 1000 if _NEWEST in kept else None) if known]
@@ -89,24 +100,29 @@ class StoreClock:
     def _begin(self, newest: float, wall: float, monotonic: float) -> None:
         """Decide which time it is, and on which timeline this run stamps."""
         was_unsynced = self._unsynced and self._timeline in self._starts
-        doubted_since = self._start_of(self._timeline) if was_unsynced else newest
-        self._reference = doubted_since
-        ahead = wall - newest
-        if self._is_credible(wall, newest, doubted_since):
+        self._knows_nothing = (self._start_of(self._timeline) if was_unsynced else newest) <= (
+            NOT_BEFORE + _APART_SECONDS
+        )
+        if self._is_credible(wall, newest, STEP_SECONDS):
+            ahead = wall - newest
             if was_unsynced:
                 self._add(self._timeline, ahead)  # it ended just now, for all that is known
-            elif ahead < -STEP_SECONDS:
-                self._pull_back(wall, ahead, also=self._timeline)
-            self._open_timeline(wall, monotonic)
+                self._of_this_run = self._timeline
+            if ahead < -STEP_SECONDS:
+                self._pull_back(wall, ahead, also=None if was_unsynced else self._timeline)
+            self._knows_nothing = False
+            begins = wall if ahead < -STEP_SECONDS else max(wall, newest)
+            self._open_timeline(begins + _APART_SECONDS, monotonic)
             self._set_unsynced(False)
-            return
-        if not was_unsynced:
-            self._open_timeline(newest, monotonic)
-        self._doubted_since = doubted_since
-        self._counted = self._delta_of(self._timeline)
-        self._offset = newest - self._counted - monotonic
-        self._since = self._starts[self._timeline] / 1000 - self._offset
-        self._set_unsynced(True)
+        elif was_unsynced:
+            self._in_question = max((number for number in self._starts if number < self._timeline), default=None)
+            self._counted = self._delta_of(self._timeline)
+            self._offset = newest + _APART_SECONDS - self._counted - monotonic
+            self._since = self._starts[self._timeline] / 1000 - _APART_SECONDS / 2 - self._offset
+        else:
+            self._in_question = self._timeline
+            self._open_timeline(newest + _APART_SECONDS, monotonic)
+            self._set_unsynced(True)
 
     def _open_timeline(self, start: float, monotonic: float) -> None:
         number = self._timeline + 1 if self._timeline < MAX_TIMELINE else 1
@@ -117,14 +133,14 @@ class StoreClock:
         self._starts[number] = round(start * 1000)
         self._keep(f"{_START}{number}", self._starts[number])
         self._prune(self._starts, _START, _STARTS_KEPT)
-        self._offset, self._since = start - monotonic, monotonic
+        self._offset, self._since = start - monotonic, monotonic - _APART_SECONDS / 2
 
     # ---- while it runs
 
     @property
     def unsynced(self) -> bool:
         """Whether the wall clock is not believed now."""
-        return self._unsynced or self._doubted_since is not None
+        return self._unsynced or self._doubted
 
     def wall(self, monotonic: float) -> float:
         """The wall time of a moment of the monotonic clock, as far as it is known by now."""
@@ -139,9 +155,8 @@ class StoreClock:
             correction = self._count_confirmed(wall)
             self.corrections += correction is not None
             return correction
-        if self._doubted_since is None:
-            self._doubted_since = self._reference = ours
-        if not self._is_credible(wall, ours, self._doubted_since):
+        if not self._is_credible(wall, ours, SMALL_STEP_SECONDS):
+            self._doubted = True
             return None
         knew_nothing = self._unsynced
         self._add(self._timeline, ahead)
@@ -152,19 +167,16 @@ class StoreClock:
         self._uncounted += ahead
         return self._count_confirmed(wall)
 
-    def _is_credible(self, wall: float, ours: float, doubted_since: float) -> bool:
-        """Whether the wall clock is to be followed: not older than what was known before the doubt, nor absurdly ahead."""
+    def _is_credible(self, wall: float, ours: float, back: float) -> bool:
+        """Whether the wall clock is to be followed: not by more than `back` seconds behind `ours`, nor absurdly ahead."""
         if wall < NOT_BEFORE:
             return False
-        nothing_known = self._reference <= NOT_BEFORE
-        most = MOST_AHEAD_OF_NOTHING_SECONDS if nothing_known else MOST_AHEAD_SECONDS
-        if doubted_since - STEP_SECONDS <= wall <= ours + most:
-            return True
-        return self._is_confirmed()
+        most = MOST_AHEAD_OF_NOTHING_SECONDS if self._knows_nothing else MOST_AHEAD_SECONDS
+        return -back <= wall - ours <= most or self._is_confirmed()
 
     def _settle(self, monotonic: float) -> None:
         """The clocks agree."""
-        self._doubted_since = None
+        self._doubted = self._knows_nothing = False
         if self._unsynced:
             self._set_unsynced(False)
         if self._unwritten:
@@ -177,10 +189,14 @@ class StoreClock:
         ahead, self._uncounted = self._uncounted, 0.0
         before = self._since
         if ahead < 0:
-            before = min(before, self._pull_back(wall, ahead))
+            before = min(before, self._pull_back(wall, ahead, self._in_question))
         return self._count(ahead, before)
 
     def _count(self, ahead: float, before: float) -> Correction:
+        if self._of_this_run is not None and self._of_this_run in self._starts:
+            start = self._start_of(self._of_this_run)
+            before = min(before, start - _APART_SECONDS / 2 - self._offset - self._counted)
+            self._add(self._of_this_run, ahead)
         self._counted += ahead
         self.times = self._make_times()
         return Correction(before, ahead)
@@ -194,7 +210,7 @@ class StoreClock:
         for number in list(self._starts):
             start = self._start_of(number)
             if number == also or (start > wall and number != self._timeline):
-                first = min(first, start - self._offset - self._counted)
+                first = min(first, start - _APART_SECONDS / 2 - self._offset - self._counted)
                 self._add(number, ahead)
         return first
 
