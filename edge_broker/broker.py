@@ -118,7 +118,9 @@ class Broker:
         sys.setswitchinterval(_SWITCH_SECONDS)
         self._passwords = wiring.make_passwords(self.config.security, self._call_later)
         topics = TopicCache()
-        self.store, snapshot = await Store.open(self.config.data_dir, topics=topics, wall_offset=_wall_offset)
+        self.store, snapshot = await Store.open(
+            self.config.data_dir, topics=topics, wall_offset=_wall_offset, monotonic=_monotonic
+        )
         try:
             self.router = self._make_router(snapshot, topics)
             self.router.now = time.monotonic()
@@ -449,6 +451,10 @@ class Broker:
             self._system_topics.update(self.router.now)
         except Exception:
             log.exception("internal error in the topics under $SYS")
+
+
+def _monotonic() -> float:
+    return time.monotonic()
 
 
 def _wall_offset() -> float:

@@ -38,7 +38,7 @@ SMALL_STEP_SECONDS: Final = 60.0
 """A step back by so little is somebody's correction, and followed; a clock that is wrong is wrong by more."""
 NEWEST_EVERY_SECONDS: Final = 60.0
 """How old the newest time on disk may be at a commit that happens anyway: so much of a run may not count after a crash."""
-_APART_SECONDS: Final = 0.005
+_APART_SECONDS: Final = 0.001
 """Between the newest time and a run that goes on from it: so that rounding makes nothing older a part of the run."""
 _STARTS_KEPT: Final = 256
 _DELTAS_KEPT: Final = 4096
@@ -111,11 +111,13 @@ class StoreClock:
             if ahead < -STEP_SECONDS:
                 self._pull_back(wall, ahead, also=None if was_unsynced else self._timeline)
             self._knows_nothing = False
-            begins = wall if ahead < -STEP_SECONDS else max(wall, newest)
-            self._open_timeline(begins + _APART_SECONDS, monotonic)
+            newest = wall if was_unsynced or ahead < -STEP_SECONDS else newest
+            self._open_timeline(max(wall, newest + _APART_SECONDS), monotonic)
             self._set_unsynced(False)
         elif was_unsynced:
-            self._in_question = max((number for number in self._starts if number < self._timeline), default=None)
+            self._in_question = max(
+                (number for number in self._starts if number < self._timeline), default=None
+            )
             self._counted = self._delta_of(self._timeline)
             self._offset = newest + _APART_SECONDS - self._counted - monotonic
             self._since = self._starts[self._timeline] / 1000 - _APART_SECONDS / 2 - self._offset

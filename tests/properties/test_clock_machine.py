@@ -121,7 +121,9 @@ class ClockMachine(RuleBasedStateMachine):
         self.in_memory.append(message)
 
     # not while the times of what is older are in question: then it may be off by as much
-    @precondition(lambda self: self.known and not self.was_ahead and self.of_earlier_runs >= self.stretch_from)
+    @precondition(
+        lambda self: self.known and not self.was_ahead and self.of_earlier_runs >= self.stretch_from
+    )
     @rule(data=st.data())
     def a_message_is_written_again(self, data: st.DataObject) -> None:
         at = data.draw(st.integers(0, len(self.known) - 1))
@@ -169,7 +171,9 @@ class ClockMachine(RuleBasedStateMachine):
         was_stretch = self.kept["clock_unsynced"]
         self._boot(clock, monotonic)
         self.of_earlier_runs = len(self.known)
-        if was_stretch and not self.kept["clock_unsynced"]:  # it ended at a guess, and is corrected with this run
+        if (
+            was_stretch and not self.kept["clock_unsynced"]
+        ):  # it ended at a guess, and is corrected with this run
             self.of_earlier_runs, self.stretch_from = self.stretch_from, len(self.known)
         elif not was_stretch:
             self.stretch_from = len(self.known)
@@ -182,7 +186,10 @@ class ClockMachine(RuleBasedStateMachine):
     @invariant()
     def no_message_is_older_than_it_is(self) -> None:
         for known, message in zip(self.known, self.in_memory, strict=True):
-            assert self.monotonic - message.received_at <= self.true - known.came_at + known.too_old + STEP_SECONDS
+            assert (
+                self.monotonic - message.received_at
+                <= self.true - known.came_at + known.too_old + STEP_SECONDS
+            )
 
     @invariant()
     def the_time_that_it_ran_counts(self) -> None:

@@ -1,4 +1,4 @@
-"""When the clock comes right: what is in memory from before the boot is older than it seemed, each thing by as much, once."""
+"""When the clock comes right: what is in memory from before the boot is older than it seemed, and by how much."""
 
 from __future__ import annotations
 
@@ -83,7 +83,9 @@ def test_retained_messages_expire_in_memory_and_as_stubs() -> None:
     pump = Pump(retained_memory_bytes=600)
     publisher = pump.client("p")
     for number in range(3):
-        publisher.publish(f"r/{number}", b"x", qos=1, retain=True, packet_id=number + 1, properties=expiring(500))
+        publisher.publish(
+            f"r/{number}", b"x", qos=1, retain=True, packet_id=number + 1, properties=expiring(500)
+        )
     publisher.publish("r/ever", b"x", qos=1, retain=True, packet_id=9)
     pump.commit()
     kinds = {type(entry) for entry in pump.router.retained}
@@ -92,5 +94,7 @@ def test_retained_messages_expire_in_memory_and_as_stubs() -> None:
     publisher.publish("r/new", b"x", qos=1, retain=True, packet_id=10, properties=expiring(500))
     pump.commit()
     correct(pump)
-    due = [entry.topic for entry in list(pump.router.retained) if pump.router.retained.is_due(entry, pump.now)]
+    due = [
+        entry.topic for entry in list(pump.router.retained) if pump.router.retained.is_due(entry, pump.now)
+    ]
     assert sorted(due) == ["r/ever", "r/new"]

@@ -61,6 +61,10 @@ class Machine:
         return wall_times(kept_deltas(self.kept)).read(stamp)
 
 
+def about(before: float, seconds: float) -> Correction:
+    return Correction(pytest.approx(before, abs=0.02), pytest.approx(seconds, abs=0.02))
+
+
 @pytest.fixture
 def machine() -> Machine:
     return Machine()
@@ -83,7 +87,9 @@ def test_a_boot_in_1970_goes_on_from_the_newest_time(machine: Machine) -> None:
     clock = machine.boot(12.0, 12.0)
     assert clock.unsynced
     assert clock.wall(12.0) == pytest.approx(NOON + 60, abs=0.02)
-    assert clock.times.read(stamp) == pytest.approx(12.0 - 60, abs=0.02)  # the minute that it ran, and no downtime
+    assert clock.times.read(stamp) == pytest.approx(
+        12.0 - 60, abs=0.02
+    )  # the minute that it ran, and no downtime
 
 
 def test_a_clock_an_hour_behind_the_store_is_not_believed(machine: Machine) -> None:
@@ -106,10 +112,12 @@ def test_when_the_clock_comes_right_everything_is_corrected_once(machine: Machin
     clock = machine.boot(0.0, 12.0)
     meanwhile = clock.times.stamp(20.0)
     # the truth: two hours passed before the boot
-    assert clock.look(NOON + 2 * HOUR + 18, 30.0) == Correction(pytest.approx(12.0, abs=0.02), pytest.approx(2 * HOUR, abs=0.02))
+    assert clock.look(NOON + 2 * HOUR + 18, 30.0) == about(12.0, 2 * HOUR)
     assert not clock.unsynced
     assert clock.corrections == 1
-    assert clock.times.read(meanwhile) == pytest.approx(20.0, abs=0.02)  # nothing changes for what came in this run
+    assert clock.times.read(meanwhile) == pytest.approx(
+        20.0, abs=0.02
+    )  # nothing changes for what came in this run
     assert clock.times.read(before) == pytest.approx(12.0 - 2 * HOUR, abs=0.02)
     assert clock.look(NOON + 2 * HOUR + 19, 31.0) is None
     machine.save(31.0)
@@ -181,7 +189,7 @@ def test_a_step_that_the_kernel_confirms_later_counts_as_downtime(machine: Machi
     clock = machine.boot(NOON + 1, 10.0, confirmed=lambda: confirmed)
     assert clock.look(NOON + 11 + 8 * HOUR, 20.0) is None
     confirmed = True
-    assert clock.look(NOON + 12 + 8 * HOUR, 21.0) == Correction(pytest.approx(10.0, abs=0.02), pytest.approx(8 * HOUR, abs=0.02))
+    assert clock.look(NOON + 12 + 8 * HOUR, 21.0) == about(10.0, 8 * HOUR)
     assert clock.corrections == 2
     assert clock.look(NOON + 13 + 8 * HOUR, 22.0) is None
     assert clock.times.read(before) == pytest.approx(9.0 - 8 * HOUR, abs=0.02)
@@ -214,7 +222,9 @@ def test_an_empty_store_takes_a_clock_of_decades_ahead_but_no_more(machine: Mach
     assert not late.boot(NOT_BEFORE + MOST_AHEAD_SECONDS + 86_400).unsynced
 
 
-def test_a_store_from_the_future_is_pulled_back_when_the_kernel_confirms_the_present(machine: Machine) -> None:
+def test_a_store_from_the_future_is_pulled_back_when_the_kernel_confirms_the_present(
+    machine: Machine,
+) -> None:
     machine.boot(NOON + 4 * 365 * 86_400.0)
     first = machine.boot(NOON + 4 * 365 * 86_400.0 + 50, 10.0)
     stamp = first.times.stamp(10.0)

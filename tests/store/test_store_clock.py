@@ -71,7 +71,9 @@ async def until_written(store: Store) -> None:
     raise AssertionError("it was not written")
 
 
-async def test_the_newest_time_rides_along_with_commits_once_a_minute(state_dir: Path, clocks: Clocks) -> None:
+async def test_the_newest_time_rides_along_with_commits_once_a_minute(
+    state_dir: Path, clocks: Clocks
+) -> None:
     async with clocks.opened(state_dir) as (store, _):
         started = meta(state_dir)["newest_ms"]
         clocks.now += 59
@@ -220,7 +222,9 @@ async def test_a_store_of_schema_1_is_taken_over(old_store: Path, clocks: Clocks
         assert len(again.sessions) == 2
 
 
-async def test_a_store_of_schema_1_protects_itself_from_a_boot_in_1970(old_store: Path, clocks: Clocks) -> None:
+async def test_a_store_of_schema_1_protects_itself_from_a_boot_in_1970(
+    old_store: Path, clocks: Clocks
+) -> None:
     clocks.wall_offset, clocks.now = 0.0, 50.0
     async with clocks.opened(old_store) as (store, _):
         assert store.clock.unsynced
