@@ -85,8 +85,8 @@ class StoreClock:
         self._unsynced = bool(kept.get(_UNSYNCED))
         self._doubted = False
         self._knows_nothing = False
-        self._of_this_run: int | None = None
-        """An earlier timeline whose end this run could only guess: what this run learns holds for it too."""
+        self._joined: tuple[int, int] | None = None
+        """An earlier timeline whose end this run could only guess, and its delta then: what this run learns holds for it."""
         self._in_question: int | None = None
         """The timeline that claims a later time than this run began with."""
         self._newest_written_at = float("-inf")
@@ -105,14 +105,17 @@ class StoreClock:
         )
         if self._is_credible(wall, newest, STEP_SECONDS):
             ahead = wall - newest
+            before = self._timeline
             if was_unsynced:
-                self._add(self._timeline, ahead)  # it ended just now, for all that is known
-                self._of_this_run = self._timeline
+                self._add(before, ahead)  # it ended just now, for all that is known
             if ahead < -STEP_SECONDS:
-                self._pull_back(wall, ahead, also=None if was_unsynced else self._timeline)
+                self._pull_back(wall, ahead, also=None if was_unsynced else before)
             self._knows_nothing = False
             newest = wall if was_unsynced or ahead < -STEP_SECONDS else newest
             self._open_timeline(max(wall, newest + _APART_SECONDS), monotonic)
+            if was_unsynced:
+                self._joined = before, self._deltas[before]
+                self._since = self._start_of(before) - _APART_SECONDS / 2 - self._offset
             self._set_unsynced(False)
         elif was_unsynced:
             self._in_question = max(
@@ -123,7 +126,8 @@ class StoreClock:
             self._since = self._starts[self._timeline] / 1000 - _APART_SECONDS / 2 - self._offset
         else:
             self._in_question = self._timeline
-            self._open_timeline(newest + _APART_SECONDS, monotonic)
+            # In the middle of a millisecond: a stamp of this very moment is the start, whichever way a float is off.
+            self._open_timeline((int(newest * 1000 + 0.1) + 1.5) / 1000, monotonic)
             self._set_unsynced(True)
 
     def _open_timeline(self, start: float, monotonic: float) -> None:
@@ -132,7 +136,7 @@ class StoreClock:
         self._keep(_TIMELINE, number)
         if self._deltas.pop(number, None) is not None:
             self._unwritten[f"{_DELTA}{number}"] = None
-        self._starts[number] = round(start * 1000)
+        self._starts[number] = int(start * 1000 + 0.1)
         self._keep(f"{_START}{number}", self._starts[number])
         self._prune(self._starts, _START, _STARTS_KEPT)
         self._offset, self._since = start - monotonic, monotonic - _APART_SECONDS / 2
@@ -162,6 +166,8 @@ class StoreClock:
             return None
         knew_nothing = self._unsynced
         self._add(self._timeline, ahead)
+        if self._joined is not None:
+            self._add(self._joined[0], ahead)
         self.corrections += 1
         self._settle(monotonic)
         if knew_nothing and ahead > 0:
@@ -195,10 +201,6 @@ class StoreClock:
         return self._count(ahead, before)
 
     def _count(self, ahead: float, before: float) -> Correction:
-        if self._of_this_run is not None and self._of_this_run in self._starts:
-            start = self._start_of(self._of_this_run)
-            before = min(before, start - _APART_SECONDS / 2 - self._offset - self._counted)
-            self._add(self._of_this_run, ahead)
         self._counted += ahead
         self.times = self._make_times()
         return Correction(before, ahead)
@@ -209,9 +211,10 @@ class StoreClock:
         Returns since when that was, on the monotonic clock.
         """
         first = float("inf")
+        of_this_run = {self._timeline} if self._joined is None else {self._timeline, self._joined[0]}
         for number in list(self._starts):
             start = self._start_of(number)
-            if number == also or (start > wall and number != self._timeline):
+            if number == also or (start > wall and number not in of_this_run):
                 first = min(first, start - _APART_SECONDS / 2 - self._offset - self._counted)
                 self._add(number, ahead)
         return first
@@ -287,6 +290,7 @@ class StoreClock:
             since=self._since,
             counted=self._counted,
             deltas=self._deltas,
+            joined=self._joined,
         )
 
 

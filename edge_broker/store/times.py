@@ -25,10 +25,11 @@ class Times:
     `offset`: of this run's stamps to the monotonic clock. `timeline`: its number; `base` is that in its place. `since`:
     what came before it is older than this timeline, and is written as wall time. `counted`: by how many seconds the wall
     clock proved to be ahead of `offset` while nobody ran; older times lie so much further back. `deltas`: what the stamps
-    of other timelines are off by, in milliseconds, by number.
+    of other timelines are off by, in milliseconds, by number. `joined`: number and delta of an earlier timeline that is
+    read as one with this: whatever is learned of the one holds for the other.
     """
 
-    __slots__ = ("_deltas", "_older_offset", "base", "offset", "since", "timeline")
+    __slots__ = ("_deltas", "_joined", "_older_offset", "base", "offset", "since", "timeline")
 
     def __init__(
         self,
@@ -38,6 +39,7 @@ class Times:
         since: float = float("-inf"),
         counted: float = 0.0,
         deltas: Mapping[int, int] | None = None,
+        joined: tuple[int, int] | None = None,
     ) -> None:
         self.offset = offset
         self.timeline = timeline
@@ -45,6 +47,7 @@ class Times:
         self.since = since
         self._older_offset = offset + counted
         self._deltas = dict(deltas or {})
+        self._joined = joined
 
     def stamp(self, seconds: float) -> int:
         """What is written for `seconds`. `segment` does the first half by itself, for speed."""
@@ -56,6 +59,8 @@ class Times:
         """(milliseconds, seconds) to take off a stamp of `timeline` and off its seconds, in this order."""
         if timeline == self.timeline:
             return self.base, self.offset
+        if self._joined is not None and timeline == self._joined[0]:
+            return (timeline << TIMELINE_BITS) - self._joined[1], self.offset
         return (timeline << TIMELINE_BITS) - self._deltas.get(timeline, 0), self._older_offset
 
     def read(self, stamp: int) -> float:

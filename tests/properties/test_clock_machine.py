@@ -166,7 +166,7 @@ class ClockMachine(RuleBasedStateMachine):
             for known in self.known:
                 known.too_old += abs(self.true - by_disk)
         cut_off = self.monotonic - self.saved_at
-        was_unsynced = self.clock.unsynced
+        was_unsynced = self.clock.unsynced or self.kept["clock_unsynced"]
         self.true += down
         was_stretch = self.kept["clock_unsynced"]
         self._boot(clock, monotonic)
@@ -191,6 +191,9 @@ class ClockMachine(RuleBasedStateMachine):
                 <= self.true - known.came_at + known.too_old + STEP_SECONDS
             )
 
+    @precondition(
+        lambda self: not self.was_ahead
+    )  # what such a clock wrote may be pulled back by too much or too little
     @invariant()
     def the_time_that_it_ran_counts(self) -> None:
         for known, message in zip(self.known, self.in_memory, strict=True):
