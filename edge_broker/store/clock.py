@@ -86,7 +86,7 @@ class StoreClock:
         self._doubted = False
         self._knows_nothing = False
         self._joined: tuple[int, int] | None = None
-        """An earlier timeline whose end this run could only guess, and its delta then: what this run learns holds for it."""
+        """An earlier timeline whose end this run could only guess, and its delta then. What is learned holds for both."""
         self._in_question: int | None = None
         """The timeline that claims a later time than this run began with."""
         self._newest_written_at = float("-inf")

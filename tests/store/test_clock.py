@@ -158,6 +158,22 @@ def test_a_run_that_never_learned_the_time_ended_when_the_next_one_began(machine
     assert machine.outside(stamp) == pytest.approx(NOON - 30, abs=0.02)
 
 
+def test_what_is_learned_after_that_holds_for_the_run_before_too(machine: Machine) -> None:
+    """It ended when this one began, by whatever clock: so both are off by the same."""
+    older = machine.boot(NOON, 10.0).times.stamp(10.0)
+    stamp = machine.boot(0.0, 10.0).times.stamp(10.0)
+    machine.save(40.0)
+    confirmed = False
+    clock = machine.boot(NOON + HOUR, 50.0, confirmed=lambda: confirmed)  # and that is still two hours behind
+    assert clock.look(NOON + 3 * HOUR + 10, 60.0) is None
+    confirmed = True
+    assert clock.look(NOON + 3 * HOUR + 11, 61.0) == about(20.0, 2 * HOUR)  # of what is older than both
+    assert clock.times.read(stamp) == pytest.approx(20.0, abs=0.02)
+    assert clock.times.read(older) == pytest.approx(50.0 - 3 * HOUR, abs=0.02)
+    machine.save(61.0)
+    assert machine.outside(stamp) == pytest.approx(NOON + 3 * HOUR - 30, abs=0.02)
+
+
 @pytest.mark.parametrize("step", [-40 * 365 * 86_400.0, -HOUR, -2.0, 2.0, HOUR, 400 * 86_400.0, 1e9])
 def test_a_step_changes_nothing_in_its_run(machine: Machine, step: float) -> None:
     older = machine.boot(NOON, 10.0).times.stamp(10.0)
