@@ -6,7 +6,11 @@ kernel say no, until it is synchronised again. Where the call is not allowed or 
 
 from __future__ import annotations
 
-from typing import Final
+from functools import cache
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import ctypes
 
 _STA_UNSYNC: Final = 0x40
 _TIME_ERROR: Final = 5
@@ -15,6 +19,19 @@ _TIME_ERROR: Final = 5
 def kernel_says_synced() -> bool:
     """adjtimex(2) without changing anything: neither STA_UNSYNC nor an error."""
     import ctypes  # for the few machines and moments that need it
+
+    timex = _timex()()
+    try:
+        state = ctypes.CDLL(None).adjtimex(ctypes.byref(timex))
+    except (OSError, AttributeError):
+        return False
+    return 0 <= state != _TIME_ERROR and not timex.status & _STA_UNSYNC
+
+
+@cache
+def _timex() -> type[ctypes.Structure]:
+    """`struct timex` as far as it is looked at; `long` is as long as the machine's."""
+    import ctypes
 
     class Timex(ctypes.Structure):
         _fields_ = (
@@ -27,9 +44,4 @@ def kernel_says_synced() -> bool:
             ("rest", ctypes.c_byte * 256),  # more than any architecture has behind it
         )
 
-    timex = Timex()
-    try:
-        state = ctypes.CDLL(None).adjtimex(ctypes.byref(timex))
-    except (OSError, AttributeError):
-        return False
-    return 0 <= state != _TIME_ERROR and not timex.status & _STA_UNSYNC
+    return Timex
