@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from edge_broker import __version__, wiring
 from edge_broker.config.model import Config, ListenerConfig
 from edge_broker.core.connection import Connection
+from edge_broker.core.correcting import correct_times
 from edge_broker.core.histogram import Histogram
 from edge_broker.core.ops import Snapshot
 from edge_broker.core.output import Output
@@ -32,7 +33,7 @@ from edge_broker.ops.commands import Commands
 from edge_broker.ops.disk import written_bytes
 from edge_broker.ops.system_topics import SystemTopics
 from edge_broker.renewing import Renewing
-from edge_broker.store import Journal, Store, WriteBudget
+from edge_broker.store import Journal, Store, StoreClock, WriteBudget
 from edge_broker.wire import const
 from edge_broker.wire.topics import TopicCache
 
@@ -92,7 +93,7 @@ class Broker:
         self.connections: set[Connection] = set()
         self.max_connections = config.limits.max_connections
         self.card_endurance_bytes = config.store.card_endurance_terabytes * 10**12
-        self.started_at = time.time()
+        self._started_at = time.monotonic()
         self.loop_lag_seconds = Histogram()
         self.last_lag_seconds = 0.0
         self.swept_at = time.monotonic()
@@ -132,7 +133,9 @@ class Broker:
         self._passwords = wiring.make_passwords(self.config.security, self._call_later)
         self._tokens = wiring.make_tokens(self.config.security, self._call_later, self._passwords)
         topics = TopicCache()
-        self.store, snapshot = await Store.open(self.config.data_dir, topics=topics, wall_offset=_wall_offset)
+        self.store, snapshot = await Store.open(
+            self.config.data_dir, topics=topics, wall_offset=_wall_offset, monotonic=_monotonic
+        )
         try:
             self.router = self._make_router(snapshot, topics)
             self.router.now = time.monotonic()
@@ -223,6 +226,16 @@ class Broker:
             self._record("not reloaded", what=what, reason=refusal)
         else:
             self._record("reloaded", what=what)
+
+    @property
+    def clock(self) -> StoreClock:
+        """What time it is, and how far that is known."""
+        return self.store.clock
+
+    @property
+    def started_at(self) -> float:
+        """When it started, in wall seconds as known by now."""
+        return self.store.clock.wall(self._started_at)
 
     @property
     def listening(self) -> list[str]:
@@ -450,6 +463,7 @@ class Broker:
         self._own_commands.note(now)
         if self._write_budget is not None:
             self.journal.commit_delay_seconds = self._write_budget.commit_delay(now, written_bytes() or 0)
+        self._look_at_clock()
         for connection in list(self.connections):
             try:
                 connection.check_idle(now)
@@ -468,6 +482,13 @@ class Broker:
         self._update_system_topics()
         self.request_tick()
 
+    def _look_at_clock(self) -> None:
+        """Where the clock has come right, what is in memory from before this run is older than it seemed."""
+        correction = self.store.look_at_clock()
+        if correction is not None:
+            outboxes = [bridge.queue for bridge in self.bridges]
+            correct_times(self.router, outboxes, correction.before, correction.seconds)
+
     def _update_system_topics(self) -> None:
         """Publish what changed of them, if it is time to."""
         if self._system_topics is None:
@@ -476,6 +497,10 @@ class Broker:
             self._system_topics.update(self.router.now)
         except Exception:
             log.exception("internal error in the topics under $SYS")
+
+
+def _monotonic() -> float:
+    return time.monotonic()
 
 
 def _wall_offset() -> float:

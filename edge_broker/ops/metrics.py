@@ -69,7 +69,8 @@ class BrokerCollector(Collector):
         yield from self._messages()
         yield from self._queues()
         yield from self._store()
-        yield from _bridges([bridge.status() for bridge in self._observed.bridges])
+        ahead = self._observed.clock.wall(time.monotonic()) - time.time()
+        yield from _bridges([bridge.status() for bridge in self._observed.bridges], ahead)
         yield from _audit(self._observed.audit)
         yield from _files(self._observed, time.time())
         yield from _passwords(getattr(self._observed.router.authenticator, "passwords", None))
@@ -85,6 +86,16 @@ class BrokerCollector(Collector):
         observed = self._observed
         yield InfoMetricFamily("edge_broker", "Which version runs.", {"version": __version__})
         yield _gauge("start_time_seconds", "When the broker started, Unix time.", observed.started_at)
+        yield _gauge(
+            "clock_unsynced",
+            "1: the wall clock is not believed; deadlines go by the time that the broker runs.",
+            observed.clock.unsynced,
+        )
+        yield _counter(
+            "clock_corrections",
+            "How often the clock was set while the broker ran.",
+            observed.clock.corrections,
+        )
         yield _histogram(
             "event_loop_lag_seconds",
             "How late the event loop is: what every client waits in addition.",
@@ -191,7 +202,7 @@ class BrokerCollector(Collector):
 
     def _card(self, written: int) -> Iterator[Metric]:
         """How long a card lasts that takes so many bytes, at the rate of this run."""
-        seconds = time.time() - self._observed.started_at
+        seconds = self._observed.clock.wall(time.monotonic()) - self._observed.started_at
         years = disk.card_years(self._observed.card_endurance_bytes, written, seconds)
         if years is not None:
             yield _gauge(
@@ -199,7 +210,8 @@ class BrokerCollector(Collector):
             )
 
 
-def _bridges(statuses: Sequence[ObservedStatus]) -> Iterator[Metric]:
+def _bridges(statuses: Sequence[ObservedStatus], ahead_seconds: float) -> Iterator[Metric]:
+    """`ahead_seconds`: what the broker's clock is ahead of the system's, by which the statuses' times are."""
     yield _gauges(
         "bridge_connected",
         "Whether the upstream is connected.",
@@ -234,7 +246,11 @@ def _bridges(statuses: Sequence[ObservedStatus]) -> Iterator[Metric]:
         "bridge_last_acknowledged_timestamp_seconds",
         "When the upstream last acknowledged something, Unix time.",
         "bridge",
-        [(s.name, s.last_acknowledged_wall) for s in statuses if s.last_acknowledged_wall is not None],
+        [
+            (status.name, status.last_acknowledged_wall + ahead_seconds)
+            for status in statuses
+            if status.last_acknowledged_wall is not None
+        ],
     )
 
 
