@@ -14,8 +14,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from bridge.mapping import OutMapping, RemoteTopic
+from edge_broker.core.dead_letters import BRIDGE
 from edge_broker.core.message import Message
-from edge_broker.core.queue import Queue
+from edge_broker.core.queue import QUEUE_FULL, Queue
 from edge_broker.core.quota import KEEP_LATEST, REJECT, Numbers, Quota
 from edge_broker.core.retained import Entry
 from edge_broker.core.session import Subscription
@@ -47,8 +48,12 @@ class Outbox:
 
     durable = True
 
-    def __init__(self, queue: Queue, mapping: OutMapping, router: Router, quota: Quota) -> None:
+    def __init__(self, name: str, queue: Queue, mapping: OutMapping, router: Router, quota: Quota) -> None:
         self.queue = queue
+        queue.on_dropped = self.drop
+        if router.dead_letters is not None:
+            queue.burials = router.dead_letters.burials_of(queue, BRIDGE + name)
+            router.dead_letters.recipients[BRIDGE + name] = self
         self.dropped: dict[str, int] = {}
         self.sender: Sender | None = None
         self.wake: Callable[[], None] = _nobody_to_wake
@@ -115,7 +120,7 @@ class Outbox:
                 return
             message = message.variant(qos, message.retain)
         if message.volatile and self.queue.bytes_in_memory >= self._router.settings.max_queue_bytes_in_memory:
-            self.drop("queue_full")
+            self.queue.refuse(message, QUEUE_FULL)
             return
         if self._quota.is_limited and not self._make_room(message):
             return
@@ -127,11 +132,9 @@ class Outbox:
         queue, quota = self.queue, self._quota
         if self._by_topic is not None:
             self._by_topic.add(message.topic, queue.next_number)
-        before = queue.dropped
         has_room = quota.make_room(queue, message, self._by_topic)
-        queue.dropped += not has_room
-        if queue.dropped > before:
-            self.dropped["queue_full"] = self.dropped.get("queue_full", 0) + queue.dropped - before
+        if not has_room:
+            queue.refuse(message, QUEUE_FULL)
         if quota.when_full == REJECT and quota.is_full_behind(queue, len(message.frame)):
             self._router.full[self] = None
         return has_room

@@ -19,7 +19,7 @@ from edge_broker import wiring
 from edge_broker.config.model import Config, ListenerConfig
 from edge_broker.core.connection import Connection
 from edge_broker.core.histogram import Histogram
-from edge_broker.core.ops import Snapshot
+from edge_broker.core.ops import Lookup, Snapshot
 from edge_broker.core.output import Output
 from edge_broker.core.pending import Pending
 from edge_broker.core.ports import Host
@@ -305,7 +305,7 @@ class Broker:
         pending = router.pending
         if not pending.empty:
             self.journal.poke()
-        if pending.reads or pending.retained_reads:
+        if pending.reads or pending.lookups or pending.retained_reads:
             self._start_reads()
         dirty = router.dirty
         if dirty:
@@ -349,8 +349,13 @@ class Broker:
     def _start_reads(self) -> None:
         pending = self.router.pending
         queues, pending.reads = pending.reads, []
+        lookups, pending.lookups = pending.lookups, []
         deliveries, pending.retained_reads = pending.retained_reads, []
-        for read in [*map(self._read, queues), *map(self._read_retained, deliveries)]:
+        for read in [
+            *map(self._read, queues),
+            *map(self._look_up, lookups),
+            *map(self._read_retained, deliveries),
+        ]:
             task = self._loop.create_task(read)
             self._reads.add(task)
             task.add_done_callback(self._reads.discard)
@@ -374,6 +379,21 @@ class Broker:
         else:
             self.router.now = time.monotonic()
             queue.take_page(page)
+        self.request_tick()
+
+    async def _look_up(self, lookup: Lookup) -> None:
+        """Answer one `Lookup`; where the store cannot, a little later."""
+        page = None
+        try:
+            page = await self.store.read_page(
+                lookup.queue_id, lookup.from_number, _PAGE_MESSAGES, self.router.pending.window_bytes
+            )
+        except StoreError as error:
+            self.read_errors += 1
+            log.error("a queue could not be read, it is tried again: %s", error)
+            await asyncio.sleep(_READ_RETRY_SECONDS)
+        self.router.now = time.monotonic()
+        lookup.take(page)
         self.request_tick()
 
     async def _read_retained(self, pages: RetainedPages) -> None:

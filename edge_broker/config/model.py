@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from edge_broker.config.bind import Bind, UnixBind, parse_bind, parse_unix_bind
+from edge_broker.config.dead_letters import DeadLettersConfig
 from edge_broker.config.environment import default_data_dir
 from edge_broker.config.limits import LimitsConfig
 from edge_broker.config.protocol import ProtocolConfig
@@ -333,6 +334,7 @@ class Config(Section, frozen=True):
     listeners: tuple[ListenerConfig, ...] = (ListenerConfig(),)
     sessions: SessionsConfig = SessionsConfig()
     store: StoreConfig = StoreConfig()
+    dead_letters: DeadLettersConfig = DeadLettersConfig()
     limits: LimitsConfig = LimitsConfig()
     protocol: ProtocolConfig = ProtocolConfig()
     security: SecurityConfig = SecurityConfig()

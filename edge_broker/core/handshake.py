@@ -21,7 +21,7 @@ from edge_broker.wire import const
 from edge_broker.wire.encoder import encode_auth, encode_connack
 from edge_broker.wire.packets import Connect, Will
 from edge_broker.wire.properties import Properties, encode_properties
-from edge_broker.wire.topics import SYSTEM_PREFIX
+from edge_broker.wire.topics import OWN_PREFIXES
 
 if TYPE_CHECKING:
     from edge_broker.core.connection import Connection
@@ -67,7 +67,7 @@ def handle_connect(connection: Connection, packet: Connect) -> None:
 def _check_will(router: Router, will: Will) -> None:
     """What can be said of a will before it is known whose it is."""
     settings = router.settings
-    if will.topic.count("/") >= settings.max_topic_levels or will.topic.startswith(SYSTEM_PREFIX):
+    if will.topic.count("/") >= settings.max_topic_levels or will.topic.startswith(OWN_PREFIXES):
         raise MqttError(const.TOPIC_NAME_INVALID, "a will for a topic that we do not allow")
     if len(will.topic.encode()) > settings.max_topic_bytes:
         raise MqttError(const.TOPIC_NAME_INVALID, "a will for a longer topic than we allow")

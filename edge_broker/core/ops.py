@@ -10,6 +10,7 @@ Times are the monotonic clock's seconds, as everywhere in the core, except where
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from edge_broker.core.message import Message
@@ -75,7 +76,7 @@ class Batch:
     removed_subscriptions: list[tuple[int, str]] = field(default_factory=list)
     subscriptions: list[SubscriptionRecord] = field(default_factory=list)
     outboxes: list[tuple[int, str]] = field(default_factory=list)
-    """(queue_id, name) of a bridge's outbox that is new."""
+    """(queue_id, name) of a queue without a session that is new: a bridge's outbox, the dead letters."""
     queues: list[QueueWrite] = field(default_factory=list)
     retained: dict[str, Message | None] = field(default_factory=dict)
     """By topic: the message to retain, or None to remove it."""
@@ -123,3 +124,15 @@ class Page:
     queue_id: int
     messages: list[tuple[int, Message]]
     end: int
+
+
+@dataclass(slots=True)
+class Lookup:
+    """A page of a queue, from `from_number` on, for somebody else than its recipient.
+
+    `take` is called with it, or with None where the store could not read.
+    """
+
+    queue_id: int
+    from_number: int
+    take: Callable[[Page | None], None]

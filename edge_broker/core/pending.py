@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 from edge_broker.core.message import Message
-from edge_broker.core.ops import Batch, SessionRecord, SubscriptionRecord
+from edge_broker.core.ops import Batch, Lookup, SessionRecord, SubscriptionRecord
 
 if TYPE_CHECKING:
     from edge_broker.core.queue import Queue
@@ -25,8 +25,8 @@ class Pending:
 
     `waiting`: messages that publishers wait for; `bytes`: their size. `urgent`: somebody waits for more than a message's
     acknowledgement (a CONNACK, a step of QoS 2), so the commit delay does not apply. `leisurely`: nobody waits at all.
-    `reads`: queues that want a page; `retained_reads`: those who want retained messages. `on_retained` is told what of
-    these is on disk, by topic.
+    `reads`: queues that want a page; `lookups`: pages for others than the queues' recipients; `retained_reads`: those who
+    want retained messages. `on_retained` is told what of these is on disk, by topic.
     """
 
     __slots__ = (
@@ -38,6 +38,7 @@ class Pending:
         "elided",
         "epoch",
         "inbound",
+        "lookups",
         "on_retained",
         "reads",
         "removals",
@@ -59,6 +60,7 @@ class Pending:
         self.window_bytes = window_bytes
         self.elided = 0
         self.reads: list[Queue] = []
+        self.lookups: list[Lookup] = []
         self.retained_reads: list[RetainedPages] = []
         self.on_retained: Callable[[Mapping[str, Message | None]], None] = _tell_nobody
         self.uncommitted_bytes = 0  # of messages that are not on disk yet, sealed batches included

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 from edge_broker.core.counters import Counters
+from edge_broker.core.dead_letters import DeadLetters
 from edge_broker.core.message import Message, build_message
 from edge_broker.core.ops import Snapshot
 from edge_broker.core.pending import Pending
@@ -23,7 +24,7 @@ from edge_broker.core.session import Recipient, Session, Subscription
 from edge_broker.core.settings import Settings
 from edge_broker.errors import MessageRefused, MqttError, QueueFull
 from edge_broker.wire import const
-from edge_broker.wire.topics import SYSTEM_PREFIX, TopicCache
+from edge_broker.wire.topics import OWN_PREFIXES, TopicCache
 
 if TYPE_CHECKING:
     from edge_broker.core.connection import Connection
@@ -75,6 +76,7 @@ class Router:
         self.connects_waiting = 0  # for the store, also those whose clients have given up
         self.quota = Quota(settings.max_queue_messages, settings.max_queue_bytes, settings.when_queue_full)
         self.full: dict[Recipient, None] = {}  # whose queues reject more
+        self.dead_letters = DeadLetters.as_wanted(self, settings)
         self.now = 0.0
         self.guarded = authorizer is not None or settings.guards_publishes
         self._sessions_of: dict[str, int] = {}  # how many, by identity
@@ -121,8 +123,8 @@ class Router:
                 raise MqttError(const.TOPIC_NAME_INVALID, "a topic of more levels than we allow")
             if len(topic) * 3 > settings.max_topic_bytes and len(topic.encode()) > settings.max_topic_bytes:
                 raise MqttError(const.TOPIC_NAME_INVALID, "a longer topic than we allow")
-            if topic.startswith(SYSTEM_PREFIX):
-                raise MessageRefused(const.NOT_AUTHORIZED, "$SYS is the broker's own")
+            if topic.startswith(OWN_PREFIXES):
+                raise MessageRefused(const.NOT_AUTHORIZED, "a topic that only the broker publishes to")
         return self.table.find(topic)
 
     def _form(self, message: Message, subscription: Subscription) -> Message:
@@ -184,6 +186,10 @@ class Router:
         if message.retain:
             message.forget_variants()  # it stays
 
+    def deliver_to(self, message: Message, route: Route) -> None:
+        """Give a message of our own to the recipients of `route`."""
+        self._deliver_to(message, route.subscriptions, route.groups)
+
     def _deliver_to_one_of(self, group: ShareGroup, message: Message) -> None:
         """Give `message` to one member of a shared subscription [MQTT-4.8.2-4]."""
         if not group.members:  # the last one left while the message waited for its commit
@@ -214,8 +220,7 @@ class Router:
         message = build_message(topic, payload, retain=True)
         message.received_at = self.now
         self.retained.set_system(message)
-        route = self.table.find(topic)
-        self._deliver_to(message, route.subscriptions, route.groups)
+        self.deliver_to(message, self.table.find(topic))
 
     def deliver_retained(self, message: Message, subscription: Subscription) -> None:
         """Give a new subscription one of the retained messages that it matches [3.3.1.3]."""
@@ -390,6 +395,8 @@ class Router:
 
     def restore(self, snapshot: Snapshot) -> None:
         """Take over what the store kept. Sessions that were connected count as disconnected from now on."""
+        if self.dead_letters is not None:
+            self.dead_letters.restore(snapshot)
         by_id: dict[int, Session] = {}
         for record in snapshot.sessions:
             queue = self.restore_queue(snapshot, record.session_id)
@@ -421,8 +428,12 @@ class Router:
     def outbox_queue(self, snapshot: Snapshot, name: str) -> Queue:
         """The durable queue of the bridge `name`: the one in the store, or a new one."""
         queue_id = snapshot.outboxes.get(name)
-        if queue_id is not None:
-            return self.restore_queue(snapshot, queue_id)
+        if queue_id is None:
+            return self.new_outbox(name)
+        return self.restore_queue(snapshot, queue_id)
+
+    def new_outbox(self, name: str) -> Queue:
+        """A durable queue that is no session's, of which the store does not know yet."""
         queue = Queue(self.new_queue_id(), self.pending)
         self.pending.batch.outboxes.append((queue.queue_id, name))
         return queue

@@ -11,7 +11,7 @@ from typing import Final
 from edge_broker.core.message import Message
 from edge_broker.core.session import Subscription
 from edge_broker.core.trie import FilterTrie
-from edge_broker.wire.topics import SYSTEM_PREFIX, TopicCache, match
+from edge_broker.wire.topics import OWN_PREFIXES, TopicCache, match
 
 _MAX_ROUTES: Final = 10_000
 
@@ -133,7 +133,7 @@ class RoutingTable:
             by_recipient[key] = value if other is None else _merge(other, value)
         route = Route(list(by_recipient.values()), groups, self._is_volatile(topic))
         # 10,000 routes of 64 KB would fill the memory; and a PUBLISH to the broker's own topics is always looked at
-        if len(topic) <= TopicCache.LONGEST_BYTES and not topic.startswith(SYSTEM_PREFIX):
+        if len(topic) <= TopicCache.LONGEST_BYTES and not topic.startswith(OWN_PREFIXES):
             if len(self.routes) >= _MAX_ROUTES:
                 self.routes.clear()
             self.routes[topic] = route

@@ -67,6 +67,12 @@ class Settings:
     """See ``quota``."""
     hold_seconds: int = 30
     """How long an MQTT 3 publisher that cannot be told of a full queue is made to wait, before it is sent away."""
+    dead_letters: bool = False
+    """Keep what durable queues let go without their recipients."""
+    max_dead_letters: int = 10_000
+    max_dead_letter_bytes: int = 16 << 20
+    max_dead_letter_age_seconds: int = 30 * 86_400
+    """How many are kept, bytes of their packets, for how long; 0 = no limit."""
     durabilities: tuple[tuple[str, bool], ...] = ()
     """(topic filter, whether its messages are kept in memory only); the first that matches counts, none is on disk."""
     work_budget_bytes: int = 4 << 10

@@ -13,6 +13,10 @@ from edge_broker.wire.const import TOPIC_FILTER_INVALID, TOPIC_NAME_INVALID
 MAX_TOPIC_BYTES: Final = 65535
 SHARE_PREFIX: Final = "$share/"
 SYSTEM_PREFIX: Final = "$SYS/"
+DEAD_LETTERS_PREFIX: Final = "$dead-letters/"
+DELAYED_PREFIX: Final = "$delayed/"
+OWN_PREFIXES: Final = (SYSTEM_PREFIX, DEAD_LETTERS_PREFIX)
+"""Of topics that only the broker publishes to."""
 
 
 def decode_utf8(raw: bytes) -> str:

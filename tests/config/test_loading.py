@@ -55,6 +55,12 @@ def test_the_promised_defaults() -> None:
         "early_commit_messages": 64,
         "early_commit_bytes": 64 * 1024,
     }
+    assert msgspec.to_builtins(config.dead_letters) == {
+        "enabled": False,
+        "max_messages": 10_000,
+        "max_bytes": 16 << 20,
+        "max_age_seconds": 30 * 24 * 3600,
+    }
     assert msgspec.to_builtins(config.limits) == {
         "max_packet_bytes": 1 << 20,
         "max_connections": 10_000,

@@ -108,7 +108,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.pending = queue.pending
         limits = Settings(send_window_bytes=3 * LARGE_FRAME_BYTES)
         self.router = SimpleNamespace(
-            settings=limits, now=self.now, counters=Counters(), quota=Quota(), full={}
+            settings=limits, now=self.now, counters=Counters(), quota=Quota(), full={}, dead_letters=None
         )
         self.queue = queue
         self.session = Session(self.router, "client", "anonymous", 60, queue)
