@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from edge_broker.core.counters import Counters
 from edge_broker.core.dead_letters import DeadLetters
+from edge_broker.core.delayed import Delayed
 from edge_broker.core.message import Message, build_message
 from edge_broker.core.ops import Snapshot
 from edge_broker.core.pending import Pending
@@ -24,7 +25,7 @@ from edge_broker.core.session import Recipient, Session, Subscription
 from edge_broker.core.settings import Settings
 from edge_broker.errors import MessageRefused, MqttError, QueueFull
 from edge_broker.wire import const
-from edge_broker.wire.topics import OWN_PREFIXES, TopicCache
+from edge_broker.wire.topics import DELAYED_PREFIX, OWN_PREFIXES, TopicCache
 
 if TYPE_CHECKING:
     from edge_broker.core.connection import Connection
@@ -76,6 +77,7 @@ class Router:
         self.connects_waiting = 0  # for the store, also those whose clients have given up
         self.quota = Quota(settings.max_queue_messages, settings.max_queue_bytes, settings.when_queue_full)
         self.full: dict[Recipient, None] = {}  # whose queues reject more
+        self.delayed = Delayed(self)
         self.dead_letters = DeadLetters.as_wanted(self, settings)
         self.now = 0.0
         self.guarded = authorizer is not None or settings.guards_publishes
@@ -93,6 +95,8 @@ class Router:
         """
         route = self._routes.get(message.topic)
         if route is None:
+            if message.topic.startswith(DELAYED_PREFIX):
+                return self.delayed.take(message, publisher)
             route = self._find_route(message.topic, publisher)
         plain = route.plain
         qos = message.qos
@@ -117,6 +121,11 @@ class Router:
 
     def _find_route(self, topic: str, publisher: Recipient | None) -> Route:
         """The route of a topic that is not remembered; `MqttError` where a client goes deeper or longer than it may."""
+        self.check_topic(topic, publisher)
+        return self.table.find(topic)
+
+    def check_topic(self, topic: str, publisher: Recipient | None) -> None:
+        """Refuse what no client may publish to: `MqttError`, `MessageRefused`."""
         if isinstance(publisher, Session):
             settings = self.settings
             if topic.count("/") >= settings.max_topic_levels:
@@ -125,7 +134,6 @@ class Router:
                 raise MqttError(const.TOPIC_NAME_INVALID, "a longer topic than we allow")
             if topic.startswith(OWN_PREFIXES):
                 raise MessageRefused(const.NOT_AUTHORIZED, "a topic that only the broker publishes to")
-        return self.table.find(topic)
 
     def _form(self, message: Message, subscription: Subscription) -> Message:
         """`message` as `subscription` gets it."""
@@ -365,8 +373,9 @@ class Router:
         return len(self._delayed_wills)
 
     def sweep(self, now: float) -> None:
-        """About once a second: publish wills whose delay is over, end sessions that have expired."""
+        """About once a second: publish what is due, wills among it, and end sessions that have expired."""
         self.now = now
+        self.delayed.sweep(now)
         for client_id, (due_at, session) in list(self._delayed_wills.items()):
             if due_at <= now:
                 del self._delayed_wills[client_id]
@@ -424,6 +433,7 @@ class Router:
                 session = by_id[session_id]
                 session.inbound = (session.inbound or set()) | {packet_id}
         self.retained.restore(snapshot.retained)
+        self.delayed.restore(snapshot)
 
     def outbox_queue(self, snapshot: Snapshot, name: str) -> Queue:
         """The durable queue of the bridge `name`: the one in the store, or a new one."""

@@ -53,6 +53,11 @@ class Settings:
     wildcard_subscriptions_available: bool = True
     shared_subscriptions_available: bool = True
     subscription_ids_available: bool = True
+    delayed_available: bool = True
+    max_delayed_seconds: int = 30 * 86_400
+    max_delayed_messages: int = 10_000
+    max_delayed_bytes: int = 16 << 20
+    """Of messages to `$delayed/...` that wait; 0 = no limit of their number, or of the bytes of their packets."""
     check_payload_format: bool = False
     """Refuse a message whose payload format indicator says UTF-8 and whose payload is none."""
     response_information: str = ""
