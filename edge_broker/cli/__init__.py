@@ -38,6 +38,11 @@ _COMMANDS: Final = {
         "edge_broker.cli.reference", "reference", "Print every key of the configuration file."
     ),
     "store": _Command("edge_broker.cli.store", "store", "What the store holds, and whether it is sound."),
+    "dead-letters": _Command(
+        "edge_broker.cli.dead_letters",
+        "dead_letters",
+        "What queues let go without their recipients, and why.",
+    ),
     "demo": _Command("edge_broker.cli.demo", "demo", "Sensors, broker, bridge and upstream on this machine."),
 }
 

@@ -147,7 +147,7 @@ class DeadLetters:
         queue = self.queue
         if queue is None or not queue.may_drop(number):
             return "it is not there any more"
-        name = _note(letter, RECIPIENT)
+        name = note(letter, RECIPIENT)
         recipient = self._recipient(name)
         if recipient is None:
             return f"{name} is not there any more"
@@ -194,7 +194,7 @@ def original(letter: Message) -> Message:
     return _rebuilt(letter, properties)
 
 
-def _note(letter: Message, name: str) -> str:
+def note(letter: Message, name: str) -> str:
     """The last value of the user property `name`: an earlier one may be its sender's."""
     values = [value for key, value in letter.properties.get(const.USER_PROPERTY, []) if key == name]
     return values[-1] if values else ""

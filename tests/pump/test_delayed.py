@@ -92,6 +92,24 @@ def test_what_fell_due_meanwhile_comes_at_once_in_order_of_due_time(pump: Pump) 
     assert subscriber.take(Publish).payload == b"500"
 
 
+def test_nothing_is_delivered_before_all_that_waits_is_known() -> None:
+    pump = Pump(page_messages=1)
+    away(pump)
+    client = pump.client("p")
+    for number, seconds in enumerate((30, 20, 10), 1):
+        client.publish(f"$delayed/{seconds}/t", b"%d" % seconds, 1, packet_id=number)
+        pump.commit()
+    pump.now += 60
+    pump.crash()
+    for _ in range(3):
+        pump.wait(1)
+        assert pump.router.delayed.delivered == 0
+        pump.answer_reads()
+    pump.wait(1)
+    pump.commit()
+    assert back(pump).take_payloads() == [b"10", b"20", b"30"]
+
+
 def test_delivered_and_gone_are_one_commit(pump: Pump) -> None:
     away(pump)
     pump.client("p").publish("$delayed/10/t", b"once", 2)

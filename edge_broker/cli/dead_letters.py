@@ -1,0 +1,140 @@
+"""`edge-broker dead-letters`: what the broker's queues let go without their recipients, and why.
+
+It reads the store, beside a running broker or without one; nothing is taken out. Ends with 0, with 1 where something is
+wrong or cannot be read, with 2 where the configuration is wrong.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from edge_broker.cli.store import EXIT_PROBLEM, _directory, _inspecting, _problems_told, _with_directory
+
+if TYPE_CHECKING:
+    from edge_broker.core.message import Message
+    from edge_broker.store.exporting import Exported, Gaps
+
+_COLUMNS: Final = ("number", "died", "reason", "for", "topic", "bytes")
+_LONGEST_TOPIC: Final = 60
+_EPILOG: Final = """\b
+Examples:
+  edge-broker dead-letters list -c /etc/edge-broker/edge-broker.toml
+  edge-broker dead-letters list --json > letters.jsonl
+  edge-broker dead-letters show 17
+
+They are kept where the configuration says so: [dead_letters] enabled = true.
+"""
+
+
+@click.group("dead-letters", epilog=_EPILOG)
+def dead_letters() -> None:
+    """Messages that their recipients will not get: which, and why."""
+
+
+@dead_letters.command("list")
+@_with_directory
+@click.option(
+    "--json", "as_json", is_flag=True, help="For programs: one object a line, as `store export` has it."
+)
+def list_letters(config: Path | None, data_dir: Path | None, as_json: bool) -> None:
+    """All dead letters, the oldest first."""
+    from edge_broker.cli.store_export import encoder
+    from edge_broker.store.exporting import Gaps
+
+    gaps = Gaps()
+    with _problems_told():
+        letters = _read(_directory(config, data_dir), gaps)
+        if as_json:
+            encode = encoder("json")
+            for letter in letters:
+                click.echo(encode(letter), nl=False)
+        elif sys.stdout.isatty():
+            _show_table(letters)
+        else:
+            for letter in letters:
+                cells = dict(zip(_COLUMNS, _cells(letter, time.time()), strict=True))
+                click.echo(", ".join(f"{name} {value}" for name, value in cells.items()))
+    _end(gaps)
+
+
+@dead_letters.command()
+@click.argument("number", type=click.IntRange(min=1))
+@_with_directory
+def show(number: int, config: Path | None, data_dir: Path | None) -> None:
+    """Everything of one dead letter, its payload too, as JSON."""
+    import msgspec
+
+    from edge_broker.cli.store_export import encoder
+    from edge_broker.store.exporting import Gaps
+
+    gaps = Gaps()
+    with _problems_told():
+        found = list(_read(_directory(config, data_dir), gaps, number, number))
+    if not found:
+        gaps.lines.append(
+            f"there is no dead letter {number} (edge-broker dead-letters list says which there are)"
+        )
+    for letter in found:
+        click.echo(msgspec.json.format(encoder("json")(letter).strip(), indent=2))
+    _end(gaps)
+
+
+def _read(directory: Path, gaps: Gaps, first: int = 0, last: int | None = None) -> Iterator[Exported]:
+    """The dead letters with these numbers; none where no broker ever kept any."""
+    from edge_broker.core.dead_letters import QUEUE_NAME
+    from edge_broker.store.exporting import export_queue
+
+    with _inspecting(directory) as inspection:
+        queue_ids = [queue_id for queue_id, name in inspection.owners().items() if name == QUEUE_NAME]
+        for queue_id in queue_ids:
+            yield from export_queue(inspection, queue_id, gaps, first, last)
+
+
+def _cells(letter: Exported, now: float) -> tuple[str, ...]:
+    from edge_broker.cli.store_view import duration, size
+    from edge_broker.core.dead_letters import REASON, RECIPIENT, note
+
+    message: Message = letter.message
+    topic = message.topic if len(message.topic) <= _LONGEST_TOPIC else message.topic[:_LONGEST_TOPIC] + "..."
+    return (
+        str(letter.number),
+        f"{duration(now - message.received_at)} ago",
+        note(message, REASON),
+        note(message, RECIPIENT),
+        topic,
+        size(len(message.frame) - message.payload_at),
+    )
+
+
+def _show_table(letters: Iterator[Exported]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*_COLUMNS, box=None, padding=(0, 2, 0, 0), header_style="bold")
+    now = time.time()
+    for letter in letters:
+        table.add_row(*(Text(_printable(cell)) for cell in _cells(letter, now)))
+    console: Any = Console()
+    if table.row_count:
+        console.print(table)
+    else:
+        console.print("no dead letters")
+
+
+def _printable(text: str) -> str:
+    """Topics are what clients chose: nothing of them shall steer a terminal."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def _end(gaps: Gaps) -> None:
+    for line in gaps.lines:
+        click.echo(line, err=True)
+    if gaps.lines:
+        raise SystemExit(EXIT_PROBLEM)
