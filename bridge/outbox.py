@@ -63,6 +63,8 @@ class Outbox:
         self._pending = router.pending
         self._quota = quota
         self._by_topic = Numbers() if quota.when_full == KEEP_LATEST else None
+        if self.may_reject:
+            router.full[self] = None
 
     @property
     def online(self) -> bool:
@@ -75,9 +77,13 @@ class Outbox:
         return self.sender is not None and self.sender.has_room
 
     @property
-    def is_full(self) -> bool:
-        """Whether its queue rejects more."""
-        return self._quota.is_full(self.queue)
+    def may_reject(self) -> bool:
+        """Whether its queue may have no room for a message that comes now."""
+        return self._quota.may_reject(self.queue)
+
+    def rejects(self, size_bytes: int) -> bool:
+        """Whether it has none for a packet of that size, whose publisher is to be told."""
+        return self._quota.rejects(self.queue, size_bytes)
 
     def subscribe(self) -> None:
         """Be a recipient from now on. All rules share one QoS here: which one a message goes up with is settled later."""
@@ -132,12 +138,12 @@ class Outbox:
         queue, quota = self.queue, self._quota
         if self._by_topic is not None:
             self._by_topic.add(message.topic, queue.next_number)
-        has_room = quota.make_room(queue, message, self._by_topic)
-        if not has_room:
-            queue.refuse(message, QUEUE_FULL)
-        if quota.when_full == REJECT and quota.is_full_behind(queue, len(message.frame)):
+        problem = quota.make_room(queue, message, self._by_topic)
+        if problem:
+            queue.refuse(message, problem)
+        if quota.when_full == REJECT and quota.may_reject(queue, 1, len(message.frame)):
             self._router.full[self] = None
-        return has_room
+        return not problem
 
     def _is_store_behind(self) -> bool:
         """Whether too much waits for the disk; publishers of QoS 0 cannot be made to wait for it."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from edge_broker.core.ops import Lookup, Page, QueueWrite
+from edge_broker.core.queue import STORE_LIMIT
 
 if TYPE_CHECKING:
     from edge_broker.core.dead_letters import DeadLetters
@@ -37,11 +38,15 @@ class Burials:
 
     def bury(self, message: Message, reason: str, rule: str = "") -> None:
         """Keep `message`, which its recipient will not get."""
+        if reason == STORE_LIMIT:
+            return  # it has to go, and its dead letter would stay
         self._dead_letters.bury(message, reason, self.recipient, rule)
 
     def bury_number(self, number: int, reason: str) -> None:
         """The same for a number of the queue, which is about to leave it."""
         message = self._queue.messages.get(number)
+        if reason == STORE_LIMIT:
+            return
         if message is not None:
             self.bury(message, reason)
             return

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from edge_broker.core.burying import Burials
 from edge_broker.core.message import Message, build_message
-from edge_broker.core.quota import Quota
+from edge_broker.core.quota import DROP_OLDEST
 from edge_broker.wire import const
 from edge_broker.wire.properties import Properties, encode_properties
 from edge_broker.wire.topics import DEAD_LETTERS_PREFIX, MAX_TOPIC_BYTES
@@ -47,7 +47,7 @@ class DeadLetters:
 
     def __init__(self, router: Router, max_messages: int, max_bytes: int, max_age_seconds: int) -> None:
         self._router = router
-        self._quota = Quota(max_messages, max_bytes)
+        self._quota = router.make_quota(max_messages, max_bytes, DROP_OLDEST)
         self._max_bytes = max_bytes
         self._max_age_seconds = max_age_seconds
         self.queue: Queue | None = None
@@ -76,6 +76,8 @@ class DeadLetters:
     def _take_queue(self, queue: Queue) -> Queue:
         queue.max_age_seconds = self._max_age_seconds
         self.queue = queue
+        if self._router.totals is not None:
+            self._router.totals.expendable = queue
         return queue
 
     @property
@@ -104,7 +106,10 @@ class DeadLetters:
             return
         queue = self.queue or self._take_queue(self._router.new_outbox(QUEUE_NAME))
         self.buried[reason] = self.buried.get(reason, 0) + 1
-        if self._quota.make_room(queue, letter, None):
+        problem = self._quota.make_room(queue, letter, None)
+        if problem:
+            queue.count_drop(problem)
+        else:
             queue.append(letter)
         self._tell(letter)
 

@@ -135,6 +135,9 @@ class Delayed:
         is_full = 0 < settings.max_delayed_messages <= len(self)
         if is_full or 0 < settings.max_delayed_bytes < self.size_bytes + size_bytes:
             raise QueueFull(const.QUOTA_EXCEEDED, "as many delayed messages as there may be")
+        totals = self._router.totals
+        if totals is not None and not totals.has_room(size_bytes):
+            raise QueueFull(const.QUOTA_EXCEEDED, "as many messages in all queues as there may be")
 
     def _count_refusal(self, refusal: MessageRefused | MqttError) -> None:
         reason = const.REASON_NAMES[refusal.reason_code].replace(" ", "_")

@@ -16,6 +16,7 @@ from edge_broker.core.ops import Batch, Lookup, SessionRecord, SubscriptionRecor
 if TYPE_CHECKING:
     from edge_broker.core.queue import Queue
     from edge_broker.core.retained_pages import RetainedPages
+    from edge_broker.core.totals import Totals
 
 _Item = TypeVar("_Item")
 
@@ -48,6 +49,7 @@ class Pending:
         "sequence",
         "session_records",
         "subscriptions",
+        "totals",
         "uncommitted_bytes",
         "urgent",
         "waiting",
@@ -64,6 +66,7 @@ class Pending:
         self.retained_reads: list[RetainedPages] = []
         self.on_retained: Callable[[Mapping[str, Message | None]], None] = _tell_nobody
         self.uncommitted_bytes = 0  # of messages that are not on disk yet, sealed batches included
+        self.totals: Totals | None = None  # what is counted of all durable queues
         self.removals = 0  # sessions whose end is not on disk yet, sealed batches included
         self._clear()
 

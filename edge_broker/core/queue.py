@@ -37,7 +37,8 @@ _MARKED_AT_ONCE: Final = 64
 """Messages at QoS 2 that expire need a commit before they are sent; one serves for so many."""
 
 QUEUE_FULL: Final = "queue_full"
-"""Why most of what is dropped is dropped."""
+STORE_LIMIT: Final = "store_limit"
+"""Why something was dropped: this queue held too much, or all of them together did."""
 
 LARGE_FRAME_BYTES: Final = 4096
 """Frames up to this are bounded well enough by the window's count; the bytes of larger ones in flight are counted."""

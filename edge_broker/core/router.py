@@ -23,6 +23,7 @@ from edge_broker.core.retained import Retained
 from edge_broker.core.routing import Route, RoutingTable, ShareGroup
 from edge_broker.core.session import Recipient, Session, Subscription
 from edge_broker.core.settings import Settings
+from edge_broker.core.totals import CountedQueue, Totals
 from edge_broker.errors import MessageRefused, MqttError, QueueFull
 from edge_broker.wire import const
 from edge_broker.wire.topics import DELAYED_PREFIX, OWN_PREFIXES, TopicCache
@@ -75,8 +76,15 @@ class Router:
         self.dirty: list[Output] = []
         self.stalled: dict[Stalled, None] = {}
         self.connects_waiting = 0  # for the store, also those whose clients have given up
-        self.quota = Quota(settings.max_queue_messages, settings.max_queue_bytes, settings.when_queue_full)
-        self.full: dict[Recipient, None] = {}  # whose queues reject more
+        self.totals: Totals | None = None
+        if settings.max_store_messages or settings.max_store_bytes:
+            self.totals = pending.totals = Totals(settings.max_store_messages, settings.max_store_bytes)
+        self.quota = self.make_quota(
+            settings.max_queue_messages, settings.max_queue_bytes, settings.when_queue_full
+        )
+        self.full: dict[Recipient | Totals, None] = {}  # whose queues may reject what comes
+        if self.totals is not None:
+            self.full[self.totals] = None
         self.delayed = Delayed(self)
         self.dead_letters = DeadLetters.as_wanted(self, settings)
         self.now = 0.0
@@ -101,7 +109,7 @@ class Router:
         plain = route.plain
         qos = message.qos
         if qos and self.full:
-            self._require_room(route)
+            self._require_room(route, len(message.frame))
         if plain is None or message.retain or qos == 2 or message.expiry_interval is not None:
             return self._publish_with_care(message, route, publisher)
         message.received_at = self.now
@@ -111,12 +119,17 @@ class Router:
             deliver(message if granted >= qos else message.variant(granted, False))
         return len(plain)
 
-    def _require_room(self, route: Route) -> None:
+    def _require_room(self, route: Route, size_bytes: int) -> None:
         """`MessageRefused` where a queue that rejects what it has no room for would get the message: then nobody does."""
-        for recipient in [recipient for recipient in self.full if not recipient.is_full]:
-            del self.full[recipient]
+        full, totals = self.full, self.totals
+        for recipient in [recipient for recipient in full if not recipient.may_reject]:
+            del full[recipient]
+        is_store_full = totals is not None and not totals.has_room(size_bytes)
+        if not is_store_full and len(full) == (totals is not None):
+            return
         for subscription in route.subscriptions:
-            if subscription.recipient in self.full and subscription.qos:
+            recipient = subscription.recipient
+            if subscription.qos and (is_store_full or recipient in full) and recipient.rejects(size_bytes):
                 raise QueueFull(const.QUOTA_EXCEEDED, "a subscriber's queue is full")
 
     def _find_route(self, topic: str, publisher: Recipient | None) -> Route:
@@ -294,7 +307,7 @@ class Router:
         if settings.max_sessions_per_identity and of_identity >= settings.max_sessions_per_identity:
             raise MqttError(const.QUOTA_EXCEEDED, "as many sessions as one identity may have")
         durable = expiry_interval > 0
-        queue = Queue(self.new_queue_id() if durable else 0, self.pending if durable else None)
+        queue = self._new_queue() if durable else Queue(0, None)
         session = Session(self, client_id, identity, expiry_interval, queue)
         self._enter(session)
         return session
@@ -415,6 +428,8 @@ class Router:
             session.will, session.will_delay = record.will, record.will_delay
             by_id[record.session_id] = session
             self._enter(session)
+            if session.may_reject:
+                self.full[session] = None
             if session.will is not None:
                 self._delayed_wills[session.client_id] = (
                     session.disconnected_at + session.will_delay,
@@ -444,16 +459,23 @@ class Router:
 
     def new_outbox(self, name: str) -> Queue:
         """A durable queue that is no session's, of which the store does not know yet."""
-        queue = Queue(self.new_queue_id(), self.pending)
+        queue = self._new_queue()
         self.pending.batch.outboxes.append((queue.queue_id, name))
         return queue
 
     def restore_queue(self, snapshot: Snapshot, queue_id: int) -> Queue:
         """The queue as the store has it, or an empty one where nothing of it was ever written."""
         state = snapshot.queues.get(queue_id)
-        if state is None:
-            return Queue(queue_id, self.pending)
-        return Queue.restore(state, self.pending)
+        kind = Queue if self.totals is None else CountedQueue
+        return kind(queue_id, self.pending) if state is None else kind.restore(state, self.pending)
+
+    def _new_queue(self) -> Queue:
+        kind = Queue if self.totals is None else CountedQueue
+        return kind(self.new_queue_id(), self.pending)
+
+    def make_quota(self, max_messages: int, max_bytes: int, when_full: str) -> Quota:
+        """The limits of one kind of durable queues; 0 is none but that of all queues together."""
+        return Quota(max_messages, max_bytes, when_full, self.totals, self.settings.max_packet_bytes)
 
     def on_settled(self) -> None:
         """A batch is on disk: whoever was stalled by too much uncommitted goes on."""

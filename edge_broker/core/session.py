@@ -48,8 +48,11 @@ class Recipient(Protocol):
         """Whether somebody is there."""
 
     @property
-    def is_full(self) -> bool:
-        """Whether its queue rejects more."""
+    def may_reject(self) -> bool:
+        """Whether its queue may have no room for a message that comes now."""
+
+    def rejects(self, size_bytes: int) -> bool:
+        """Whether it has none for a packet of that size, whose publisher is to be told."""
 
     def deliver(self, message: Message) -> None:
         """Take `message`, already in the form that this recipient gets."""
@@ -180,9 +183,13 @@ class Session:
         )
 
     @property
-    def is_full(self) -> bool:
-        """Whether its queue rejects more."""
-        return self.router.quota.is_full(self.queue)
+    def may_reject(self) -> bool:
+        """Whether its queue may have no room for a message that comes now."""
+        return self.router.quota.may_reject(self.queue)
+
+    def rejects(self, size_bytes: int) -> bool:
+        """Whether it has none for a packet of that size, whose publisher is to be told."""
+        return self.router.quota.rejects(self.queue, size_bytes)
 
     # ---- deliveries
 
@@ -234,12 +241,12 @@ class Session:
             if self.by_topic is None:
                 self.by_topic = Numbers()
             self.by_topic.add(message.topic, queue.next_number)
-        has_room = quota.make_room(queue, message, self.by_topic)
-        if not has_room:
-            queue.refuse(message, QUEUE_FULL)
-        if quota.when_full == REJECT and quota.is_full_behind(queue, len(message.frame)):
+        problem = quota.make_room(queue, message, self.by_topic)
+        if problem:
+            queue.refuse(message, problem)
+        if quota.when_full == REJECT and quota.may_reject(queue, 1, len(message.frame)):
             router.full[self] = None
-        return has_room
+        return not problem
 
     def deliver_shared(self, message: Message, group: ShareGroup) -> None:
         """`deliver` for a member of `group` at QoS 1, which the message goes back to if this session ends before it."""

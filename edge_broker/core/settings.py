@@ -78,6 +78,9 @@ class Settings:
     max_dead_letter_bytes: int = 16 << 20
     max_dead_letter_age_seconds: int = 30 * 86_400
     """How many are kept, bytes of their packets, for how long; 0 = no limit."""
+    max_store_messages: int = 0
+    max_store_bytes: int = 0
+    """Of all durable queues together, 0 = no limit; bytes of packets."""
     durabilities: tuple[tuple[str, bool], ...] = ()
     """(topic filter, whether its messages are kept in memory only); the first that matches counts, none is on disk."""
     work_budget_bytes: int = 4 << 10

@@ -47,6 +47,8 @@ def test_the_promised_defaults() -> None:
     assert msgspec.to_builtins(config.store) == {
         "durability": "disk",
         "topics": (),
+        "max_messages": 0,
+        "max_bytes": 0,
         "commit_delay_ms": 20,
         "removal_delay_ms": 1000,
         "write_budget_bytes_per_day": 0,
