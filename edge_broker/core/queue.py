@@ -442,6 +442,7 @@ class Queue:
     def rewind(self) -> None:
         """The recipient is back: everything not acknowledged is sent again, from the oldest on."""
         self.online = True
+        self.gap_from = max(self.gap_from, min(self.head, self.gap_to))
         self.sent_before = max(self.sent_before, self.cursor)
         self.surely_sent_before = max(self.surely_sent_before, self.cursor)
         self.cursor = self.head

@@ -24,6 +24,7 @@ from edge_broker.core.routing import Route, RoutingTable, ShareGroup
 from edge_broker.core.session import Recipient, Session, Subscription
 from edge_broker.core.settings import Settings
 from edge_broker.core.totals import CountedQueue, Totals
+from edge_broker.core.upkeep import Upkeep
 from edge_broker.errors import MessageRefused, MqttError, QueueFull
 from edge_broker.wire import const
 from edge_broker.wire.topics import DELAYED_PREFIX, OWN_PREFIXES, TopicCache
@@ -86,6 +87,8 @@ class Router:
         if self.totals is not None:
             self.full[self.totals] = None
         self.delayed = Delayed(self)
+        self._upkeep = Upkeep(self, pending)
+        self._outboxes: list[Queue] = []  # durable queues that are no session's
         self.dead_letters = DeadLetters.as_wanted(self, settings)
         self.now = 0.0
         self.guarded = authorizer is not None or settings.guards_publishes
@@ -360,6 +363,7 @@ class Router:
         if session.durable:
             self.counters.drop("session_ended", session.queue.depth - handed_on)
         session.queue.discard()
+        self._upkeep.forget(session.queue)
         self.full.pop(session, None)
         delayed = self._delayed_wills.pop(session.client_id, None)
         if delayed is not None and session.will is not None:
@@ -389,6 +393,9 @@ class Router:
         """About once a second: publish what is due, wills among it, and end sessions that have expired."""
         self.now = now
         self.delayed.sweep(now)
+        self._upkeep.begin()
+        for queue in self._outboxes:
+            self._upkeep.visit(queue, now)
         for client_id, (due_at, session) in list(self._delayed_wills.items()):
             if due_at <= now:
                 del self._delayed_wills[client_id]
@@ -397,6 +404,8 @@ class Router:
                     self.publish_will(will)
                     self.pending.save_session(session.record())
         for session in list(self.sessions.values()):
+            if session.disconnected_at is not None:
+                self._upkeep.visit(session.queue, now)
             if (
                 session.disconnected_at is not None
                 and session.expiry_interval != const.NEVER_EXPIRES
@@ -455,12 +464,15 @@ class Router:
         queue_id = snapshot.outboxes.get(name)
         if queue_id is None:
             return self.new_outbox(name)
-        return self.restore_queue(snapshot, queue_id)
+        queue = self.restore_queue(snapshot, queue_id)
+        self._outboxes.append(queue)
+        return queue
 
     def new_outbox(self, name: str) -> Queue:
         """A durable queue that is no session's, of which the store does not know yet."""
         queue = self._new_queue()
         self.pending.batch.outboxes.append((queue.queue_id, name))
+        self._outboxes.append(queue)
         return queue
 
     def restore_queue(self, snapshot: Snapshot, queue_id: int) -> Queue:
