@@ -278,6 +278,8 @@ class Queue:
             if number not in self.messages and not self._is_done(number):
                 self.lost += 1
                 self._finish(number)
+                if self.pending is not None:
+                    self.pending.touch(self)  # rows behind it may go
         self.gap_from = end
         if self.owner is not None:
             self.owner.pump()
