@@ -29,6 +29,7 @@ from edge_broker.errors import ConfigError, StoreError
 from edge_broker.net.gate import Gate
 from edge_broker.net.listeners import Listener
 from edge_broker.ops.disk import written_bytes
+from edge_broker.ops.drops import DropLog
 from edge_broker.ops.system_topics import SystemTopics
 from edge_broker.security.admission import ListenerAdmission
 from edge_broker.security.revoking import end_connections
@@ -102,6 +103,7 @@ class Broker:
         self.tick_requested = False
         self._strangers_logged = 0
         self._write_budget: WriteBudget | None = None
+        self._drops = DropLog(self)
         self._sweeper: asyncio.TimerHandle | None = None
         self._reads: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop
@@ -439,6 +441,10 @@ class Broker:
             log.exception("internal error while ending sessions and publishing wills")
         if self._passwords is not None:
             self._passwords.sweep(now)
+        try:
+            self._drops.look(now)
+        except Exception:
+            log.exception("internal error while looking for lost messages")
         self._update_system_topics()
         self.request_tick()
 

@@ -123,7 +123,7 @@ class Queue:
         self.online = False
         self.owner: Owner | None = None
         self.dropped = self.expired = self.lost = 0
-        self.drops: dict[str, int] = {}
+        self.drops: dict[str, int] | None = None
         self.on_dropped: Callable[[str], None] | None = None
         self.burials: Burials | None = None
         self.look_at = (
@@ -403,7 +403,10 @@ class Queue:
     def count_drop(self, reason: str) -> None:
         """One message that the recipient should have had is gone."""
         self.dropped += 1
-        self.drops[reason] = self.drops.get(reason, 0) + 1
+        drops = self.drops
+        if drops is None:
+            drops = self.drops = {}
+        drops[reason] = drops.get(reason, 0) + 1
         if self.on_dropped is not None:
             self.on_dropped(reason)
 

@@ -144,6 +144,12 @@ class BrokerCollector(Collector):
             for backlog in self.backlogs
             if backlog.oldest_age_seconds is not None
         ]
+        yield _gauges(
+            "queue_dropped_messages",
+            "Messages that a queue let go without its recipient since the start, whatever the reason.",
+            "queue",
+            [(backlog.name, backlog.dropped) for backlog in self.backlogs],
+        )
         yield _gauges("queue_messages", "Messages that wait in a queue.", "queue", depths)
         yield _gauges("queue_oldest_age_seconds", "How long the first of them has waited.", "queue", ages)
 

@@ -71,6 +71,7 @@ def test_dead_letters_outlive_a_kill_and_are_read_beside_the_broker(start_broker
     away(broker, "display", "t")
     publish(broker, "t", 10)
     until(lambda: waiting(broker).get("$dead-letters") == 7, "not all are there")
+    until(lambda: "session 'display' loses messages: queue_full" in broker.log, "the log does not say so")
     broker.kill()
     broker.start()
     listed = edge_broker("dead-letters", "list", "--json", "--data-dir", broker.data_dir).splitlines()
