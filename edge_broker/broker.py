@@ -151,6 +151,8 @@ class Broker:
         await self._stop_serving()
         if self._sweeper is not None:
             self._sweeper.cancel()
+        if self.router.delayed.in_memory:
+            log.warning("%d delayed messages are in memory only and lost now", self.router.delayed.in_memory)
         for connection in list(self.connections):
             self._say_goodbye(connection)
         self._tick()

@@ -14,8 +14,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from edge_broker.core.burying import Burials
+from edge_broker.core.delayed import QUEUE_NAME as DELAYED_QUEUE
+from edge_broker.core.delayed import target_of
 from edge_broker.core.message import Message, build_message
 from edge_broker.core.quota import DROP_OLDEST
+from edge_broker.errors import MessageRefused, MqttError
 from edge_broker.wire import const
 from edge_broker.wire.properties import Properties, encode_properties
 from edge_broker.wire.topics import DEAD_LETTERS_PREFIX, MAX_TOPIC_BYTES
@@ -36,6 +39,7 @@ WAITED: Final = "dead-letter-waited-seconds"
 RULE: Final = "dead-letter-rule"
 _NAMES: Final = frozenset((REASON, RECIPIENT, WAITED, RULE))
 
+DELAYED: Final = DELAYED_QUEUE
 SESSION: Final = "session:"
 BRIDGE: Final = "bridge:"
 
@@ -153,6 +157,8 @@ class DeadLetters:
         if queue is None or not queue.may_drop(number):
             return "it is not there any more"
         name = note(letter, RECIPIENT)
+        if name == DELAYED:
+            return self._publish_again(queue, number, letter)
         recipient = self._recipient(name)
         if recipient is None:
             return f"{name} is not there any more"
@@ -166,6 +172,23 @@ class DeadLetters:
             self._is_trying_again = False
         if taken is not None and self._next_number(recipient) == taken:
             return f"the queue of {name} does not take it"
+        queue.take_away(number, letter)
+        return ""
+
+    def _publish_again(self, queue: Queue, number: int, letter: Message) -> str:
+        """What died before it was due is published now."""
+        before = original(letter)
+        message = build_message(
+            target_of(before.topic),
+            before.payload,
+            qos=before.qos,
+            retain=before.retain,
+            property_block=before.property_block,
+        )
+        try:
+            self._router.publish(message, None)
+        except (MqttError, MessageRefused) as refusal:
+            return refusal.detail
         queue.take_away(number, letter)
         return ""
 

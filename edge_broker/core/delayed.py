@@ -16,6 +16,7 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Final
 
 from edge_broker.core.message import Message, build_message
+from edge_broker.core.queue import LARGE_FRAME_BYTES
 from edge_broker.errors import MessageRefused, MqttError, QueueFull
 from edge_broker.wire import const
 from edge_broker.wire.topics import DELAYED_PREFIX
@@ -78,6 +79,11 @@ class Delayed:
     def __len__(self) -> int:
         """How many wait."""
         return len(self._in_memory) + (0 if self.queue is None else self.queue.depth)
+
+    @property
+    def in_memory(self) -> int:
+        """Those of them that a restart loses: at QoS 0, or of topics that are kept in memory only."""
+        return len(self._in_memory)
 
     def restore(self, snapshot: Snapshot) -> None:
         """Take over those that the store kept, also where no new ones are taken."""
@@ -153,6 +159,8 @@ class Delayed:
             if message is not None:
                 self._time(number, message)
                 queue.in_flight += 1
+                if len(message.frame) > LARGE_FRAME_BYTES:
+                    queue.large_in_flight_bytes += len(message.frame)
             elif not (queue.acknowledged and number in queue.acknowledged):
                 queue.want_page()
                 return

@@ -73,7 +73,10 @@ class DropLog:
         for name, loss in list(self._losses.items()):
             if now - loss.last_at >= _QUIET_SECONDS:
                 del self._losses[name]
-                self._tell(logging.INFO, "%s loses no messages any more; it was %s", name, str(loss))
+                if name in loss.now:  # a reason, and nobody's queue
+                    self._tell(logging.INFO, "no more messages are dropped or refused: it was %s", str(loss))
+                else:
+                    self._tell(logging.INFO, "%s loses no messages any more; it was %s", name, str(loss))
         if self._untold:
             _log.warning("%d more begin or cease to lose messages", self._untold)
 
@@ -86,6 +89,9 @@ class DropLog:
         reasons = [reason for reason, count in counted.items() if count > before.get(reason, 0)]
         level = logging.INFO if reasons == ["expired"] else logging.WARNING
         hints = "; ".join(_HINTS[reason] for reason in reasons if reason in _HINTS)
+        if name in reasons:
+            self._tell(level, "messages are dropped or refused: %s (%s)", name, hints or "docs/monitoring.md")
+            return
         self._tell(
             level, "%s loses messages: %s (%s)", name, ", ".join(reasons), hints or "docs/monitoring.md"
         )
@@ -112,7 +118,7 @@ class DropLog:
                 yield f"bridge {bridge.name}", lost
         for reason, count in router.counters.dropped.items():
             if count and reason not in _ASKED_FOR and reason not in _OF_QUEUES:
-                yield f"the broker, {reason}", {reason: count}
+                yield reason, {reason: count}
 
 
 def _of_queue(queue: Queue) -> Mapping[str, int]:

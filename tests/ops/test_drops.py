@@ -92,9 +92,10 @@ def test_what_was_asked_for_is_no_loss(watched: Watched) -> None:
     assert watched.look() == []
     watched.router.counters.drop("slow_subscriber")
     assert watched.look() == [
-        "WARNING the broker, slow_subscriber loses messages: slow_subscriber"
+        "WARNING messages are dropped or refused: slow_subscriber"
         " (QoS 0 for clients that read more slowly than messages come)"
     ]
+    assert watched.look(60) == ["INFO no more messages are dropped or refused: it was 1 slow_subscriber"]
 
 
 def test_a_client_identifier_cannot_write_lines(watched: Watched) -> None:

@@ -271,6 +271,13 @@ def test_what_expires_while_it_waits_is_a_dead_letter() -> None:
     dead = pump.router.dead_letters
     assert dead is not None
     assert (dead.depth, dead.buried) == (1, {"expired": 1})
+    watcher = pump.client("w").subscribed("t", 1)
+    (letter,) = pump.store.queues[pump.store.outboxes["$dead-letters"]].messages.values()
+    assert dead.deliver_again(1, letter) == ""
+    pump.run()
+    again = watcher.take(Publish)
+    assert (again.topic, again.payload, again.properties) == ("t", b"1", {})
+    assert dead.depth == 0
 
 
 def test_a_long_delay_does_not_keep_the_rows_of_short_ones() -> None:
@@ -324,6 +331,17 @@ def test_a_store_that_lost_one_does_not_stop_the_others(pump: Pump) -> None:
     queue = pump.router.delayed.queue
     assert queue is not None
     assert queue.lost == 1
+
+
+def test_a_large_one_is_let_go_of_whole(pump: Pump) -> None:
+    pump.client("p").publish("$delayed/5/t", bytes(20_000), 1)
+    pump.commit()
+    queue = pump.router.delayed.queue
+    assert queue is not None
+    assert queue.large_in_flight_bytes > 20_000
+    pump.wait(5)
+    pump.commit()
+    assert (queue.large_in_flight_bytes, queue.in_flight, queue.bytes_in_memory) == (0, 0, 0)
 
 
 def test_a_session_that_ended_is_not_kept_for_it(pump: Pump) -> None:
