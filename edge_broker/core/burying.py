@@ -2,8 +2,9 @@
 
 A message that is dropped is gone from its queue at once. If it is on disk only, its row stays until it was read and its
 dead letter is written: `hold_back` states the queue to the store as if these numbers still waited. A crash in between
-brings them back into their queue, which drops them again. So a message is in its queue or among the dead letters, and
-for a moment in neither only where too many are dropped at once: those are counted as `unburied`.
+brings them back into their queue, which drops them again. So a message is in its queue or among the dead letters; where
+too many are dropped at once, some become none and are counted as `unburied`. Only on a full disk, where acknowledgements
+overtake what waits for room, a crash may take a dead letter that was not written yet: to drain the queue counts for more.
 """
 
 from __future__ import annotations

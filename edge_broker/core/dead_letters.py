@@ -39,7 +39,6 @@ WAITED: Final = "dead-letter-waited-seconds"
 RULE: Final = "dead-letter-rule"
 _NAMES: Final = frozenset((REASON, RECIPIENT, WAITED, RULE))
 
-DELAYED: Final = DELAYED_QUEUE
 SESSION: Final = "session:"
 BRIDGE: Final = "bridge:"
 
@@ -157,7 +156,7 @@ class DeadLetters:
         if queue is None or not queue.may_drop(number):
             return "it is not there any more"
         name = note(letter, RECIPIENT)
-        if name == DELAYED:
+        if name == DELAYED_QUEUE:
             return self._publish_again(queue, number, letter)
         recipient = self._recipient(name)
         if recipient is None:
@@ -172,6 +171,7 @@ class DeadLetters:
             self._is_trying_again = False
         if taken is not None and self._next_number(recipient) == taken:
             return f"the queue of {name} does not take it"
+        queue.moved = True
         queue.take_away(number, letter)
         return ""
 
@@ -189,6 +189,7 @@ class DeadLetters:
             self._router.publish(message, None)
         except (MqttError, MessageRefused) as refusal:
             return refusal.detail
+        queue.moved = True
         queue.take_away(number, letter)
         return ""
 

@@ -259,6 +259,7 @@ class Delayed:
         self.size_bytes -= len(message.frame)
         self._publishers.pop(number, None)
         if self._in_memory.pop(number, None) is None and self.queue is not None:
+            self.queue.moved = True
             self.queue.complete(number)
 
     def _close_up(self, queue: Queue) -> None:
@@ -283,6 +284,7 @@ class Delayed:
             anew = queue.append(again)
             if number in self._publishers:
                 self._publishers[anew] = self._publishers.pop(number)
+            queue.moved = True
             queue.complete(number)
             self.size_bytes -= len(message.frame)
         self.pump()

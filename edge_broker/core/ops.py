@@ -25,6 +25,8 @@ class QueueWrite:
     `acknowledged`: numbers above `head` that are acknowledged. `released`: QoS 2 numbers whose PUBREC has come; what the
     subscriber gets next of them is PUBREL, so their messages are no longer needed. Both sorted.
     `sent`: messages at QoS 2 below it may have been sent, so that they do not expire any more [MQTT-4.3.3-7].
+    `moved`: something acknowledged here is among the messages of other queues in this batch, so none of it may be committed
+    before them.
     """
 
     queue_id: int
@@ -33,6 +35,7 @@ class QueueWrite:
     acknowledged: list[int]
     released: list[int]
     sent: int = 0
+    moved: bool = False
 
 
 @dataclass(slots=True)

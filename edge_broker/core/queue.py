@@ -57,6 +57,7 @@ class Queue:
     `cursor` is the next number to send; `in_flight` counts those below it that are not acknowledged yet.
     `bytes_in_memory` is what limits look at: of a durable queue everything held, of another what waits to be sent.
     `large_in_flight_bytes` counts the frames in flight that are longer than `LARGE_FRAME_BYTES`.
+    `moved`: since the last commit messages of it were appended elsewhere, and may not go before that is on disk.
     `drops`: what was dropped, by reason; `on_dropped(reason)` is called for each. `burials`: where dead letters are kept,
     who keeps them for this queue.
     """
@@ -82,6 +83,7 @@ class Queue:
         "lost",
         "max_age_seconds",
         "messages",
+        "moved",
         "next_number",
         "on_dropped",
         "online",
@@ -118,7 +120,7 @@ class Queue:
         self.acknowledged: set[int] | None = None  # above head; most queues never need the two sets
         self.volatile: set[int] | None = None  # in memory and never on disk
         self.released: set[int] | None = None  # PUBREC has come, PUBCOMP has not
-        self.dirty = self.touched = False
+        self.dirty = self.touched = self.moved = False
         self.reading: tuple[int, int] | None = None  # the stretch that was asked for
         self.online = False
         self.owner: Owner | None = None
@@ -487,7 +489,9 @@ class Queue:
             sorted(self.acknowledged) if self.acknowledged else [],
             sorted(self.released) if self.released else [],
             self.sent_mark,
+            self.moved,
         )
+        self.moved = False
         self.unwritten.clear()
         if self.burials is not None:
             self.burials.hold_back(write)

@@ -120,6 +120,9 @@ def test_delivered_and_gone_are_one_commit(pump: Pump) -> None:
     assert stored(pump) == [b"once"], "what was not committed did not happen"
     pump.wait(1)
     pump.seal()
+    assert [write.moved for write in pump.sealed[0].batch.queues] == [False, True], (
+        "and is not to be torn apart"
+    )
     pump.store.apply(pump.sealed[0].batch)
     pump.crash()
     pump.wait(1)
