@@ -390,7 +390,10 @@ class Broker:
         page = None
         try:
             page = await self.store.read_page(
-                lookup.queue_id, lookup.from_number, _PAGE_MESSAGES, self.router.pending.window_bytes
+                lookup.queue_id,
+                lookup.from_number,
+                lookup.max_messages,
+                self.router.pending.window_bytes,
             )
         except StoreError as error:
             self.read_errors += 1

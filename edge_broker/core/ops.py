@@ -133,9 +133,10 @@ class Page:
 class Lookup:
     """A page of a queue, from `from_number` on, for somebody else than its recipient.
 
-    `take` is called with it, or with None where the store could not read.
+    `take` is called with it, or with None where the store could not read. `max_messages`: more only as one whole segment.
     """
 
     queue_id: int
     from_number: int
     take: Callable[[Page | None], None]
+    max_messages: int = 1_000

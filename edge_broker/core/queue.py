@@ -58,8 +58,8 @@ class Queue:
     `bytes_in_memory` is what limits look at: of a durable queue everything held, of another what waits to be sent.
     `large_in_flight_bytes` counts the frames in flight that are longer than `LARGE_FRAME_BYTES`.
     `moved`: since the last commit messages of it were appended elsewhere, and may not go before that is on disk.
-    `drops`: what was dropped, by reason; `on_dropped(reason)` is called for each. `burials`: where dead letters are kept,
-    who keeps them for this queue.
+    `drops`: what was dropped, by reason; `on_dropped(reason)` is called for each. `burials`: makes dead letters of
+    it, None where none are kept.
     """
 
     __slots__ = (

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 _PAGES: Final = 20
 """Read from one sweep to the next, which come about once a second."""
+_PAGE: Final = 1_000
+_GLANCE: Final = 1
+"""Messages asked for where something has expired, and where that is only to be seen: after a start, of all queues."""
 
 
 class Upkeep:
@@ -35,7 +38,7 @@ class Upkeep:
         self._pending = pending
         self._queue: Queue | None = None  # whose page is being read
         self._asked = (0, 0)  # its first number, and how much of the queue was committed then
-        self._waiting: dict[Queue, None] = {}
+        self._waiting: dict[Queue, int] = {}  # with how many messages they ask for
         self._pages = 0
 
     def begin(self) -> None:
@@ -47,8 +50,9 @@ class Upkeep:
         """Free what has expired at the head of `queue`, if it is time to look."""
         if queue.online or queue.head == queue.next_number:
             return
-        if (queue.head != queue.looked_head or queue.look_at <= now) and queue not in self._waiting:
-            self._look(queue, {}, queue.head, now)
+        is_due = queue.head == queue.looked_head
+        if (not is_due or queue.look_at <= now) and queue not in self._waiting:
+            self._look(queue, {}, queue.head, now, _PAGE if is_due else _GLANCE)
 
     def forget(self, queue: Queue) -> None:
         """`queue` has ended."""
@@ -56,12 +60,14 @@ class Upkeep:
         if self._queue is queue:
             self._queue = None
 
-    def _look(self, queue: Queue, page: Mapping[int, Message], page_end: int, now: float) -> None:
-        """Free from the head on; where the store has to be asked, ask it."""
+    def _look(
+        self, queue: Queue, page: Mapping[int, Message], page_end: int, now: float, max_messages: int
+    ) -> None:
+        """Free from the head on; where the store has to be asked, ask it for so many messages."""
         look_at = free_expired(queue, page, page_end, now)
         if look_at is None:
             if queue is not self._queue:
-                self._waiting[queue] = None
+                self._waiting[queue] = max_messages
                 self._ask()
         else:
             queue.look_at, queue.looked_head = look_at, queue.head
@@ -69,10 +75,10 @@ class Upkeep:
     def _ask(self) -> None:
         if self._queue is None and self._waiting and self._pages > 0:
             queue = self._queue = next(iter(self._waiting))
-            del self._waiting[queue]
+            max_messages = self._waiting.pop(queue)
             self._pages -= 1
             self._asked = (queue.head, queue.committed)
-            self._pending.lookups.append(Lookup(queue.queue_id, queue.head, self._take))
+            self._pending.lookups.append(Lookup(queue.queue_id, queue.head, self._take, max_messages))
 
     def _take(self, page: Page | None) -> None:
         """The store's answer, which may be about a queue that has ended, or whose recipient is back."""
@@ -80,7 +86,7 @@ class Upkeep:
         if queue is not None and page is not None and page.queue_id == queue.queue_id and not queue.online:
             first, committed = self._asked
             end = page.end if page.end > first else committed  # nothing is stored from there on
-            self._look(queue, dict(page.messages), end, self._router.now)
+            self._look(queue, dict(page.messages), end, self._router.now, _PAGE)
         self._ask()
 
 

@@ -166,7 +166,8 @@ class Pump:
         lookups, self.pending.lookups = self.pending.lookups, []
         for lookup in lookups:
             self.router.now = self.now
-            lookup.take(self.store.read_page(lookup.queue_id, lookup.from_number, self.page_messages))
+            count = min(lookup.max_messages, self.page_messages)
+            lookup.take(self.store.read_page(lookup.queue_id, lookup.from_number, count))
         deliveries, self.pending.retained_reads = self.pending.retained_reads, []
         for pages in deliveries:
             if pages.wanted:
