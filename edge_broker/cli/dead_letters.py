@@ -105,9 +105,9 @@ def _cells(letter: Exported, now: float) -> tuple[str, ...]:
     return (
         str(letter.number),
         f"{duration(now - message.received_at)} ago",
-        note(message, REASON),
-        note(message, RECIPIENT),
-        topic,
+        _printable(note(message, REASON)),
+        _printable(note(message, RECIPIENT)),
+        _printable(topic),
         size(len(message.frame) - message.payload_at),
     )
 
@@ -120,7 +120,7 @@ def _show_table(letters: Iterator[Exported]) -> None:
     table = Table(*_COLUMNS, box=None, padding=(0, 2, 0, 0), header_style="bold")
     now = time.time()
     for letter in letters:
-        table.add_row(*(Text(_printable(cell)) for cell in _cells(letter, now)))
+        table.add_row(*(Text(cell) for cell in _cells(letter, now)))
     console: Any = Console()
     if table.row_count:
         console.print(table)
@@ -129,7 +129,7 @@ def _show_table(letters: Iterator[Exported]) -> None:
 
 
 def _printable(text: str) -> str:
-    """Topics are what clients chose: nothing of them shall steer a terminal."""
+    """Names are what clients chose: nothing of them shall steer a terminal, or look like another line."""
     return "".join(character if character.isprintable() else "?" for character in text)
 
 

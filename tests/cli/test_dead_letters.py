@@ -9,9 +9,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from edge_broker.cli import main
+from edge_broker.cli.dead_letters import _read, _show_table
 from edge_broker.core.dead_letters import QUEUE_NAME, REASON, RECIPIENT
 from edge_broker.core.message import Message, build_message
 from edge_broker.core.ops import Batch, QueueWrite
+from edge_broker.store.exporting import Gaps
 from edge_broker.wire import const
 from edge_broker.wire.properties import encode_properties
 from tests.store.sample import opened
@@ -43,6 +45,30 @@ async def test_a_line_for_each(tmp_path: Path) -> None:
     assert first.startswith("number 1, died ")
     assert first.endswith("ago, reason expired, for session:display, topic room/1, bytes 4 B")
     assert "reason queue_full" in second
+
+
+async def test_what_clients_chose_writes_no_lines_of_its_own(tmp_path: Path) -> None:
+    directory = tmp_path / "data"
+    nasty = build_message(
+        "room\x1b[2J\nnumber 2", b"", qos=1, property_block=letter(1, "expired").property_block
+    )
+    async with opened(directory) as (store, _):
+        await store.commit(Batch(outboxes=[(9, QUEUE_NAME)], queues=[QueueWrite(9, [(1, nasty)], 1, [], [])]))
+    (line,) = run("list", "--data-dir", directory).output.splitlines()
+    assert "topic room?[2J?number 2" in line
+
+
+async def test_a_table_on_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = await make_store(tmp_path / "data", "expired", "queue_full")
+    monkeypatch.setenv("COLUMNS", "160")
+    _show_table(_read(directory, Gaps()))
+    head, first, second = capsys.readouterr().out.splitlines()
+    assert head.split() == ["number", "died", "reason", "for", "topic", "bytes"]
+    assert [first.split()[0], second.split()[0]] == ["1", "2"]
+    _show_table(_read(await make_store(tmp_path / "empty"), Gaps()))
+    assert capsys.readouterr().out == "no dead letters\n"
 
 
 async def test_as_json_like_an_export(tmp_path: Path) -> None:

@@ -76,6 +76,8 @@ def test_dead_letters_outlive_a_kill_and_are_read_beside_the_broker(start_broker
     broker.start()
     listed = edge_broker("dead-letters", "list", "--json", "--data-dir", broker.data_dir).splitlines()
     assert [json.loads(line)["payload"] for line in listed] == [str(number) for number in range(1, 8)]
+    exported = edge_broker("store", "export", "$dead-letters", "--data-dir", broker.data_dir).splitlines()
+    assert exported == listed
     number = json.loads(listed[0])["number"]
     shown = json.loads(edge_broker("dead-letters", "show", number, "--data-dir", broker.data_dir))
     notes = dict(shown["properties"]["user_properties"])
