@@ -101,7 +101,7 @@ class Bridge:
         is_new = config.name not in snapshot.outboxes
         queue = router.outbox_queue(snapshot, config.name)
         queue.max_age_seconds = config.max_queue_age_seconds
-        self._outbox = Outbox(queue, self._out, router, _quota(config))
+        self._outbox = Outbox(config.name, queue, self._out, router, _quota(config, router))
         self._forwarder = Forwarder(
             queue, self._out, router, config.window, config.puback_timeout_seconds, self._on_given_up
         )
@@ -333,5 +333,5 @@ class Bridge:
         )
 
 
-def _quota(config: BridgeConfig) -> Quota:
-    return Quota(config.max_queue_messages, config.max_queue_bytes, config.when_queue_full)
+def _quota(config: BridgeConfig, router: Router) -> Quota:
+    return router.make_quota(config.max_queue_messages, config.max_queue_bytes, config.when_queue_full)

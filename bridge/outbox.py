@@ -14,8 +14,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from bridge.mapping import OutMapping, RemoteTopic
+from edge_broker.core.dead_letters import BRIDGE
 from edge_broker.core.message import Message
-from edge_broker.core.queue import Queue
+from edge_broker.core.queue import QUEUE_FULL, Queue
 from edge_broker.core.quota import KEEP_LATEST, REJECT, Numbers, Quota
 from edge_broker.core.retained import Entry
 from edge_broker.core.session import Subscription
@@ -47,8 +48,12 @@ class Outbox:
 
     durable = True
 
-    def __init__(self, queue: Queue, mapping: OutMapping, router: Router, quota: Quota) -> None:
+    def __init__(self, name: str, queue: Queue, mapping: OutMapping, router: Router, quota: Quota) -> None:
         self.queue = queue
+        queue.on_dropped = self.drop
+        if router.dead_letters is not None:
+            queue.burials = router.dead_letters.burials_of(queue, BRIDGE + name)
+            router.dead_letters.recipients[BRIDGE + name] = self
         self.dropped: dict[str, int] = {}
         self.sender: Sender | None = None
         self.wake: Callable[[], None] = _nobody_to_wake
@@ -58,6 +63,8 @@ class Outbox:
         self._pending = router.pending
         self._quota = quota
         self._by_topic = Numbers() if quota.when_full == KEEP_LATEST else None
+        if self.may_reject:
+            router.full[self] = None
 
     @property
     def online(self) -> bool:
@@ -70,9 +77,13 @@ class Outbox:
         return self.sender is not None and self.sender.has_room
 
     @property
-    def is_full(self) -> bool:
-        """Whether its queue rejects more."""
-        return self._quota.is_full(self.queue)
+    def may_reject(self) -> bool:
+        """Whether its queue may have no room for a message that comes now."""
+        return self._quota.may_reject(self.queue)
+
+    def rejects(self, size_bytes: int) -> bool:
+        """Whether it has none for a packet of that size, whose publisher is to be told."""
+        return self._quota.rejects(self.queue, size_bytes)
 
     def subscribe(self) -> None:
         """Be a recipient from now on. All rules share one QoS here: which one a message goes up with is settled later."""
@@ -115,7 +126,7 @@ class Outbox:
                 return
             message = message.variant(qos, message.retain)
         if message.volatile and self.queue.bytes_in_memory >= self._router.settings.max_queue_bytes_in_memory:
-            self.drop("queue_full")
+            self.queue.refuse(message, QUEUE_FULL)
             return
         if self._quota.is_limited and not self._make_room(message):
             return
@@ -127,14 +138,12 @@ class Outbox:
         queue, quota = self.queue, self._quota
         if self._by_topic is not None:
             self._by_topic.add(message.topic, queue.next_number)
-        before = queue.dropped
-        has_room = quota.make_room(queue, message, self._by_topic)
-        queue.dropped += not has_room
-        if queue.dropped > before:
-            self.dropped["queue_full"] = self.dropped.get("queue_full", 0) + queue.dropped - before
-        if quota.when_full == REJECT and quota.is_full_behind(queue, len(message.frame)):
+        problem = quota.make_room(queue, message, self._by_topic)
+        if problem:
+            queue.refuse(message, problem)
+        if quota.when_full == REJECT and quota.may_reject(queue, 1, len(message.frame)):
             self._router.full[self] = None
-        return has_room
+        return not problem
 
     def _is_store_behind(self) -> bool:
         """Whether too much waits for the disk; publishers of QoS 0 cannot be made to wait for it."""

@@ -20,7 +20,7 @@ from edge_broker.config.model import Config, ListenerConfig
 from edge_broker.core.connection import Connection
 from edge_broker.core.correcting import correct_times
 from edge_broker.core.histogram import Histogram
-from edge_broker.core.ops import Snapshot
+from edge_broker.core.ops import Lookup, Snapshot
 from edge_broker.core.output import Output
 from edge_broker.core.pending import Pending
 from edge_broker.core.ports import Host
@@ -29,8 +29,10 @@ from edge_broker.core.router import Router
 from edge_broker.errors import StoreError
 from edge_broker.net.gate import Gate
 from edge_broker.net.listeners import Listener
+from edge_broker.ops import dead_letters
 from edge_broker.ops.commands import Commands
 from edge_broker.ops.disk import written_bytes
+from edge_broker.ops.drops import DropLog
 from edge_broker.ops.system_topics import SystemTopics
 from edge_broker.renewing import Renewing
 from edge_broker.store import Journal, Store, StoreClock, WriteBudget
@@ -110,12 +112,13 @@ class Broker:
         self._tokens: TokenAdmission | None = None
         self._http: HttpServer | None = None
         self._own_commands = Commands(self)
-        self.commands: dict[str, Handler] = self._own_commands.registry()
+        self.commands: dict[str, Handler] = self._own_commands.registry() | dead_letters.commands(self)
         self._control: ControlServer | None = None
         self._system_topics: SystemTopics | None = None
         self.tick_requested = False
         self._strangers_logged = 0
         self._write_budget: WriteBudget | None = None
+        self._drops = DropLog(self)
         self._sweeper: asyncio.TimerHandle | None = None
         self._reads: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop
@@ -173,6 +176,8 @@ class Broker:
         await self._stop_serving()
         if self._sweeper is not None:
             self._sweeper.cancel()
+        if self.router.delayed.in_memory:
+            log.warning("%d delayed messages are in memory only and lost now", self.router.delayed.in_memory)
         for connection in list(self.connections):
             self._say_goodbye(connection)
         self._tick()
@@ -359,7 +364,7 @@ class Broker:
         pending = router.pending
         if not pending.empty:
             self.journal.poke()
-        if pending.reads or pending.retained_reads:
+        if pending.reads or pending.lookups or pending.retained_reads:
             self._start_reads()
         dirty = router.dirty
         if dirty:
@@ -403,8 +408,13 @@ class Broker:
     def _start_reads(self) -> None:
         pending = self.router.pending
         queues, pending.reads = pending.reads, []
+        lookups, pending.lookups = pending.lookups, []
         deliveries, pending.retained_reads = pending.retained_reads, []
-        for read in [*map(self._read, queues), *map(self._read_retained, deliveries)]:
+        for read in [
+            *map(self._read, queues),
+            *map(self._look_up, lookups),
+            *map(self._read_retained, deliveries),
+        ]:
             task = self._loop.create_task(read)
             self._reads.add(task)
             task.add_done_callback(self._reads.discard)
@@ -428,6 +438,24 @@ class Broker:
         else:
             self.router.now = time.monotonic()
             queue.take_page(page)
+        self.request_tick()
+
+    async def _look_up(self, lookup: Lookup) -> None:
+        """Answer one `Lookup`; where the store cannot, a little later."""
+        page = None
+        try:
+            page = await self.store.read_page(
+                lookup.queue_id,
+                lookup.from_number,
+                lookup.max_messages,
+                self.router.pending.window_bytes,
+            )
+        except StoreError as error:
+            self.read_errors += 1
+            log.error("a queue could not be read, it is tried again: %s", error)
+            await asyncio.sleep(_READ_RETRY_SECONDS)
+        self.router.now = time.monotonic()
+        lookup.take(page)
         self.request_tick()
 
     async def _read_retained(self, pages: RetainedPages) -> None:
@@ -479,6 +507,10 @@ class Broker:
             self._tokens.guessing.sweep(now)
         if self.audit is not None:
             self.audit.sweep(now)
+        try:
+            self._drops.look(now)
+        except Exception:
+            log.exception("internal error while looking for lost messages")
         self._update_system_topics()
         self.request_tick()
 

@@ -64,6 +64,12 @@ def make_settings(config: Config) -> Settings:
         hold_seconds=sessions.hold_seconds,
         **{name: getattr(limits, name) for name in _LIMITS},
         **msgspec.structs.asdict(config.protocol),
+        max_store_messages=config.store.max_messages,
+        max_store_bytes=config.store.max_bytes,
+        dead_letters=config.dead_letters.enabled,
+        max_dead_letters=config.dead_letters.max_messages,
+        max_dead_letter_bytes=config.dead_letters.max_bytes,
+        max_dead_letter_age_seconds=config.dead_letters.max_age_seconds,
         durabilities=_durabilities(config.store),
     )
 

@@ -53,6 +53,11 @@ _COMMANDS: Final = {
     ),
     "store": _Command("edge_broker.cli.store", "store", "What the store holds, and whether it is sound."),
     "token": _Command("edge_broker.cli.token", "token", "Why a JSON Web Token is taken or refused."),
+    "dead-letters": _Command(
+        "edge_broker.cli.dead_letters",
+        "dead_letters",
+        "What queues let go without their recipients, and why.",
+    ),
     "demo": _Command("edge_broker.cli.demo", "demo", "Sensors, broker, bridge and upstream on this machine."),
 }
 

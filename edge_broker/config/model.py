@@ -15,6 +15,7 @@ from msgspec import Meta
 
 from edge_broker.config.audit import AuditConfig
 from edge_broker.config.bind import Bind, UnixBind, parse_bind, parse_unix_bind
+from edge_broker.config.dead_letters import DeadLettersConfig
 from edge_broker.config.environment import default_data_dir
 from edge_broker.config.limits import LimitsConfig
 from edge_broker.config.protocol import ProtocolConfig
@@ -252,6 +253,20 @@ class StoreConfig(Section, frozen=True):
         Meta(description="Other durabilities for some topics; the first filter that matches counts."),
     ] = ()
 
+    max_messages: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000_000,
+            description="Messages that may wait in all durable queues together, bridges' and dead letters among them; 0 is "
+            "no limit. At the limit `when_queue_full` of the queue that is to get a message decides: the oldest dead "
+            "letter, then the oldest message of the queue that holds most gives way; or the new one is not taken.",
+        ),
+    ] = 0
+    max_bytes: Annotated[
+        int,
+        Meta(ge=0, le=1024 * GIBIBYTE, description="Bytes of their packets, likewise; 0 is no limit."),
+    ] = 0
     commit_delay_ms: Annotated[
         int,
         Meta(
@@ -408,6 +423,7 @@ class Config(Section, frozen=True):
     listeners: tuple[ListenerConfig, ...] = (ListenerConfig(),)
     sessions: SessionsConfig = SessionsConfig()
     store: StoreConfig = StoreConfig()
+    dead_letters: DeadLettersConfig = DeadLettersConfig()
     limits: LimitsConfig = LimitsConfig()
     protocol: ProtocolConfig = ProtocolConfig()
     security: SecurityConfig = SecurityConfig()

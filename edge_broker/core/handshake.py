@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from edge_broker.core.aliases import TopicAliases
 from edge_broker.core.authenticating import Authentication
+from edge_broker.core.delayed import target_of
 from edge_broker.core.message import Message, build_message
 from edge_broker.core.ports import Admission, Credentials
 from edge_broker.core.session import Session
@@ -21,7 +22,7 @@ from edge_broker.wire import const
 from edge_broker.wire.encoder import encode_auth, encode_connack
 from edge_broker.wire.packets import Connect, Will
 from edge_broker.wire.properties import Properties, encode_properties
-from edge_broker.wire.topics import is_system
+from edge_broker.wire.topics import is_own
 
 if TYPE_CHECKING:
     from edge_broker.core.connection import Connection
@@ -67,7 +68,7 @@ def handle_connect(connection: Connection, packet: Connect) -> None:
 def _check_will(router: Router, will: Will) -> None:
     """What can be said of a will before it is known whose it is."""
     settings = router.settings
-    if will.topic.count("/") >= settings.max_topic_levels or is_system(will.topic):
+    if will.topic.count("/") >= settings.max_topic_levels or is_own(target_of(will.topic)):
         raise MqttError(const.TOPIC_NAME_INVALID, "a will for a topic that we do not allow")
     if len(will.topic.encode()) > settings.max_topic_bytes:
         raise MqttError(const.TOPIC_NAME_INVALID, "a will for a longer topic than we allow")
@@ -142,7 +143,7 @@ def _may_leave_will(connection: Connection, will: Will, identity: str) -> bool:
     authorizer = connection.router.authorizer
     if authorizer is None:
         return True
-    return authorizer.may_publish(identity, connection.client_id, will.topic)
+    return authorizer.may_publish(identity, connection.client_id, target_of(will.topic))
 
 
 def _session_expiry(packet: Connect, maximum: int) -> int:

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from edge_broker.core.acknowledging import HeldAcknowledgements
+from edge_broker.core.delayed import target_of
 from edge_broker.core.guarding import Allowance, is_as_its_format_says
 from edge_broker.core.message import Message
 from edge_broker.core.output import Output
@@ -202,7 +203,7 @@ class Publishing(Output):
             self._spend(message, settings)
         if settings.check_payload_format and not is_as_its_format_says(message):
             raise MessageRefused(const.PAYLOAD_FORMAT_INVALID, "not the UTF-8 that it says it is")
-        if router.authorizer is not None and not self._may_publish(message.topic, session):
+        if router.authorizer is not None and not self._may_publish(target_of(message.topic), session):
             raise MessageRefused(const.NOT_AUTHORIZED, "a topic that the client may not publish to")
 
     def _spend(self, message: Message, settings: Settings) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from edge_broker.core.message import Message
 from edge_broker.core.session import Subscription
 from edge_broker.core.trie import FilterTrie
-from edge_broker.wire.topics import TopicCache, is_system, match
+from edge_broker.wire.topics import TopicCache, is_own, match
 
 if TYPE_CHECKING:
     from edge_broker.core.tracing import Tracer
@@ -138,16 +138,19 @@ class RoutingTable:
             key = id(value.recipient)
             other = by_recipient.get(key)
             by_recipient[key] = value if other is None else _merge(other, value)
-        route = Route(list(by_recipient.values()), groups, self._is_volatile(topic))
+        route = Route(list(by_recipient.values()), groups, self.is_volatile(topic))
         # 10,000 routes of 64 KB would fill the memory; and a PUBLISH to the broker's own topics is always looked at
-        if len(topic) <= TopicCache.LONGEST_BYTES and not is_system(topic):
+        if len(topic) <= TopicCache.LONGEST_BYTES and not is_own(topic):
             if len(self.routes) >= _MAX_ROUTES:
                 self.routes.clear()
             self.routes[topic] = route
         return route
 
-    def _is_volatile(self, topic: str) -> bool:
-        """What the first of `durabilities` whose filter matches says: (topic filter, whether in memory only)."""
+    def is_volatile(self, topic: str) -> bool:
+        """Whether messages of `topic` are kept in memory only.
+
+        What the first of `durabilities` whose filter matches says: (topic filter, whether in memory only).
+        """
         for topic_filter, is_volatile in self._durabilities:
             if match(topic_filter, topic):
                 return is_volatile

@@ -18,7 +18,7 @@ from edge_broker.errors import MqttError, ProtocolError
 from edge_broker.wire import const
 from edge_broker.wire.encoder import encode_suback, encode_unsuback
 from edge_broker.wire.packets import Subscribe, SubscriptionRequest, Unsubscribe
-from edge_broker.wire.topics import SHARE_PREFIX, check_topic_filter
+from edge_broker.wire.topics import DELAYED_PREFIX, SHARE_PREFIX, check_topic_filter, split_share
 
 _LONGEST_EXPLANATION: Final = 1000
 """Characters of a reason string."""
@@ -77,6 +77,8 @@ def _refusal(connection: Connection, session: Session, request: SubscriptionRequ
         check_topic_filter(topic_filter)
     except MqttError as error:
         return error.reason_code
+    if split_share(topic_filter)[1].startswith(DELAYED_PREFIX):
+        return const.TOPIC_FILTER_INVALID  # nothing is ever delivered there
     if topic_filter.count("/") >= settings.max_topic_levels:
         return const.TOPIC_FILTER_INVALID
     if len(topic_filter.encode()) > settings.max_topic_bytes:

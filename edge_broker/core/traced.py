@@ -15,7 +15,7 @@ from edge_broker.core import trace_events
 from edge_broker.core.connection import Connection
 from edge_broker.core.followed import Trace, grown
 from edge_broker.core.message import Message
-from edge_broker.core.queue import Queue
+from edge_broker.core.queue import QUEUE_FULL, Queue
 from edge_broker.core.router import Router
 from edge_broker.core.routing import Route, ShareGroup
 from edge_broker.core.session import Recipient, Session, Subscription
@@ -254,10 +254,10 @@ class TracedQueue(Queue):
             delivery.tell(trace_events.RECEIVED)
         return super().release(number)
 
-    def drop(self, number: int) -> bool:
-        is_dropped = super().drop(number)
+    def drop(self, number: int, reason: str = QUEUE_FULL) -> bool:
+        is_dropped = super().drop(number, reason)
         if is_dropped and self.watch is not None and number in self.watch.deliveries:
-            self.watch.finish(number, trace_events.DROPPED, "queue_full, it made room for others")
+            self.watch.finish(number, trace_events.DROPPED, f"{reason}, it made room for others")
         return is_dropped
 
     def take_page(self, page: Page | None) -> None:

@@ -22,6 +22,8 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from edge_broker import __version__
+from edge_broker.core.dead_letters import DeadLetters
+from edge_broker.core.delayed import Delayed
 from edge_broker.core.histogram import Histogram
 from edge_broker.ops import disk
 from edge_broker.ops.backlog import Backlog, BacklogView
@@ -68,6 +70,8 @@ class BrokerCollector(Collector):
         yield from self._clients()
         yield from self._messages()
         yield from self._queues()
+        yield from _delayed(self._observed.router.delayed)
+        yield from _dead_letters(self._observed.router.dead_letters)
         yield from self._store()
         ahead = self._observed.clock.wall(time.monotonic()) - time.time()
         yield from _bridges([bridge.status() for bridge in self._observed.bridges], ahead)
@@ -161,6 +165,12 @@ class BrokerCollector(Collector):
             for backlog in self.backlogs
             if backlog.oldest_age_seconds is not None
         ]
+        yield _gauges(
+            "queue_dropped_messages",
+            "Messages that a queue let go without its recipient since the start, whatever the reason.",
+            "queue",
+            [(backlog.name, backlog.dropped) for backlog in self.backlogs],
+        )
         yield _gauges("queue_messages", "Messages that wait in a queue.", "queue", depths)
         yield _gauges("queue_oldest_age_seconds", "How long the first of them has waited.", "queue", ages)
 
@@ -283,6 +293,32 @@ def _files(observed: Observed, wall: float) -> Iterator[Metric]:
         "1: what stands in the files now is refused, and what was taken before counts.",
         "files",
         [(what, int(bool(watch.refusal))) for what, watch in watches],
+    )
+
+
+def _delayed(delayed: Delayed) -> Iterator[Metric]:
+    yield _gauge("delayed_messages", "Messages that wait for their delay.", len(delayed))
+    yield _gauge("delayed_bytes", "Their packets.", delayed.size_bytes)
+    ends = {"delivered": delayed.delivered, "expired": delayed.expired} | {
+        f"refused_{reason}": count for reason, count in delayed.refused.items()
+    }
+    yield _counters("delayed", "What became of delayed messages.", "outcome", ends.items())
+
+
+def _dead_letters(dead_letters: DeadLetters | None) -> Iterator[Metric]:
+    """All of them also where none are kept, so that a rule finds what it asks for."""
+    buried = {} if dead_letters is None else dead_letters.buried
+    yield _counters("dead_letters", "Messages that became dead letters, and why.", "reason", buried.items())
+    yield _gauge("dead_letters_waiting", "Dead letters kept.", dead_letters.depth if dead_letters else 0)
+    yield _counter(
+        "dead_letters_dropped",
+        "Dead letters that gave way to later ones, or were too old.",
+        dead_letters.dropped if dead_letters else 0,
+    )
+    yield _counter(
+        "dead_letters_failed",
+        "Messages that should have become dead letters and could not.",
+        dead_letters.unburied if dead_letters else 0,
     )
 
 

@@ -141,11 +141,12 @@ class Inspection:
     def owners(self) -> dict[int, str]:
         """The name of every queue that has an owner, and of those with messages that have none, by its id.
 
-        `bridge:` and the bridge's name, `session:` and the client identifier, `lost:` and the id where it has no owner.
+        `bridge:` and the bridge's name, `session:` and the client identifier, `lost:` and the id where it has no owner;
+        the broker's own (`$dead-letters`, `$delayed`) as they are.
         """
         with self.moment() as connection:
             names = {
-                queue_id: f"bridge:{name}"
+                queue_id: name if name.startswith("$") else f"bridge:{name}"
                 for queue_id, name in connection.execute("SELECT queue_id, name FROM outbox")
             }
             names |= {

@@ -150,7 +150,7 @@ class Pump:
     def commit(self) -> None:
         """Commit until nothing is pending, and answer all reads."""
         pending = self.pending
-        while self.sealed or not pending.empty or pending.reads or pending.retained_reads:
+        while self.sealed or not pending.empty or pending.reads or pending.lookups or pending.retained_reads:
             while self.sealed:
                 self.settle()
             if not self.pending.empty:
@@ -163,6 +163,11 @@ class Pump:
         for queue in queues:
             assert queue.reading is not None
             queue.take_page(self.store.read_page(queue.queue_id, queue.reading[0], self.page_messages))
+        lookups, self.pending.lookups = self.pending.lookups, []
+        for lookup in lookups:
+            self.router.now = self.now
+            count = min(lookup.max_messages, self.page_messages)
+            lookup.take(self.store.read_page(lookup.queue_id, lookup.from_number, count))
         deliveries, self.pending.retained_reads = self.pending.retained_reads, []
         for pages in deliveries:
             if pages.wanted:
