@@ -22,7 +22,7 @@ from edge_broker.core.histogram import Histogram
 from edge_broker.core.ops import Snapshot
 from edge_broker.core.output import Output
 from edge_broker.core.pending import Pending
-from edge_broker.core.ports import Host
+from edge_broker.core.ports import Authorizer, Host
 from edge_broker.core.queue import Queue
 from edge_broker.core.router import Router
 from edge_broker.errors import ConfigError, StoreError
@@ -97,11 +97,13 @@ class Broker:
         self._listeners: list[Listener] = []
         self._password_file = config.security.password_file
         self._passwords: PasswordAdmission | None = None
+        self._acl_file = config.security.acl_file
         self._http: HttpServer | None = None
         self._system_topics: SystemTopics | None = None
         self.tick_requested = False
         self._strangers_logged = 0
         self._write_budget: WriteBudget | None = None
+        self._authorizer: Authorizer | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._reads: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop
@@ -111,11 +113,12 @@ class Broker:
     async def start(self) -> None:
         """Open the store, take over what it holds, and let clients in.
 
-        `StoreError` or `OSError` where that fails, `ConfigError` for a password file that will not do.
+        `StoreError` or `OSError` where that fails, `ConfigError` for a password file or an ACL that will not do.
         """
         self._loop = asyncio.get_running_loop()
         sys.setswitchinterval(_SWITCH_SECONDS)
         self._passwords = wiring.make_passwords(self.config.security, self._call_later)
+        self._authorizer = wiring.make_authorizer(self._acl_file, self._bridge_names)
         topics = TopicCache()
         self.store, snapshot = await Store.open(self.config.data_dir, topics=topics, wall_offset=_wall_offset)
         try:
@@ -171,15 +174,16 @@ class Broker:
         connection.fail(reason_code, "the broker is stopping", server_reference=reference)
 
     async def reload(self, config: Config) -> None:
-        """Take over what can change while running: the certificates of listeners, the passwords."""
+        """Take over what can change while running: the certificates of listeners, the passwords, the ACL."""
         for listener in self._listeners:
             try:
                 listener.load_certificates()
             except OSError as error:  # ssl.SSLError is one
                 log.error("%s keeps its certificates, the new ones cannot be read: %s", listener.name, error)
         await self._reload_passwords()
+        await self.reload_acl()
         self.config = config
-        log.info("reloaded: certificates and passwords; other changes take effect at the next start")
+        log.info("reloaded: certificates, passwords and ACL; other changes take effect at the next start")
 
     async def _reload_passwords(self) -> None:
         """Read the password file again: that of the start, as another one counts from the next start on."""
@@ -197,6 +201,27 @@ class Broker:
         log.info(
             "%d names have a password; %d connections of changed ones ended", len(passwords.users), ended
         )
+
+    async def reload_acl(self) -> bool:
+        """Read the ACL again, that of the start; whether its rules are in force now, for those who are here too.
+
+        A file that cannot be used is told in the log, and the old rules stay.
+        """
+        if self._acl_file is None:
+            return False
+        try:
+            authorizer = await asyncio.to_thread(wiring.make_authorizer, self._acl_file, self._bridge_names)
+        except ConfigError as error:
+            log.error("the ACL stays as it was, the new one cannot be used: %s", error)
+            return False
+        removed = self.router.replace_authorizer(authorizer)
+        self.request_tick()
+        log.info("the ACL in %s is in force; it took %d subscriptions away", self._acl_file, removed)
+        return True
+
+    @property
+    def _bridge_names(self) -> list[str]:
+        return [bridge.name for bridge in self.bridges]
 
     @property
     def listening(self) -> list[str]:
@@ -218,6 +243,7 @@ class Broker:
             ListenerAdmission(self._anonymous, self._passwords),
             new_client_id=lambda: f"auto-{secrets.token_hex(10)}",
             topics=topics,
+            authorizer=self._authorizer,
             max_uncommitted_bytes=config.limits.max_uncommitted_bytes,
             next_queue_id=snapshot.next_queue_id,
         )

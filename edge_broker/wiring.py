@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -25,6 +26,9 @@ from edge_broker.ops.disk import written_bytes
 from edge_broker.store import WriteBudget
 
 if TYPE_CHECKING:
+    from edge_broker.config.acl_file import AclFile
+    from edge_broker.security.acl import Acl
+    from edge_broker.security.acl_decisions import AclAuthorizer
     from edge_broker.security.password_admission import PasswordAdmission, Timer
 
 _LIMITS: Final = frozenset(LimitsConfig.__struct_fields__) & {
@@ -91,6 +95,37 @@ def make_passwords(security: SecurityConfig, call_later: Timer) -> PasswordAdmis
     )
     passwords = read_passwords(security.password_file)
     return PasswordAdmission(passwords, limits, security.max_waiting_passwords, call_later)
+
+
+def make_authorizer(acl_file: Path | None, bridges: Collection[str]) -> AclAuthorizer | None:
+    """Who says what each may do; None where everybody may do everything. `ConfigError` where the file cannot be used.
+
+    `bridges`: the names of those there are.
+    """
+    if acl_file is None:
+        return None
+    from edge_broker.config.acl_file import read_acl_file
+    from edge_broker.security.acl_decisions import AclAuthorizer
+
+    return AclAuthorizer(make_acl(read_acl_file(acl_file, bridges)))
+
+
+def make_acl(file: AclFile) -> Acl:
+    """The rules in an ACL's file."""
+    from edge_broker.security.acl import Acl, Role
+
+    roles = {}
+    for name, role in file.roles.items():
+        allow, deny = (
+            {
+                action: filters
+                for action, filters in msgspec.structs.asdict(rights).items()
+                if filters is not None
+            }
+            for rights in (role.allow, role.deny)
+        )
+        roles[name] = Role(name, allow, deny, role.max_qos)
+    return Acl(roles, file.identities, file.groups, file.bridges, file.wide_subscriptions == "filter")
 
 
 def make_listener(

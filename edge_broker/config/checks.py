@@ -272,9 +272,11 @@ def check_store(store: StoreConfig, reading: Reading) -> None:
 
 
 def check_security(security: SecurityConfig, reading: Reading) -> None:
-    """That the password file can be read; what is in it, the broker reads at its start."""
+    """That its files can be read; what is in them, the broker reads at its start."""
     if security.password_file is not None:
         check_file(security.password_file, "security.password_file", reading)
+    if security.acl_file is not None:
+        check_file(security.acl_file, "security.acl_file", reading)
 
 
 def check_runtime(runtime: RuntimeConfig, reading: Reading) -> None:

@@ -1,4 +1,4 @@
-"""`[security]`: who comes in by password, and what guessing costs."""
+"""`[security]`: who comes in by password, what guessing costs, and where it says who may do what."""
 
 from __future__ import annotations
 
@@ -11,13 +11,20 @@ from edge_broker.config.section import DAY_SECONDS, Section
 
 
 class SecurityConfig(Section, frozen=True):
-    """Who comes in by password, and what guessing costs. See [Security](security.md)."""
+    """Who comes in by password, what guessing costs, and who may do what. See [Security](security.md)."""
 
     password_file: Annotated[
         Path | None,
         Meta(
             description="Names and hashed passwords, a line each, made by `edge-broker passwd`. With it, clients come in "
             "by user name and password or by SCRAM-SHA-256 on listeners that are not anonymous. Read again on SIGHUP.",
+        ),
+    ] = None
+    acl_file: Annotated[
+        Path | None,
+        Meta(
+            description="Who may publish and subscribe to what: roles and whose they are, in TOML. With it, nothing is "
+            "allowed that it does not allow; without it, everything. Read again on SIGHUP.",
         ),
     ] = None
     max_waiting_passwords: Annotated[

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from edge_broker.core.aliases import TopicAliases
 from edge_broker.core.authenticating import Authentication
 from edge_broker.core.message import Message, build_message
-from edge_broker.core.ports import Admission, Credentials
+from edge_broker.core.permitting import may_publish, recognise
+from edge_broker.core.ports import Admission, Credentials, Principal
 from edge_broker.core.session import Session
 from edge_broker.core.settings import Settings
 from edge_broker.errors import MqttError
@@ -85,10 +86,16 @@ def _on_admission(connection: Connection, packet: Connect, admission: Admission)
     if admission.reason_code:
         connection.fail(admission.reason_code, admission.detail or "refused", tell=False)
     elif connection.session is not None:
-        _go_on_authenticated(connection, connection.session, admission)
-    elif not _may_leave_will(connection, packet, admission.identity):
-        connection.router.counters.denied += 1
-        connection.fail(const.NOT_AUTHORIZED, "its will is for a topic that it may not publish to")
+        _go_on_authenticated(
+            connection, connection.session, _principal(connection, packet, admission), admission
+        )
+    elif "\0" in admission.identity:
+        connection.fail(
+            const.NOT_AUTHORIZED, "an identity with U+0000"
+        )  # of a certificate; no name of ours has it
+    elif not _may_leave_will(connection.router, packet, _principal(connection, packet, admission)):
+        connection.router.counters.deny("will")
+        connection.fail(const.NOT_AUTHORIZED, "its will is one that it may not publish")
     else:
         connection.pause()
         try:
@@ -97,7 +104,9 @@ def _on_admission(connection: Connection, packet: Connect, admission: Admission)
             connection.fail(error.reason_code, error.detail)
 
 
-def _go_on_authenticated(connection: Connection, session: Session, admission: Admission) -> None:
+def _go_on_authenticated(
+    connection: Connection, session: Session, principal: Principal, admission: Admission
+) -> None:
     """A client that is connected has authenticated itself anew."""
     assert connection.authentication is not None
     if admission.identity != session.identity:
@@ -106,6 +115,10 @@ def _go_on_authenticated(connection: Connection, session: Session, admission: Ad
     answer = encode_auth(const.SUCCESS, connection.authentication.properties(admission.data))
     if not connection.fits(answer):
         raise MqttError(const.PACKET_TOO_LARGE, "its maximum packet size leaves no room for AUTH")
+    is_same = (session.username, session.groups) == (principal.username, principal.groups)
+    recognise(connection.router, session, principal)
+    if session.durable and not is_same:
+        connection.router.pending.save_session(session.record())
     connection.send(answer)
 
 
@@ -113,9 +126,8 @@ def _open(connection: Connection, packet: Connect, admission: Admission) -> None
     """The client is admitted: give it its session, and CONNACK when that is on disk where it must be."""
     router = connection.router
     expiry_interval = _session_expiry(packet, router.settings.max_session_expiry_seconds)
-    session, present = router.open_session(
-        connection, connection.client_id, admission.identity, packet.clean_start, expiry_interval
-    )
+    principal = _principal(connection, packet, admission)
+    session, present = router.open_session(connection, principal, packet.clean_start, expiry_interval)
     accept = partial(_accept, connection, packet, session, present, admission.data)
     session.will = None if packet.will is None else will_message(packet.will)
     session.will_delay = 0 if packet.will is None else packet.will.delay_interval
@@ -129,11 +141,18 @@ def _open(connection: Connection, packet: Connect, admission: Admission) -> None
         accept()
 
 
-def _may_leave_will(connection: Connection, packet: Connect, identity: str) -> bool:
-    will, authorizer = packet.will, connection.router.authorizer
+def _principal(connection: Connection, packet: Connect, admission: Admission) -> Principal:
+    """Who was admitted. A user name counts where it is the identity: any other one is only said."""
+    username = admission.identity if packet.username == admission.identity else ""
+    groups = tuple(group for group in admission.groups if "\0" not in group)
+    return Principal(admission.identity, connection.client_id, username, groups)
+
+
+def _may_leave_will(router: Router, packet: Connect, principal: Principal) -> bool:
+    will, authorizer = packet.will, router.authorizer
     if will is None or authorizer is None:
         return True
-    return authorizer.may_publish(identity, connection.client_id, will.topic)
+    return may_publish(authorizer.permissions_of(principal), will.topic, will.qos, will.retain)
 
 
 def _session_expiry(packet: Connect, maximum: int) -> int:
@@ -197,6 +216,7 @@ def _accept(
         return
     connection.router.counters.connects += 1
     connection.session = session
+    connection.permit(session.permissions)
     connection.will = session.will
     connection.send(connack)
     session.attach(connection)

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from edge_broker.core.router import Router
+
+NEVER: Final = -1
+"""Below every QoS: what is not allowed at any."""
 
 
 @dataclass(slots=True)
@@ -30,13 +33,14 @@ class Credentials:
 class Admission:
     """The answer: `reason_code` 0 admits as `identity`; any other refuses, with `detail` for the log.
 
-    `data`: what enhanced authentication says last, for the client.
+    `data`: what enhanced authentication says last, for the client. `groups`: what else is proved of it, for permissions.
     """
 
     reason_code: int
     identity: str = ""
     detail: str = ""
     data: bytes = b""
+    groups: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -76,14 +80,41 @@ class Authenticator(Protocol):
         """An exchange by the authentication method `method`; None where that is not offered."""
 
 
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Whose permissions are asked for. `username`: only where it was proved, empty else. `groups`: proved too.
+
+    `bridge`: of the broker's own bridges the name, empty for everybody who comes in from outside.
+    """
+
+    identity: str
+    client_id: str
+    username: str = ""
+    groups: tuple[str, ...] = ()
+    bridge: str = ""
+
+
+class Permissions(Protocol):
+    """What one principal may do. The same question has the same answer for ever, and most are asked again and again."""
+
+    def publish_right(self, topic: str) -> tuple[int, bool]:
+        """The highest QoS that may be published to `topic`, `NEVER` if none; and whether it may be retained there."""
+
+    def granted_qos(self, topic_filter: str, shared: bool) -> int:
+        """The highest QoS of a subscription to `topic_filter` (without `$share`); `NEVER` where it is refused."""
+
+    def delivered_qos(self, topic: str, shared: bool) -> int:
+        """The highest QoS at which a message of `topic` is delivered; `NEVER` where it is not."""
+
+
 class Authorizer(Protocol):
-    """Decides what an identity may do; asked once per connection and topic, then remembered by the connection."""
+    """Decides what somebody may do, once an ACL exists."""
 
-    def may_publish(self, identity: str, client_id: str, topic: str) -> bool:
-        """Whether a PUBLISH to `topic` is allowed."""
+    def permissions_of(self, principal: Principal) -> Permissions | None:
+        """What `principal` may do from now on; None where that is everything."""
 
-    def may_subscribe(self, identity: str, client_id: str, topic_filter: str) -> bool:
-        """Whether a SUBSCRIBE to `topic_filter` (without `$share`) is allowed."""
+    def on_removed(self, principal: Principal, topic_filters: list[str]) -> None:
+        """Subscriptions of `principal`, whole with `$share`, were removed since they are not allowed any more."""
 
 
 class Host(Protocol):

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from edge_broker.core.ports import Principal
 from edge_broker.wire.properties import encode_varint
 from tests.fuzz.aftermath import assert_consistent, assert_nothing_left
 from tests.fuzz.door import FuzzDoor
@@ -18,6 +19,7 @@ from tests.fuzz.honest import Honest
 from tests.fuzz.keeper import Keeper
 from tests.fuzz.phrases import CONNECTS, phrases
 from tests.fuzz.stranger import Stranger
+from tests.permitting import SimpleRules
 from tests.pump.pump import Pump
 
 MAX_EXPIRY_SECONDS: Final = 3600
@@ -51,13 +53,13 @@ TIGHT: Final[dict[str, Any]] = {
 """Every limit where a short script can reach it."""
 
 
-class Choosy:
+class Choosy(SimpleRules):
     """An authorizer: nothing that begins with "no", to nobody."""
 
-    def may_publish(self, identity: str, client_id: str, topic: str) -> bool:
+    def may_publish(self, principal: Principal, topic: str) -> bool:
         return not topic.startswith("no")
 
-    def may_subscribe(self, identity: str, client_id: str, topic_filter: str) -> bool:
+    def may_subscribe(self, principal: Principal, topic_filter: str) -> bool:
         return not topic_filter.startswith("no")
 
 
