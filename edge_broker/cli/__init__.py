@@ -34,6 +34,7 @@ _COMMANDS: Final = {
     "passwd": _Command(
         "edge_broker.cli.passwd", "passwd", "Set, change or take away a password in a password file."
     ),
+    "acl": _Command("edge_broker.cli.acl", "acl", "What an ACL file allows, and by which rule."),
     "reference": _Command(
         "edge_broker.cli.reference", "reference", "Print every key of the configuration file."
     ),

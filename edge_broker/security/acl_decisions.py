@@ -56,9 +56,10 @@ class AclPermissions:
         """The highest QoS that may be published to `topic`, `NEVER` if none; and whether it may be retained there."""
         right = self._published.get(topic)
         if right is None:
-            decision = self.decide_publish(topic)
+            decision, retained = self.decide_publish(topic), self.decide_publish(topic, retain=True)
             self._tell("publish to", topic, decision)
-            right = (decision.qos, self.decide_publish(topic, retain=True).qos != NEVER)
+            self._tell("publish a retained message to", topic, retained)
+            right = (decision.qos, retained.qos != NEVER)
             _remember(self._published, topic, topic, right)
         return right
 
