@@ -212,7 +212,9 @@ class Broker:
         try:
             authorizer = await asyncio.to_thread(wiring.make_authorizer, self._acl_file, self._bridge_names)
         except ConfigError as error:
-            log.error("the ACL stays as it was, the new one cannot be used: %s", error)
+            log.error("the ACL stays as it was, the new one cannot be used")
+            for line in str(error).splitlines():
+                log.error("%s", line)
             return False
         removed = self.router.replace_authorizer(authorizer)
         self.request_tick()

@@ -1,4 +1,4 @@
-"""`edge-broker acl`: what an ACL file says, without a broker: whether it is right, and who may do what and by which rule."""
+"""`edge-broker acl`: what an ACL file says, without a broker: whether it is right, who may do what, and by which rule."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from tests.pump.test_authenticating import METHOD, auth
 V3, V5 = const.MQTT_3_1_1, const.MQTT_5
 DENIED = const.NOT_AUTHORIZED
 FREE = ("#", "$SYS/#")
-EVERYTHING = {action: FREE for action in ("publish", "retain", "subscribe", "share")}
+EVERYTHING = dict.fromkeys(("publish", "retain", "subscribe", "share"), FREE)
 
 
 def rules(filters_wide: bool = False, **roles: Any) -> AclAuthorizer:

@@ -39,7 +39,7 @@ ROLES = {
     "operator": Role("operator", allow={"publish": ("commands/#",), "subscribe": ("commands/#",)}),
     "cautious": Role("cautious", deny={"publish": ("commands/+/reboot",), "subscribe": ("commands/+/log",)}),
     "own": Role("own", allow={"publish": ("clients/{client_id}/#",), "subscribe": ("users/{username}",)}),
-    "everything": Role("everything", allow={action: ("#",) for action in ("publish", "subscribe", "retain")}),
+    "everything": Role("everything", allow=dict.fromkeys(("publish", "subscribe", "retain"), ("#",))),
     "tree": Role("tree", allow={"subscribe": ("tree", "tree/+/#")}),
 }
 ACL = Acl(
