@@ -78,7 +78,8 @@ def test_the_examples_are_accepted(name: str, tmp_path: Path) -> None:
     for pair in ("gateway", "sensors-ca", "cloud-ca"):
         write_pair(tmp_path / "tls", pair)
     (tmp_path / "cloud.password").write_text("secret\n")
-    (tmp_path / "passwords").write_text("")
+    for empty in ("passwords", "acl.toml"):
+        (tmp_path / empty).write_text("")
     path = tmp_path / "edge-broker.toml"
     path.write_text(EXAMPLES[name])
     result = CliRunner().invoke(main, ["check", str(path)])
