@@ -32,7 +32,7 @@ _pack_ack: Final = struct.Struct(">HH").pack
 _PUBREC_HEAD: Final = 0x5002
 _PUBCOMP_HEAD: Final = 0x7002
 _NONE_YET: Final[tuple[set[str], ...]] = (set(), set(), set())
-"""Shared by all who have not published yet, and never added to."""
+"""Shared by all who have none, and never added to."""
 _MAX_REMEMBERED: Final = 1000
 _REFUSALS: Final = {
     "publish": "a topic that the client may not publish to",
@@ -46,7 +46,7 @@ class Publishing(Output):
 
     `paused`: input is left alone until somebody calls `go_on` (a CONNECT being decided, the store behind). `_permitted`:
     by QoS, of the topics that the client has tried those where it may publish at that QoS, so that one look on the way of
-    a message is enough; None where there is no ACL.
+    a message is enough; empty where each message has to be looked at, None where none has.
     """
 
     __slots__ = (
@@ -67,11 +67,11 @@ class Publishing(Output):
         self._denied: dict[Message, MessageRefused] | None = None  # of those held, the refused ones
         self._allowance: Allowance | None = None
         self._waiting: tuple[Message, float] | None = None  # for room, and until when
-        self._permitted: tuple[set[str], ...] | None = None
+        self._permitted: tuple[set[str], ...] | None = _NONE_YET if router.guarded else None
 
     def permit(self, permissions: Permissions | None) -> None:
         """What the client may publish is asked anew, from its session's permissions, which are these now."""
-        self._permitted = None if permissions is None else _NONE_YET
+        self._permitted = _NONE_YET if self.router.guarded or permissions is not None else None
 
     def pause(self) -> None:
         """Handle no more input until `go_on`."""
@@ -93,11 +93,9 @@ class Publishing(Output):
         qos = message.qos
         router.received[qos] += 1
         try:
-            if router.guarded:
-                self._check(message, session)
             permitted = self._permitted
             if permitted is not None and (message.retain or message.topic not in permitted[qos]):
-                self._require_permission(message, session)
+                self._check(message, session)
             if qos == 2:
                 return self._handle_publish_2(message, session)
             recipients = router.publish(message, session)
@@ -205,8 +203,13 @@ class Publishing(Output):
 
     def _check(self, message: Message, session: Session) -> None:
         """What a PUBLISH must pass beyond its form, where configuration asks for it; raises what it is refused with."""
-        router = self.router
-        settings = router.settings
+        if self.router.guarded:
+            self._check_limits(message)
+        if session.permissions is not None:
+            self._require_permission(message, session, session.permissions)
+
+    def _check_limits(self, message: Message) -> None:
+        settings = self.router.settings
         if message.qos > settings.maximum_qos:
             raise MqttError(const.QOS_NOT_SUPPORTED, "a higher QoS than we offer")  # [MQTT-3.2.2-11]
         if message.retain and not settings.retain_available:
@@ -230,18 +233,16 @@ class Publishing(Output):
         if self._allowance is not None and self._allowance.renew():
             self.go_on()
 
-    def _require_permission(self, message: Message, session: Session) -> None:
+    def _require_permission(self, message: Message, session: Session, permissions: Permissions) -> None:
         """`NotPermitted` where the client may not publish that; what it may is remembered."""
         if message.qos == 2 and session.inbound is not None and message.packet_id in session.inbound:
             return  # sent again: it was let in when it came first, and its identifier must not be taken for free
         topic = message.topic
-        permissions = session.permissions
-        assert permissions is not None
         right = permissions.publish_right(topic)
         refused = what_is_refused(right, message.qos, message.retain)
         if refused:
             raise NotPermitted(refused, _REFUSALS[refused])
-        if len(topic) <= TopicCache.LONGEST_BYTES:
+        if len(topic) <= TopicCache.LONGEST_BYTES and not self.router.guarded:
             permitted = self._permitted
             if permitted is None or permitted is _NONE_YET or len(permitted[0]) >= _MAX_REMEMBERED:
                 permitted = self._permitted = (set(), set(), set())
