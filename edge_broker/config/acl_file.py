@@ -17,7 +17,7 @@ from edge_broker.config.loading import ConfigMistakes, read_toml
 from edge_broker.config.reading import UNREADABLE, Reading
 from edge_broker.config.section import Section
 from edge_broker.errors import ConfigError, MqttError
-from edge_broker.wire.topics import SHARE_PREFIX, check_topic_filter
+from edge_broker.wire.topics import SHARE_PREFIX, SYSTEM_PREFIX, check_topic_filter
 
 _PLACEHOLDERS: Final = ("{client_id}", "{username}", "{identity}")
 _IN_BRACES: Final = re.compile(r"\{[^{}/]*\}")
@@ -123,6 +123,8 @@ def _check_role(role: RoleConfig, key: str, reading: Reading) -> None:
             for position, pattern in enumerate(getattr(rights, action) or ()):
                 try:
                     _check_filter(pattern)
+                    if effect == "allow" and action in ("publish", "retain"):
+                        _check_not_ours(pattern)
                 except ConfigError as error:
                     reading.mistake(f"{key}.{effect}.{action}[{position}]", error.problem, error.hint)
 
@@ -147,6 +149,11 @@ def _check_filter(pattern: str) -> None:
         check_topic_filter(_IN_BRACES.sub("x", pattern))
     except MqttError as error:
         raise ConfigError("", f"{pattern!r}: {error.detail}", "such as sensors/{identity}/#") from None
+
+
+def _check_not_ours(pattern: str) -> None:
+    if pattern.startswith(SYSTEM_PREFIX):
+        raise ConfigError("", f"{pattern!r} is the broker's own, nobody may publish there", "leave it out")
 
 
 def _check_names(acl: AclFile, reading: Reading, bridges: Collection[str] | None) -> None:

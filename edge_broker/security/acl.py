@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 from edge_broker.core.ports import Principal
@@ -54,6 +55,11 @@ class Acl:
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     bridges: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     filters_wide: bool = False
+    _patterns: tuple[str, ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Names are looked up; only patterns are gone through one by one."""
+        object.__setattr__(self, "_patterns", tuple(name for name in self.identities if name.endswith("*")))
 
     def roles_of(self, principal: Principal) -> dict[str, str]:
         """The names of its roles, each with why it has it."""
@@ -68,12 +74,12 @@ class Acl:
             yield f"bridge {principal.bridge!r}", self.bridges.get(principal.bridge, ())
             return
         identity = principal.identity
-        for name, roles in self.identities.items():
-            is_pattern = name.endswith("*")
-            if name == identity or (
-                is_pattern and identity != ANONYMOUS and identity.startswith(name.removesuffix("*"))
-            ):
-                yield f"identity {name!r}", roles
+        names = [] if identity.endswith("*") else [identity]
+        if identity != ANONYMOUS:
+            names += [name for name in self._patterns if identity.startswith(name[:-1])]
+        for name in names:
+            if name in self.identities:
+                yield f"identity {name!r}", self.identities[name]
         for group in principal.groups:
             if group in self.groups:
                 yield f"group {group!r}", self.groups[group]
@@ -104,13 +110,25 @@ def rules_for(acl: Acl, principal: Principal) -> list[Rule]:
         role = acl.roles[name]
         for action in ACTIONS:
             allowed = role.allow.get("subscribe" if action == "receive" else action, ())
-            for pattern in role.allow.get(action, allowed):
-                filters = allowed_filters(pattern, principal)
-                rules.append(Rule(name, "allow", action, pattern, filters, role.max_qos))
-            for pattern in role.deny.get(action, ()):
-                filters = denied_filters(pattern, principal)
-                rules.append(Rule(name, "deny", action, pattern, filters, role.max_qos))
+            for effect, patterns in (
+                ("allow", role.allow.get(action, allowed)),
+                ("deny", role.deny.get(action, ())),
+            ):
+                rules += [_rule(role, effect, action, pattern, principal) for pattern in patterns]
     return rules
+
+
+def _rule(role: Role, effect: str, action: str, pattern: str, principal: Principal) -> Rule:
+    if "{" not in pattern:
+        return _same_for_all(role.name, effect, action, pattern, role.max_qos)
+    put_in = allowed_filters if effect == "allow" else denied_filters
+    return Rule(role.name, effect, action, pattern, put_in(pattern, principal), role.max_qos)
+
+
+@lru_cache(maxsize=10_000)
+def _same_for_all(role: str, effect: str, action: str, pattern: str, max_qos: int) -> Rule:
+    """One object for all sessions: there may be many."""
+    return Rule(role, effect, action, pattern, (pattern,), max_qos)
 
 
 def allowed_filters(pattern: str, principal: Principal) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple, TypeVar
 
 from edge_broker.core.ports import NEVER, Principal
-from edge_broker.security.acl import ACTIONS, Acl, Rule, rules_for
+from edge_broker.security.acl import Acl, Rule, rules_for
 from edge_broker.security.containment import is_inside, overlap
 from edge_broker.wire.topics import TopicCache, match
 
@@ -42,11 +42,11 @@ class AclPermissions:
         self.principal = principal
         self.roles = acl.roles_of(principal)
         self._acl = acl
-        self._rules: dict[tuple[str, str], list[Rule]] = {
-            (effect, action): [] for effect in ("allow", "deny") for action in ACTIONS
-        }
+        rules: dict[tuple[str, str], tuple[Rule, ...]] = {}
         for rule in rules_for(acl, principal):
-            self._rules[rule.effect, rule.action].append(rule)
+            key = (rule.effect, rule.action)
+            rules[key] = (*rules.get(key, ()), rule)
+        self._rules = rules
         self._delivered: dict[tuple[str, bool], int] = {}
         self._published: dict[str, tuple[int, bool]] = {}
 
@@ -115,11 +115,11 @@ class AclPermissions:
 
     def _decide(self, action: str, topic: str) -> Decision:
         """By the one topic."""
-        for rule in self._rules["deny", action]:
+        for rule in self._rules.get(("deny", action), ()):
             if any(match(topic_filter, topic) for topic_filter in rule.filters):
                 return Decision(NEVER, str(rule))
         best: Rule | None = None
-        for rule in self._rules["allow", action]:
+        for rule in self._rules.get(("allow", action), ()):
             is_better = best is None or rule.max_qos > best.max_qos
             if is_better and any(match(topic_filter, topic) for topic_filter in rule.filters):
                 best = rule
@@ -127,10 +127,10 @@ class AclPermissions:
 
     def _decide_as_a_whole(self, action: str, wanted: str) -> Decision:
         """By all topics that `wanted` matches: none may be denied, each must be allowed."""
-        for rule in self._rules["deny", action]:
+        for rule in self._rules.get(("deny", action), ()):
             if any(overlap(topic_filter, wanted) for topic_filter in rule.filters):
                 return Decision(NEVER, f"{rule}, overlaps it")
-        allowing = self._rules["allow", action]
+        allowing = self._rules.get(("allow", action), ())
         for qos in sorted({rule.max_qos for rule in allowing}, reverse=True):
             rules = [rule for rule in allowing if rule.max_qos >= qos]
             if is_inside(wanted, _filters_of(rules)):
@@ -141,12 +141,14 @@ class AclPermissions:
 
     def _decide_in_part(self, action: str, wanted: str) -> Decision:
         """By any topic that `wanted` matches: not all may be denied, some must be allowed."""
-        denying = self._rules["deny", action]
+        denying = self._rules.get(("deny", action), ())
         if is_inside(wanted, _filters_of(denying)):
             rules = [rule for rule in denying if any(overlap(one, wanted) for one in rule.filters)]
             return Decision(NEVER, " and ".join(map(str, rules)))
         overlapping = [
-            rule for rule in self._rules["allow", action] if any(overlap(one, wanted) for one in rule.filters)
+            rule
+            for rule in self._rules.get(("allow", action), ())
+            if any(overlap(one, wanted) for one in rule.filters)
         ]
         if not overlapping:
             return self._nothing_allows(action)
@@ -157,7 +159,7 @@ class AclPermissions:
         """No rule decides: nothing is allowed that none allows."""
         if not self.roles:
             return Decision(NEVER, "it has no role")
-        rules = [rule for rule in self._rules["allow", action] if not rule.filters]
+        rules = [rule for rule in self._rules.get(("allow", action), ()) if not rule.filters]
         unusable = f" ({'; '.join(map(str, rules))})" if rules else ""
         roles = f"{'role' if len(self.roles) == 1 else 'roles'} {', '.join(self.roles)}"
         return Decision(NEVER, f"no allow.{action} of {roles} matches{unusable}")

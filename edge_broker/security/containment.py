@@ -31,6 +31,8 @@ def _representatives(topic_filter: str, others: Sequence[str]) -> list[str]:
     del levels[-1]
     deepest = max((other.count("/") + 1 for other in others), default=0)
     shortest = max(len(levels), 1)  # "a/#" matches "a" too [4.7.1.2], "#" no topic without a level
+    if levels == [""]:
+        shortest = 2  # what "/#" would match too is no topic: an empty one [MQTT-4.7.3-1]
     longest = max(shortest, deepest) + 1  # one level more than any of them names
     return [
         "/".join(levels + [_ANY_NAME] * (length - len(levels))) for length in range(shortest, longest + 1)
@@ -49,4 +51,6 @@ def overlap(one: str, other: str) -> bool:
             return False
     shared = min(len(first), len(second))
     rest = first[shared:] or second[shared:]
+    if shared == 1 and "" in (first[0], second[0]):
+        return False  # "/#" and "+" would have only the empty topic in common, which is none [MQTT-4.7.3-1]
     return not rest or rest == ["#"]

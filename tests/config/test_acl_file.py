@@ -94,6 +94,7 @@ def test_an_empty_one_allows_nobody_anything(tmp_path: Path) -> None:
         ("[roles.r.allow]\npublish = ['{identity}{client_id}']", "has two placeholders in one level"),
         ("[roles.r.allow]\npublish = ['${identity}']", "has a placeholder behind $"),
         ("[roles.r.allow]\nshare = ['$share/g/a']", "'$share/g/a' is a shared subscription"),
+        ("[roles.r.allow]\npublish = ['$SYS/#']", "'$SYS/#' is the broker's own, nobody may publish there"),
         ("[identities]\nx = ['r']", "identities.x: names the role 'r', which is not there (there are none yet)"),
         ("[identities]\nx = 'r'", "identities.x: must be a list"),
         ("[roles.r]\n[identities]\n'a*b' = ['r']", "identities.\"a*b\": has a * that is not its end"),

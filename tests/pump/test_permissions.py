@@ -232,6 +232,21 @@ def test_what_an_ended_member_leaves_goes_to_one_who_may() -> None:
     assert pump.dropped == {"session_ended": 1}
 
 
+def test_the_rules_change_while_a_message_waits_for_its_commit() -> None:
+    """One of QoS 2 goes to a shared subscription when its packet id is on disk: to those who may then."""
+    roles: dict[str, Any] = {
+        "no": ({"subscribe": ("x",), "share": ("#",)},),
+        "yes": ({"subscribe": ("a",), "share": ("#",)},),
+    }
+    pump = pump_with(True, **roles)
+    members = [pump.client(name, username=name).subscribed("$share/g/#", 2) for name in ("no", "yes")]
+    publisher = pump.client("p", username="all", clean=False, expiry=100)
+    publisher.publish("a", qos=2)
+    replace(pump, rules(True, **(roles | {"yes": roles["no"], "no": roles["yes"]})))
+    pump.commit()
+    assert [received(member) for member in members] == [[("a", 2)], []]
+
+
 # ---- wills
 
 WILL = Will("will/x", b"gone", 1, True, 0, {})
@@ -310,6 +325,9 @@ def test_wide_subscriptions_stay_and_get_what_is_allowed_now() -> None:
     pump = pump_with(True, bob=({"subscribe": ("a",)},))
     client = pump.client("c", username="bob").subscribed("#")
     publisher = pump.client("p", username="all")
+    for topic in ("a", "b"):
+        publisher.publish(topic)
+    assert received(client) == [("a", 0)]
     assert replace(pump, rules(True, bob=({"subscribe": ("b",)},))) == 0
     for topic in ("a", "b"):
         publisher.publish(topic)
@@ -381,6 +399,20 @@ def test_who_comes_back_in_other_groups_has_their_permissions() -> None:
     client.publish("p", qos=1)
     assert client.take(Ack).reason_code == DENIED
     assert next(s for s in pump.store.sessions.values() if s.client_id == "c").groups == ("night",)
+
+
+def test_who_comes_back_in_other_groups_gets_other_topics_of_a_wide_subscription() -> None:
+    pump = pump_with(True, day=({"subscribe": ("a",)},), night=({"subscribe": ("b",)},))
+    publisher = pump.client("p", username="all")
+    for group, topic in (("day", "a"), ("night", "b")):
+        pump.door.groups["bob"] = (group,)
+        client = pump.client("c", username="bob", clean=False, expiry=100)
+        if group == "day":
+            client.subscribed("#")
+        publisher.publish("a")
+        publisher.publish("b")
+        assert received(client) == [(topic, 0)]
+        client.vanish()
 
 
 def test_who_comes_back_as_before_keeps_all_routes() -> None:

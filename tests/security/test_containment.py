@@ -41,6 +41,16 @@ def filters(draw: st.DrawFn) -> str:
     return "/".join(levels)
 
 
+def test_every_pair_of_short_filters() -> None:
+    """Without luck: all filters of up to three levels, and a `#` behind them, over one name, none and one of `$`."""
+    levels = [item for length in range(4) for item in product(("a", "", "$s", "+"), repeat=length)]
+    every = {"/".join((*item, *end)) for item in levels for end in ((), ("#",))} - {""}
+    assert len(every) > 160
+    for one, other in product(every, repeat=2):
+        assert overlap(one, other) == bool(matched(one) & matched(other)), (one, other)
+        assert is_inside(one, [other]) == (matched(one) <= matched(other)), (one, other)
+
+
 @settings(max_examples=400, deadline=None)
 @given(filters(), st.lists(filters(), max_size=4))
 def test_inside_is_what_it_says(wanted: str, allowed: list[str]) -> None:
@@ -71,6 +81,9 @@ def test_an_overlap_is_what_it_says(one: str, other: str) -> None:
         ("$SYS/#", ["+/#", "$SYS/#"], True),
         ("$SYS/broker/+", ["$SYS/#"], True),
         ("#", ["#", "$SYS/#"], True),
+        ("/#", ["/+/#"], True),
+        ("/#", ["+/+/#"], True),
+        ("/#", ["/+"], False),
         ("a/b", [], False),
         ("#", [], False),
     ],
@@ -93,6 +106,10 @@ def test_inside(wanted: str, allowed: list[str], answer: bool) -> None:
         ("$SYS/#", "$SYS/+", True),
         ("a", "a/b/#", False),
         ("/a", "+/a", True),
+        ("/#", "+", False),
+        ("/#", "#", True),
+        ("/#", "+/#", True),
+        ("/+", "+/#", True),
     ],
 )
 def test_overlap(one: str, other: str, answer: bool) -> None:
