@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from edge_broker import wiring
@@ -98,6 +99,7 @@ class Broker:
         self._password_file = config.security.password_file
         self._passwords: PasswordAdmission | None = None
         self._acl_file = config.security.acl_file
+        self._reloading_acl = asyncio.Lock()
         self._http: HttpServer | None = None
         self._system_topics: SystemTopics | None = None
         self.tick_requested = False
@@ -209,8 +211,12 @@ class Broker:
         """
         if self._acl_file is None:
             return False
+        async with self._reloading_acl:  # whoever asks last has read last
+            return await self._replace_acl(self._acl_file)
+
+    async def _replace_acl(self, path: Path) -> bool:
         try:
-            authorizer = await asyncio.to_thread(wiring.make_authorizer, self._acl_file, self._bridge_names)
+            authorizer = await asyncio.to_thread(wiring.make_authorizer, path, self._bridge_names)
         except ConfigError as error:
             log.error("the ACL stays as it was, the new one cannot be used")
             for line in str(error).splitlines():
@@ -218,7 +224,7 @@ class Broker:
             return False
         removed = self.router.replace_authorizer(authorizer)
         self.request_tick()
-        log.info("the ACL in %s is in force; it took %d subscriptions away", self._acl_file, removed)
+        log.info("the ACL in %s is in force; it took %d subscriptions away", path, removed)
         return True
 
     @property

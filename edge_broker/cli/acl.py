@@ -55,7 +55,7 @@ def describe(rules: Acl) -> list[str]:
     ]
 
 
-@acl.command(epilog=_EXAMPLES)
+@acl.command(epilog=_EXAMPLES.replace("  edge-broker acl check acl.toml\n", ""))
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("action", type=click.Choice(list(_VERBS)))
 @click.argument("topic")

@@ -12,7 +12,10 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from edge_broker.core.ports import Principal
+from edge_broker.security.acl import Acl, Role
+from edge_broker.security.acl_decisions import AclAuthorizer
 from edge_broker.wire.properties import encode_varint
+from tests.fuzz import honest, keeper
 from tests.fuzz.aftermath import assert_consistent, assert_nothing_left
 from tests.fuzz.door import FuzzDoor
 from tests.fuzz.honest import Honest
@@ -63,6 +66,26 @@ class Choosy(SimpleRules):
         return not topic_filter.startswith("no")
 
 
+PARTLY = Acl(
+    {
+        "some": Role(
+            "some",
+            {
+                "publish": ("#",),
+                "retain": ("+",),
+                "subscribe": ("#",),
+                "share": ("#",),
+                "receive": ("+", "a/#"),
+            },
+            {"subscribe": ("no/#",), "receive": ("a/b", "{client_id}")},
+            max_qos=1,
+        ),
+        "honest": Role("honest", dict.fromkeys(("publish", "subscribe"), (honest.TOPIC, keeper.TOPIC))),
+    },
+    {"*": ("some",), "anonymous": ("some",), "honest-*": ("honest",), "kept-*": ("honest",)},
+    filters_wide=True,
+)
+"""Wide subscriptions get a part of what they ask for, so routes and shares are not whole."""
 LIMITS: Final[tuple[dict[str, Any], ...]] = (
     {},
     TIGHT,
@@ -78,6 +101,7 @@ LIMITS: Final[tuple[dict[str, Any], ...]] = (
         "response_information": "r/{client_id}",
         "server_reference": "other.example:1883",
     },
+    TIGHT | {"authorizer": AclAuthorizer(PARTLY)},
 )
 
 
