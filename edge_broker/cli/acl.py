@@ -93,6 +93,10 @@ def explain(
 
     if (identity is None) == (not bridge):
         raise click.UsageError("give --identity or --bridge")
+    if username and username != identity:
+        raise click.UsageError(
+            "a user name counts only where it is the identity: leave it out, or give it as --identity"
+        )
     if retain and action != "publish":
         raise click.UsageError("--retain is of messages that are published")
     principal = Principal(identity or f"bridge:{bridge}", client_id, username, groups, bridge)

@@ -89,10 +89,8 @@ def _on_admission(connection: Connection, packet: Connect, admission: Admission)
         _go_on_authenticated(
             connection, connection.session, _principal(connection, packet, admission), admission
         )
-    elif "\0" in admission.identity:
-        connection.fail(
-            const.NOT_AUTHORIZED, "an identity with U+0000"
-        )  # of a certificate; no name of ours has it
+    elif "\0" in admission.identity:  # of a certificate; what is kept with the identity stands behind a NUL
+        connection.fail(const.NOT_AUTHORIZED, "an identity with U+0000")
     elif not _may_leave_will(connection.router, packet, _principal(connection, packet, admission)):
         connection.router.counters.deny("will")
         connection.fail(const.NOT_AUTHORIZED, "its will is one that it may not publish")

@@ -68,6 +68,7 @@ def explain(file: Path, *arguments: str) -> Result:
         (["--identity", "anna", "receive", "sensors/a"], 1, "it has no role\n  roles: none"),
         (["--bridge", "cloud", "receive", "sensors/a"], 0, "roles: dashboard (bridge 'cloud')"),
         (["--bridge", "cloud", "publish", "sensors/a"], 1, "no allow.publish of role dashboard"),
+        ([*CELLAR, "--username", "cellar", "receive", "commands/cellar/x"], 0, "may receive"),
         (["--bridge", "lan", "publish", "x"], 0, "the ACL does not name the bridge 'lan'"),
     ],
 )
@@ -83,6 +84,10 @@ def test_explain(file: Path, arguments: list[str], code: int, said: str) -> None
     [
         (["publish", "x"], "give --identity or --bridge"),
         ([*CELLAR, "--bridge", "b", "publish", "x"], "give --identity or --bridge"),
+        (
+            [*CELLAR, "--username", "attic", "publish", "x"],
+            "a user name counts only where it is the identity",
+        ),
         ([*CELLAR, "publish", "a/+"], "TOPIC 'a/+': a wildcard in a topic name"),
         ([*CELLAR, "subscribe", "a/#/b"], "'#' must be the whole last level"),
         ([*CELLAR, "subscribe", "a", "--retain"], "--retain is of messages that are published"),
