@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: run test setup lint format types check bench conformance fuzz torture clean help
+.PHONY: run test setup audit lint format types check bench conformance fuzz torture clean help
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -31,6 +31,9 @@ lint: $(READY) ## ruff, format and lint
 
 format: $(READY) ## write the format and the safe fixes
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+audit: $(READY) ## known vulnerabilities of the dependencies, where the advisories can be reached
+	@$(BIN)/python .ci/audit.py
 
 types: $(READY) ## mypy --strict
 	@$(BIN)/mypy --strict

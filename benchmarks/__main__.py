@@ -24,7 +24,7 @@ from benchmarks.scenarios import FAMILIES, Bench, Options, Scenario
 from benchmarks.wire import BrokerMisbehaved
 
 VERSIONS = {"3.1.1": 4, "5": 5}
-QUICK = Options(seconds=1.0, backlog=20_000, flood_seconds=2.0, idle_seconds=2.0)
+QUICK = Options(seconds=1.0, backlog=20_000, flood_seconds=2.0, idle_seconds=2.0, steady_seconds=5.0)
 SPARE_FILES = 500
 
 _PATIENCE = "Seconds that a run may wait for other processes to calm down."
@@ -44,9 +44,14 @@ def parse_brokers(text: str) -> dict[str, Kind]:
 
 def order_of_round(labels: list[str], round_number: int) -> Iterator[str]:
     """Each round begins with another broker."""
-    first = round_number % len(labels)
+    first = round_number % len(labels) if labels else 0
     yield from labels[first:]
     yield from labels[:first]
+
+
+def labels_for(scenario: Scenario, kinds: dict[str, Kind]) -> list[str]:
+    """The brokers that a scenario is for; one that is for another broker has none."""
+    return [label for label, kind in kinds.items() if scenario.only in (None, kind.name)]
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -66,6 +71,11 @@ def order_of_round(labels: list[str], round_number: int) -> Iterator[str]:
 @click.option("--seconds", type=click.FloatRange(0.1), help="Length of a live run.  [default: 3]")
 @click.option(
     "--backlog", type=click.IntRange(1_000), help="Messages for the offline session.  [default: 200000]"
+)
+@click.option(
+    "--steady-seconds",
+    type=click.FloatRange(1),
+    help="Length of the ordinary day, for each of its two halves.  [default: 60]",
 )
 @click.option("--quick", is_flag=True, help="One short round of everything: does it work at all?")
 @click.option("--patience", type=click.FloatRange(0), default=20.0, show_default=True, help=_PATIENCE)
@@ -89,6 +99,7 @@ def main(
     rounds: int | None,
     seconds: float | None,
     backlog: int | None,
+    steady_seconds: float | None,
     quick: bool,
     patience: float,
     data_dir: Path | None,
@@ -103,6 +114,7 @@ def main(
         version=VERSIONS[version],
         seconds=seconds or usual.seconds,
         backlog=backlog or usual.backlog,
+        steady_seconds=steady_seconds or usual.steady_seconds,
     )
     rounds = rounds or (1 if quick else 5)
     kinds = parse_brokers(brokers)
@@ -168,7 +180,7 @@ def run_all(plan: Plan, directory: Path, cores: Cores, options: Options) -> Iter
     for scenario in plan.scenarios:
         rounds = min(plan.rounds, scenario.most_rounds or plan.rounds)
         for round_number in range(rounds):
-            for label in order_of_round(list(plan.kinds), round_number):
+            for label in order_of_round(labels_for(scenario, plan.kinds), round_number):
                 place = directory / f"{scenario.name}-{round_number}-{label.replace(' ', '')}"
                 bench = Bench(plan.kinds[label], place, cores, options)
                 process.wait_for_calm(plan.patience_seconds, DISTURBED_PERCENT)

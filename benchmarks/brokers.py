@@ -48,13 +48,17 @@ class Upstream:
 
 @dataclass(frozen=True)
 class Setup:
-    """What one start needs. `tls` adds a listener with that certificate on `tls_address`, `upstream` a bridge."""
+    """What one start needs. `tls` adds a listener with that certificate on `tls_address`, `upstream` a bridge.
+
+    `commit_delay_ms`: where it is not to be the broker's default.
+    """
 
     directory: Path
     address: Address
     tls_address: Address
     tls: Certificate | None
     upstream: Upstream | None
+    commit_delay_ms: int | None = None
 
 
 class Kind(ABC):
@@ -153,6 +157,8 @@ class EdgeBroker(Kind):
                 f'ca = "{setup.upstream.certificate}"',
                 'out = [{ filter = "#" }]',
             ]
+        if setup.commit_delay_ms is not None:
+            lines += ["[store]", f"commit_delay_ms = {setup.commit_delay_ms}"]
         config = setup.directory / "edge-broker.toml"
         config.write_text("\n".join(lines) + "\n")
         return config
@@ -200,11 +206,12 @@ def running(
     core: int | None,
     tls: Certificate | None = None,
     upstream: Upstream | None = None,
+    commit_delay_ms: int | None = None,
 ) -> Iterator[RunningBroker]:
     """A fresh broker, answering CONNECT, on `core` (None: anywhere); stopped at the end, whatever happens."""
     directory.mkdir(parents=True)
     address, tls_address = _free_addresses()
-    setup = Setup(directory, address, tls_address, tls, upstream)
+    setup = Setup(directory, address, tls_address, tls, upstream, commit_delay_ms)
     command = kind.command(kind.write_config(setup))
     if core is not None:
         command = ["taskset", "--cpu-list", str(core), *command]  # before its first thread begins

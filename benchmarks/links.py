@@ -4,6 +4,7 @@ A `Link` is opened with blocking calls (CONNECT, SUBSCRIBE) and then joins a `Lo
 Bytes that a socket does not take are kept and sent when it does; a partial packet waits for its rest.
 """
 
+import contextlib
 import select
 import socket
 import ssl
@@ -146,6 +147,45 @@ class Link:
             pass  # the broker closed first, or reads no more: there is nobody to tell
         finally:
             self.socket.close()
+
+
+class TlsLink(Link):
+    """The same over TLS, in the one cipher that is compared. In a loop it reads all that the library has decrypted."""
+
+    CIPHER = ("TLS_AES_256_GCM_SHA384", "TLSv1.3")
+
+    def __init__(self, address: Address, client_id: str, version: int, *, tls: ssl.SSLContext) -> None:
+        super().__init__(address, client_id, version, tls=tls)
+        assert isinstance(self.socket, ssl.SSLSocket)
+        cipher = self.socket.cipher()
+        if cipher is None or cipher[:2] != self.CIPHER:
+            raise BrokerMisbehaved(f"the broker chose {cipher}, which cannot be compared")
+
+    def receive(self) -> bytes:
+        pieces = [self._rest] if self._rest else []
+        self._rest = b""
+        while True:
+            try:
+                data = self.socket.recv(RECEIVE_BYTES)
+            except ssl.SSLWantReadError:
+                break
+            if not data:
+                raise BrokerMisbehaved("the broker closed a connection in the middle of the run")
+            pieces.append(data)
+            if len(data) < RECEIVE_BYTES and not self.socket.pending():  # type: ignore[attr-defined]
+                break
+        return b"".join(pieces)
+
+    def send(self, data: bytes | memoryview) -> None:
+        try:
+            super().send(data)
+        except ssl.SSLWantWriteError:
+            self._unsent += data
+            self._watch(select.EPOLLIN | select.EPOLLOUT)
+
+    def send_rest(self) -> None:
+        with contextlib.suppress(ssl.SSLWantWriteError):
+            super().send_rest()
 
 
 class Loop:

@@ -1,15 +1,16 @@
-"""Live messages between connected clients with clean sessions: four patterns, at QoS 0 and QoS 1.
+"""Live messages between connected clients with clean sessions: five patterns, at QoS 0 and QoS 1, plain or over TLS.
 
 A message is one delivery: with a hundred subscribers, one PUBLISH counts a hundred.
 """
 
 import gc
+import ssl
 from dataclasses import dataclass
 
 from benchmarks import process
 from benchmarks.brokers import RunningBroker
 from benchmarks.figures import Figures, latencies_ms
-from benchmarks.links import Link
+from benchmarks.links import Link, TlsLink
 from benchmarks.load import ClosedLoop, Collector, Publisher, Receiver, Ring, Shape
 
 PAYLOAD_BYTES = 64
@@ -37,13 +38,29 @@ PATTERNS = (
 )
 
 
-def measure(broker: RunningBroker, pattern: Pattern, qos: int, version: int, seconds: float) -> Figures:
+@dataclass(frozen=True)
+class Entrance:
+    """Where and how clients come in: over TLS where there is a context that trusts the broker's certificate."""
+
+    broker: RunningBroker
+    version: int
+    tls: ssl.SSLContext | None = None
+
+    def open(self, client_id: str) -> Link:
+        """One connection with a clean session."""
+        if self.tls is None:
+            return Link(self.broker.address, client_id, self.version)
+        return TlsLink(self.broker.tls_address, client_id, self.version, tls=self.tls)
+
+
+def measure(entrance: Entrance, pattern: Pattern, qos: int, seconds: float) -> Figures:
     """Run the pattern on a fresh broker: warm up, measure for `seconds`, then account for every message."""
+    broker = entrance.broker
     load = ClosedLoop()
     gc.collect()
     gc.disable()  # the generator's own pauses are not the broker's latency
     try:
-        _build(load, broker, pattern, qos, version)
+        _build(load, entrance, pattern, qos)
         load.start()
         load.run_for(WARM_UP_SECONDS)
         load.samples.clear()
@@ -68,20 +85,20 @@ def measure(broker: RunningBroker, pattern: Pattern, qos: int, version: int, sec
     }
 
 
-def _build(load: ClosedLoop, broker: RunningBroker, pattern: Pattern, qos: int, version: int) -> None:
+def _build(load: ClosedLoop, entrance: Entrance, pattern: Pattern, qos: int) -> None:
     topics = [f"bench/{number:03d}" for number in range(pattern.publishers)]
     shape = Shape(PAYLOAD_BYTES, len(topics[0]), qos, pattern.window)
     for number, topic in enumerate(topics):
-        ring = Ring(topic, number, PAYLOAD_BYTES, qos, version, shape.slots)
-        link = Link(broker.address, f"publisher-{number}", version)
+        ring = Ring(topic, number, PAYLOAD_BYTES, qos, entrance.version, shape.slots)
+        link = entrance.open(f"publisher-{number}")
         load.publishers.append(Publisher(link, ring, pattern.window, qos, load.due))
     if pattern.collect:
-        link = Link(broker.address, "subscriber", version)
+        link = entrance.open("subscriber")
         link.subscribe(["bench/+"], qos)
         load.subscribers.append(Collector(link, shape, load.publishers, load.samples))
         return
     for publisher, topic in zip(load.publishers, topics, strict=True):
         for number in range(pattern.subscribers):
-            link = Link(broker.address, f"subscriber-{topic[-3:]}-{number}", version)
+            link = entrance.open(f"subscriber-{topic[-3:]}-{number}")
             link.subscribe([topic], qos)
             load.subscribers.append(Receiver(link, shape, publisher, load.samples))

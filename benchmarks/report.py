@@ -9,9 +9,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from benchmarks import targets
+from benchmarks import steady, targets
 from benchmarks.brokers import Kind
 from benchmarks.figures import DISTURBED_PERCENT, Figures, Outcome, counted, medians, spread
+from benchmarks.links import TlsLink
 from benchmarks.machine import Cores, Machine
 from benchmarks.scenarios import Options, Scenario
 from benchmarks.targets import Target
@@ -26,6 +27,15 @@ HOW_THE_LOAD_WORKS = (
     "a timestamp inside every sixteenth message."
 )
 
+
+_HOW_TO_READ = (
+    "Latency is from publish to receipt. The ratio is mosquitto's CPU per message divided by the broker's. "
+    "Busy is the broker's share of its core: where it is below 100 %, the generator, or another process, sets the pace."
+)
+_HOW_TO_READ_TLS = (
+    f"Every connection in {' '.join(reversed(TlsLink.CIPHER))}, a P-256 certificate, clients without one. Otherwise as "
+    "above; the generator pays for its own half of TLS."
+)
 
 _NUMBER = re.compile(r"[\d,.]+|–")
 
@@ -116,8 +126,12 @@ class Results:
 
 
 def tables(results: Results) -> list[Table]:
-    found = [_live_table(results, qos) for qos in (0, 1)]
-    found += [_offline_table(results), _flood_table(results), _idle_table(results), _targets_table(results)]
+    found = [
+        _live_table(results, f"Live messages, QoS {qos}, 64 B", f"-qos{qos}", _HOW_TO_READ) for qos in (0, 1)
+    ]
+    found.append(_live_table(results, "Live messages over TLS, QoS 1, 64 B", "tls-", _HOW_TO_READ_TLS))
+    found += [_offline_table(results), _flood_table(results), _idle_table(results), _steady_table(results)]
+    found += [_targets_table(results)]
     return [table for table in found if table.rows]
 
 
@@ -131,21 +145,17 @@ def _ratio(results: Results, scenario: str, broker: str, figure: str = targets.C
     return number(targets.cpu_ratio(results.medians(), scenario, broker, figure), 2)
 
 
-def _live_table(results: Results, qos: int) -> Table:
+def _live_table(results: Results, title: str, part_of_name: str, note: str) -> Table:
     rows = [
         _live_row(results, scenario, broker)
         for scenario in results.scenarios
-        if scenario.name.endswith(f"-qos{qos}")
+        if part_of_name in scenario.name
         for broker in results.kinds
         if results.counted(scenario.name, broker)
     ]
     return Table(
-        f"Live messages, QoS {qos}, 64 B",
-        (
-            "Latency is from publish to receipt. The ratio is mosquitto's CPU per message divided by the broker's. "
-            "Busy is the broker's share of its core: where it is below 100 %, the generator, or another process, "
-            "sets the pace.",
-        ),
+        title,
+        (note,),
         (
             "Load", "Broker", "Messages/s", "p50 ms", "p99 ms", "CPU µs/message", "smallest to largest",
             "Ratio", "Busy %", "Generator µs/message", "Peak RSS MB", "Calm",
@@ -257,6 +267,30 @@ def _idle_table(results: Results) -> Table:
         ),
         tuple(rows),
     )  # fmt: skip
+
+
+def _steady_table(results: Results) -> Table:
+    rows = [
+        (
+            upstream,
+            number(figures[f"{state}_messages"]),
+            number(figures[f"{state}_written_bytes_per_message"], 2),
+            number(figures[f"{state}_broker_busy_percent"], 2),
+            number(figures[f"{state}_peak_mb"], 1),
+        )
+        for _, figures in _rows(results, "steady")
+        for state, upstream in (("alive", "a mosquitto, over TLS"), ("dead", "nobody there"))
+    ]
+    return Table(
+        f"An ordinary day: {steady.SENSORS} sensors, a message a second each, QoS 1, {steady.PAYLOAD_BYTES} B",
+        (
+            "A persistent session is connected and acknowledges at once, and a bridge takes everything; "
+            f"commit_delay_ms {steady.COMMIT_DELAY_MS}, {results.options.steady_seconds:g} s each. Written is what the "
+            "kernel counts for the broker's process, journal and file system blocks included.",
+        ),
+        ("Upstream", "Messages", "Written B/message", "CPU %", "Peak RSS MB"),
+        tuple(rows),
+    )
 
 
 def _targets_table(results: Results) -> Table:

@@ -5,12 +5,13 @@ the next, and a start costs half a second. Within a round the brokers take turns
 one, so that a slow minute of the machine hits all of them.
 """
 
+import ssl
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import brokers, flood, idle, live, offline
+from benchmarks import brokers, flood, idle, live, offline, steady
 from benchmarks.brokers import Certificate, Kind, RunningBroker, Upstream
 from benchmarks.figures import Figures
 from benchmarks.machine import Cores
@@ -25,6 +26,7 @@ class Options:
     backlog: int = 200_000
     flood_seconds: float = 10.0
     idle_seconds: float = 20.0
+    steady_seconds: float = 60.0
     connections: int = 5_000
     tls_connections: int = 1_000
 
@@ -39,10 +41,14 @@ class Bench:
     options: Options
 
     def start(
-        self, name: str = "broker", tls: Certificate | None = None, upstream: Upstream | None = None
+        self,
+        name: str = "broker",
+        tls: Certificate | None = None,
+        upstream: Upstream | None = None,
+        commit_delay_ms: int | None = None,
     ) -> AbstractContextManager[RunningBroker]:
         core = self.cores.broker if self.cores.are_apart else None
-        return brokers.running(self.kind, self.directory / name, core, tls, upstream)
+        return brokers.running(self.kind, self.directory / name, core, tls, upstream, commit_delay_ms)
 
     def start_upstream(self, tls: Certificate) -> AbstractContextManager[RunningBroker]:
         """A mosquitto for a bridge to lead to, off the measured broker's core."""
@@ -61,12 +67,14 @@ class Scenario:
     headline: tuple[str, ...]  # the figures for the progress line
     qos: int | None = None
     most_rounds: int | None = None
+    only: str | None = None  # the one kind of broker that it is for
 
 
 def _live(pattern: live.Pattern, qos: int) -> Scenario:
     def run(bench: Bench) -> Figures:
         with bench.start() as broker:
-            return live.measure(broker, pattern, qos, bench.options.version, bench.options.seconds)
+            entrance = live.Entrance(broker, bench.options.version)
+            return live.measure(entrance, pattern, qos, bench.options.seconds)
 
     return Scenario(
         name=f"{pattern.name}-qos{qos}",
@@ -75,6 +83,28 @@ def _live(pattern: live.Pattern, qos: int) -> Scenario:
         run=run,
         headline=("messages_per_second", "cpu_us_per_message", "p50_ms", "p99_ms"),
         qos=qos,
+    )
+
+
+def _tls(pattern: live.Pattern) -> Scenario:
+    """Over TLS at QoS 1; the certificate is made for the run."""
+
+    def run(bench: Bench) -> Figures:
+        bench.directory.mkdir(parents=True, exist_ok=True)
+        certificate = idle.make_certificate(bench.directory)
+        context = ssl.create_default_context(cafile=str(certificate.certificate))
+        with bench.start(tls=certificate) as broker:
+            entrance = live.Entrance(broker, bench.options.version, context)
+            return live.measure(entrance, pattern, 1, bench.options.seconds)
+
+    return Scenario(
+        name=f"tls-{pattern.name}",
+        family="tls",
+        title=pattern.title,
+        run=run,
+        headline=("messages_per_second", "cpu_us_per_message", "p50_ms", "p99_ms"),
+        qos=1,
+        most_rounds=3,
     )
 
 
@@ -100,8 +130,26 @@ def _run_idle(bench: Bench) -> Figures:
         return {**figures, **idle.measure_tls(broker, options.version, options.tls_connections, certificate)}
 
 
+def _run_steady(bench: Bench) -> Figures:
+    """With an upstream that answers, then with one that is not there."""
+    options = bench.options
+    bench.directory.mkdir(parents=True, exist_ok=True)
+    certificate = idle.make_certificate(bench.directory)
+    measured = {}
+    with bench.start_upstream(certificate) as cluster:
+        upstream = Upstream(cluster.tls_address, certificate.certificate)
+        with bench.start("steady", upstream=upstream, commit_delay_ms=steady.COMMIT_DELAY_MS) as broker:
+            measured["alive"] = steady.measure(broker, options.version, options.steady_seconds)
+    with bench.start("alone", upstream=upstream, commit_delay_ms=steady.COMMIT_DELAY_MS) as broker:
+        measured["dead"] = steady.measure(broker, options.version, options.steady_seconds)
+    return {
+        f"{state}_{name}": value for state, figures in measured.items() for name, value in figures.items()
+    }
+
+
 SCENARIOS: tuple[Scenario, ...] = (
     *(_live(pattern, qos) for qos in (0, 1) for pattern in live.PATTERNS),
+    *(_tls(pattern) for pattern in live.PATTERNS if pattern.name in ("1to1", "200pairs", "1to100")),
     Scenario(
         name="offline",
         family="offline",
@@ -131,6 +179,16 @@ SCENARIOS: tuple[Scenario, ...] = (
         run=_run_idle,
         headline=("idle_resident_mb", "idle_cpu_percent", "connections_added_mb", "tls_connections_added_mb"),
         most_rounds=1,  # memory does not vary as speed does
+    ),
+    Scenario(
+        name="steady",
+        family="steady",
+        title="an ordinary day: what reaches the disk",
+        run=_run_steady,
+        headline=("alive_written_bytes_per_message", "dead_written_bytes_per_message", "alive_messages"),
+        qos=1,
+        most_rounds=1,  # nor do bytes
+        only="edge-broker",
     ),
 )
 

@@ -19,6 +19,11 @@ Medians = Mapping[tuple[str, str], Figures]  # by scenario and broker
 
 _CPU_RATIOS = {"1to1": 4.0, "1to100": 4.0, "200to1": 2.0, "200pairs": 1.0}
 
+_TLS_CPU_RATIOS = {"tls-1to1": 1.0, "tls-1to100": 1.0, "tls-200pairs": 0.5}
+
+_DURABLE_SPEED_RATIO = 1.5
+"""Synced to disk, against the same peer without any durability."""
+
 # scenario, figure, what it is, comparison, limit, unit
 _LIMITS: tuple[tuple[str, str, str, Literal["≥", "<"], float, str], ...] = (
     ("offline", "enqueue_messages_per_second", "offline session: enqueue", "≥", 60_000, "messages/s"),
@@ -29,6 +34,8 @@ _LIMITS: tuple[tuple[str, str, str, Literal["≥", "<"], float, str], ...] = (
     ("idle", "idle_cpu_percent", "idle: CPU", "<", 0.5, "% of a core"),
     ("idle", "connections_added_mb", "idle: added by the plain connections", "<", 40, "MB"),
     ("idle", "tls_connections_added_mb", "idle: added by the TLS connections", "<", 60, "MB"),
+    ("steady", "alive_written_bytes_per_message", "ordinary day: written", "<", 20, "B/message"),
+    ("steady", "dead_written_bytes_per_message", "ordinary day, no upstream: written", "<", 800, "B/message"),
 )
 
 
@@ -52,13 +59,24 @@ def cpu_ratio(medians: Medians, scenario: str, broker: str, figure: str = CPU) -
     return yardstick / own if own else math.nan
 
 
+def speed_ratio(medians: Medians, scenario: str, figure: str) -> float:
+    """How many times mosquitto's figure ours is, where more is better; nan without both."""
+    own = medians.get((scenario, SUBJECT), {}).get(figure, math.nan)
+    yardstick = medians.get((scenario, YARDSTICK), {}).get(figure, math.nan)
+    return own / yardstick if yardstick else math.nan
+
+
 def evaluate(medians: Medians, scenarios: list[str], brokers: list[str]) -> list[Target]:
     """The targets of the scenarios that ran, with what was measured. None unless edge-broker was among them."""
     if SUBJECT not in brokers:
         return []
     targets = []
+    if "offline" in scenarios and YARDSTICK in brokers:
+        measured = speed_ratio(medians, "offline", "enqueue_messages_per_second")
+        what = f"offline session: enqueue, messages/s, {SUBJECT} / {YARDSTICK}"
+        targets.append(Target(what, "≥", _DURABLE_SPEED_RATIO, measured, "times"))
     for scenario in scenarios:
-        ratio = _CPU_RATIOS.get(scenario.partition("-")[0])
+        ratio = _TLS_CPU_RATIOS.get(scenario, _CPU_RATIOS.get(scenario.partition("-")[0]))
         if ratio is not None and YARDSTICK in brokers:
             measured = cpu_ratio(medians, scenario, SUBJECT)
             what = f"{scenario}: CPU per message, {YARDSTICK} / {SUBJECT}"

@@ -17,7 +17,7 @@ class Backoff:
             raise ValueError("the first delay must be above 0 and no longer than the longest")
         self._first_seconds = first_seconds
         self._longest_seconds = longest_seconds
-        self._chance = chance or random.Random()
+        self._chance = chance or random.Random()  # noqa: S311 - spreads reconnects, nothing to guess
         self._next_seconds = first_seconds
 
     def next_delay_seconds(self) -> float:

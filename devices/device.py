@@ -18,12 +18,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Final
+from typing import Any, Final
 
 import paho.mqtt.client as paho
 
 from devices.address import BrokerAddress, parse_broker_url
 from devices.backoff import Backoff
+from devices.bundle import read_bundle
 from devices.commands import Command, CommandCallback, CommandInbox
 from devices.encoding import EncodedReading, Encoding, Reading, encode_reading
 from devices.errors import DeviceError, ReadingError
@@ -153,6 +154,12 @@ class Device:
             ProtocolChoice(mqtt_version),
             self._on_command_message,
         )
+
+    @classmethod
+    def from_bundle(cls, path: Path | str, **options: Any) -> "Device":
+        """The device of a bundle, a folder with its certificate (`devices.bundle`); `options` as for a new one."""
+        bundle = read_bundle(path)
+        return cls(bundle.name, bundle.broker, **options)
 
     # ------------------------------------------------------------------ life
 

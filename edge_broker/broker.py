@@ -13,10 +13,9 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
-from edge_broker import wiring
+from edge_broker import __version__, wiring
 from edge_broker.config.model import Config, ListenerConfig
 from edge_broker.core.connection import Connection
 from edge_broker.core.histogram import Histogram
@@ -26,19 +25,22 @@ from edge_broker.core.pending import Pending
 from edge_broker.core.ports import Authorizer, Host
 from edge_broker.core.queue import Queue
 from edge_broker.core.router import Router
-from edge_broker.errors import ConfigError, StoreError
+from edge_broker.errors import StoreError
 from edge_broker.net.gate import Gate
 from edge_broker.net.listeners import Listener
+from edge_broker.ops.commands import Commands
 from edge_broker.ops.disk import written_bytes
 from edge_broker.ops.system_topics import SystemTopics
+from edge_broker.renewing import Renewing
 from edge_broker.security.admission import ListenerAdmission
-from edge_broker.security.revoking import end_connections
 from edge_broker.store import Journal, Store, WriteBudget
 from edge_broker.wire import const
 from edge_broker.wire.topics import TopicCache
 
 if TYPE_CHECKING:
     from edge_broker.core.retained_pages import RetainedPages
+    from edge_broker.ops.audit import Audit, Value
+    from edge_broker.ops.control import ControlServer, Handler
     from edge_broker.ops.http import HttpServer
     from edge_broker.ops.observed import ObservedStatus
     from edge_broker.security.password_admission import PasswordAdmission
@@ -79,7 +81,10 @@ class Companion(Protocol):
 
 
 class Broker:
-    """One broker. `start`, then `stop` once; `listening` says where it can be reached in between."""
+    """One broker. `start`, then `stop` once; `listening` says where it can be reached in between.
+
+    `commands`: what the control socket answers, by name; `ops.control` says how to add one.
+    """
 
     def __init__(self, config: Config, bridges: Sequence[Companion] = ()) -> None:
         self.config = config
@@ -92,15 +97,20 @@ class Broker:
         self.last_lag_seconds = 0.0
         self.swept_at = time.monotonic()
         self.read_errors = 0
+        self.audit: Audit | None = None
         self.router: Router
         self.journal: Journal
         self.store: Store
         self._listeners: list[Listener] = []
-        self._password_file = config.security.password_file
+        self.renewing = Renewing(config, self.request_tick, self._record_taken)
+        self.watching = self.renewing.watching
+        self.expiring = self.renewing.expiring
         self._passwords: PasswordAdmission | None = None
         self._acl_file = config.security.acl_file
-        self._reloading_acl = asyncio.Lock()
         self._http: HttpServer | None = None
+        self._own_commands = Commands(self)
+        self.commands: dict[str, Handler] = self._own_commands.registry()
+        self._control: ControlServer | None = None
         self._system_topics: SystemTopics | None = None
         self.tick_requested = False
         self._strangers_logged = 0
@@ -115,17 +125,21 @@ class Broker:
     async def start(self) -> None:
         """Open the store, take over what it holds, and let clients in.
 
-        `StoreError` or `OSError` where that fails, `ConfigError` for a password file or an ACL that will not do.
+        `StoreError` or `OSError` where that fails, `ConfigError` for a password file, an ACL or an audit log that will not
+        do.
         """
         self._loop = asyncio.get_running_loop()
         sys.setswitchinterval(_SWITCH_SECONDS)
+        self.renewing.prepare()
         self._passwords = wiring.make_passwords(self.config.security, self._call_later)
-        self._authorizer = wiring.make_authorizer(self._acl_file, self._bridge_names)
+        self.watching.add("ACL", [self._acl_file], self._reload_acl)
+        self._authorizer = self._read_acl()
         topics = TopicCache()
         self.store, snapshot = await Store.open(self.config.data_dir, topics=topics, wall_offset=_wall_offset)
         try:
             self.router = self._make_router(snapshot, topics)
             self.router.now = time.monotonic()
+            self.router.observer = self.audit = wiring.make_audit(self.config.audit)
             self.router.restore(snapshot)
             self.journal = self._make_journal()
             self._write_budget = wiring.make_write_budget(self.config.store)
@@ -136,11 +150,16 @@ class Broker:
             self._update_system_topics()
             await self._start_listeners()
             await self._start_http(http)
+            await self._start_control()
         except BaseException:
             await self._stop_serving()
+            if self.audit is not None:
+                self.audit.close()
             await self.store.close()
             raise
         self._sweeper = self._loop.call_later(_SWEEP_SECONDS, self._sweep, self._loop.time() + _SWEEP_SECONDS)
+        self._record("started", version=__version__, epoch=snapshot.epoch)
+        self.renewing.start(self.router, self._passwords)
         log.info(
             "started: epoch %d, %d sessions, %d retained messages, data in %s",
             snapshot.epoch,
@@ -158,6 +177,9 @@ class Broker:
             self._say_goodbye(connection)
         self._tick()
         await self._wait_until_closed()
+        self._record("stopped")
+        if self.audit is not None:
+            self.audit.close()
         if self._passwords is not None:
             self._passwords.close()
         try:
@@ -176,60 +198,44 @@ class Broker:
         connection.fail(reason_code, "the broker is stopping", server_reference=reference)
 
     async def reload(self, config: Config) -> None:
-        """Take over what can change while running: the certificates of listeners, the passwords, the ACL."""
-        for listener in self._listeners:
-            try:
-                listener.load_certificates()
-            except OSError as error:  # ssl.SSLError is one
-                log.error("%s keeps its certificates, the new ones cannot be read: %s", listener.name, error)
-        await self._reload_passwords()
-        await self.reload_acl()
+        """Take over what can change while running: what is in the files that the configuration of the start names."""
+        await self.watching.reload_all()
         self.config = config
-        log.info("reloaded: certificates, passwords and ACL; other changes take effect at the next start")
+        self._record("reloaded", what="configuration")
+        log.info("reloaded: what is in the files it names; other changes take effect at the next start")
 
-    async def _reload_passwords(self) -> None:
-        """Read the password file again: that of the start, as another one counts from the next start on."""
-        if self._passwords is None or self._password_file is None:
-            return
-        from edge_broker.security.passwords import read_passwords
+    def note_reload_refused(self, problem: str) -> None:
+        """Put into the audit log that a new configuration was not taken over."""
+        self._record("not reloaded", what="configuration", reason=problem)
 
-        try:
-            passwords = await asyncio.to_thread(read_passwords, self._password_file)
-        except ConfigError as error:
-            log.error("the passwords stay as they were, the new ones cannot be used: %s", error)
-            return
-        ended = end_connections(self.router, self._passwords.replace(passwords))
-        self.request_tick()
-        log.info(
-            "%d names have a password; %d connections of changed ones ended", len(passwords.users), ended
-        )
+    def record_action(self, action: str, by: str, **fields: Value) -> None:
+        """Put into the audit log, where there is one, what an administrator did: in a word or two, `by` whom.
 
-    async def reload_acl(self) -> bool:
-        """Read the ACL again, that of the start; whether its rules are in force now, for those who are here too.
-
-        A file that cannot be used is told in the log, and the old rules stay.
+        `fields`: what it was done to. Never a password, token, key or payload.
         """
-        if self._acl_file is None:
-            return False
-        async with self._reloading_acl:  # whoever asks last has read last
-            return await self._replace_acl(self._acl_file)
+        if self.audit is not None:
+            self.audit.record_action(action, by, **fields)
 
-    async def _replace_acl(self, path: Path) -> bool:
-        try:
-            authorizer = await asyncio.to_thread(wiring.make_authorizer, path, self._bridge_names)
-        except ConfigError as error:
-            log.error("the ACL stays as it was, the new one cannot be used")
-            for line in str(error).splitlines():
-                log.error("%s", line)
-            return False
+    def _record(self, event: str, **fields: Value) -> None:
+        if self.audit is not None:
+            self.audit.record(event, **fields)
+
+    def _record_taken(self, what: str, refusal: str) -> None:
+        """Files were taken anew, or were not, and why."""
+        if refusal:
+            self._record("not reloaded", what=what, reason=refusal)
+        else:
+            self._record("reloaded", what=what)
+
+    async def _reload_acl(self) -> None:
+        """Ask the ACL of now from now on, also for those who are here. `ConfigError` where it cannot be used."""
+        authorizer = await asyncio.to_thread(self._read_acl)
         removed = self.router.replace_authorizer(authorizer)
         self.request_tick()
-        log.info("the ACL in %s is in force; it took %d subscriptions away", path, removed)
-        return True
+        log.info("the ACL in %s is in force; it took %d subscriptions away", self._acl_file, removed)
 
-    @property
-    def _bridge_names(self) -> list[str]:
-        return [bridge.name for bridge in self.bridges]
+    def _read_acl(self) -> Authorizer | None:
+        return wiring.make_authorizer(self._acl_file, [bridge.name for bridge in self.bridges])
 
     @property
     def listening(self) -> list[str]:
@@ -248,7 +254,7 @@ class Broker:
         return Router(
             wiring.make_settings(config),
             pending,
-            ListenerAdmission(self._anonymous, self._passwords),
+            self.renewing.denying(ListenerAdmission(self._anonymous, self._passwords)),
             new_client_id=lambda: f"auto-{secrets.token_hex(10)}",
             topics=topics,
             authorizer=self._authorizer,
@@ -282,8 +288,10 @@ class Broker:
         limits = self.config.limits
         gate = Gate(self, limits.max_connections_per_address, limits.max_unfinished_handshakes)
         for config in self.config.listeners:
-            listener = wiring.make_listener(self, config, gate, partial(self._on_listening, config))
+            on_listening = partial(self._on_listening, config)
+            listener = wiring.make_listener(self, config, gate, self.renewing.deny_list, on_listening)
             self._listeners.append(listener)
+            self.renewing.watch_listener(config, listener)
             await listener.start()
 
     def _on_listening(self, config: ListenerConfig, listener: Listener) -> None:
@@ -305,6 +313,22 @@ class Broker:
         await http.start(address.host, address.port)
         log.info("health and metrics on %s", http.url)
 
+    async def _start_control(self) -> None:
+        """Open the control socket. Without one the broker does its work all the same, so that it cannot be had is said."""
+        control = wiring.make_control(self.config, self.commands)
+        if control is None:
+            return
+        try:
+            await control.start()
+        except OSError as error:
+            log.error(
+                "no control socket, so no `edge-broker status` or `trace`: %s: %s ([control] path puts it elsewhere)",
+                self.config.control_path,
+                error.strerror or error,
+            )
+        else:
+            self._control = control
+
     def _make_system_topics(self) -> SystemTopics | None:
         interval_seconds = self.config.sys_interval_seconds
         if not interval_seconds:
@@ -312,6 +336,10 @@ class Broker:
         return SystemTopics(self, self.router.publish_system, interval_seconds, self.router.now)
 
     async def _stop_serving(self) -> None:
+        if self._control is not None:
+            await self._control.stop()
+        await self._own_commands.close()
+        await self.watching.stop()
         for listener in self._listeners:
             listener.stop_accepting()
         for bridge in self.bridges:
@@ -349,7 +377,7 @@ class Broker:
                     connection.flush()
                 except Exception:
                     self._break(connection)
-                if connection.end is not None and connection.closing:
+                if connection.closing:
                     self._log_end(connection)
 
     def _read_clock(self) -> None:
@@ -440,6 +468,7 @@ class Broker:
             log.info("%d more like these in this second", self._strangers_logged - _MOST_STRANGERS_LOGGED)
         self._strangers_logged = 0
         now = self.swept_at = time.monotonic()
+        self._own_commands.note(now)
         if self._write_budget is not None:
             self.journal.commit_delay_seconds = self._write_budget.commit_delay(now, written_bytes() or 0)
         for connection in list(self.connections):
@@ -453,6 +482,8 @@ class Broker:
             log.exception("internal error while ending sessions and publishing wills")
         if self._passwords is not None:
             self._passwords.sweep(now)
+        if self.audit is not None:
+            self.audit.sweep(now)
         self._update_system_topics()
         self.request_tick()
 

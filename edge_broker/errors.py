@@ -10,6 +10,7 @@
     │   └── QueueFull                       for now: a recipient's queue has no room
     ├── ConfigError(key, problem, hint)     the user's file says something that cannot be
     ├── StoreError(operation, problem)      the disk did not keep what it was given: nothing may be acknowledged
+    ├── CommandError(problem, hint)         what somebody asked of the running broker cannot be done
     └── UpstreamError(problem, hint)        the bridge's far end
         ├── UpstreamUnavailable             cannot be reached or does not answer: back off and try again
         └── UpstreamRefused                 it answered no: trying the same again will not help
@@ -98,6 +99,15 @@ class StoreError(EdgeBrokerError):
     def __init__(self, operation: str, problem: str, hint: str = "") -> None:
         super().__init__(f"{operation}: {problem}" + (f" ({hint})" if hint else ""))
         self.operation = operation
+        self.problem = problem
+        self.hint = hint
+
+
+class CommandError(EdgeBrokerError):
+    """A command on the control socket that cannot be done, in the words that its client shows."""
+
+    def __init__(self, problem: str, hint: str = "") -> None:
+        super().__init__(f"{problem}" + (f" ({hint})" if hint else ""))
         self.problem = problem
         self.hint = hint
 

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from edge_broker.config.audit import AuditConfig
 from edge_broker.config.bind import UnixBind
 from edge_broker.config.limits import LimitsConfig
 from edge_broker.config.model import Config, ListenerConfig, StoreConfig
@@ -23,14 +25,19 @@ from edge_broker.net.gate import Gate
 from edge_broker.net.listeners import Listener
 from edge_broker.net.transport import Hub
 from edge_broker.ops.disk import written_bytes
+from edge_broker.security.certificates import CertificateVetting, Demands
+from edge_broker.security.denied import Denied, DenyList, read_denied
 from edge_broker.store import WriteBudget
 
 if TYPE_CHECKING:
     from edge_broker.config.acl_file import AclFile
+    from edge_broker.ops.audit import Audit
+    from edge_broker.ops.control import ControlServer, Handler
     from edge_broker.security.acl import Acl
     from edge_broker.security.acl_decisions import AclAuthorizer
     from edge_broker.security.password_admission import PasswordAdmission, Timer
 
+_CONTROL_MODE: Final = 0o600
 _LIMITS: Final = frozenset(LimitsConfig.__struct_fields__) & {
     field.name for field in dataclasses.fields(Settings)
 }
@@ -105,9 +112,14 @@ def make_authorizer(acl_file: Path | None, bridges: Collection[str]) -> AclAutho
     if acl_file is None:
         return None
     from edge_broker.config.acl_file import read_acl_file
+    from edge_broker.config.loading import ConfigMistakes
     from edge_broker.security.acl_decisions import AclAuthorizer
 
-    return AclAuthorizer(make_acl(read_acl_file(acl_file, bridges)))
+    try:
+        file = read_acl_file(acl_file, bridges)
+    except ConfigMistakes as mistakes:  # a line of the log for all of them
+        raise mistakes.in_a_line() from None
+    return AclAuthorizer(make_acl(file))
 
 
 def make_acl(file: AclFile) -> Acl:
@@ -128,10 +140,46 @@ def make_acl(file: AclFile) -> Acl:
     return Acl(roles, file.identities, file.groups, file.bridges, file.wide_subscriptions == "filter")
 
 
+def make_audit(audit: AuditConfig) -> Audit | None:
+    """The audit log, open. `ConfigError` where its file cannot be written."""
+    if audit.file is None:
+        return None
+    from edge_broker.ops.audit import Audit  # memory that a broker without it keeps
+    from edge_broker.ops.audit_file import AuditFile
+    from edge_broker.security.guessing import origin_of
+
+    made = Audit(AuditFile(audit.file, audit.max_bytes, audit.files), time.monotonic(), origin_of)
+    made.open()
+    return made
+
+
+def make_deny_list(security: SecurityConfig) -> DenyList:
+    """Who is not let in, whatever they prove. `ConfigError` where the file cannot be used."""
+    return DenyList(Denied() if security.deny_file is None else read_denied(security.deny_file))
+
+
+def make_demands(config: ListenerConfig) -> Demands | None:
+    """What a listener demands of its clients' certificates; None where it asks for none."""
+    if config.client_ca is None:
+        return None
+    return Demands(
+        config.client_ca,
+        config.identity_from,
+        config.allowed_names,
+        config.crl_files,
+        config.when_crl_expired,
+    )
+
+
 def make_listener(
-    hub: Hub, config: ListenerConfig, gate: Gate, on_listening: Callable[[Listener], None]
+    hub: Hub,
+    config: ListenerConfig,
+    gate: Gate,
+    deny_list: DenyList,
+    on_listening: Callable[[Listener], None],
 ) -> Listener:
     """A listener that does not listen yet."""
+    demands = make_demands(config)
     address = config.address
     endpoint = (
         UnixEndpoint(address.path, config.permissions)
@@ -146,9 +194,20 @@ def make_listener(
         key=None if config.key is None else str(config.key),
         client_ca=None if config.client_ca is None else str(config.client_ca),
         require_client_certificate=config.require_client_certificate,
-        identity_from=config.identity_from,
+        crls=() if demands is None else [str(path) for path in demands.strict_crls],
+        read_vetting=None if demands is None else partial(CertificateVetting, demands, deny_list),
         websocket_paths=config.websocket_paths,
         origins=config.origins,
         proxies=config.proxy_protocol_from,
         on_listening=on_listening,
     )
+
+
+def make_control(config: Config, commands: Mapping[str, Handler]) -> ControlServer | None:
+    """Who answers on the control socket; None where the configuration wants nobody to."""
+    path = config.control_path
+    if path is None:
+        return None
+    from edge_broker.ops.control import ControlServer
+
+    return ControlServer(UnixEndpoint(str(path), _CONTROL_MODE), commands)

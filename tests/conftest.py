@@ -1,4 +1,4 @@
-"""What every test may use: the `needs` marker, free ports."""
+"""What every test may use: the `needs` marker, free ports. No log of any test may have a secret: `tests.log_secrets`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+
+pytest_plugins = ["tests.log_secrets"]
 
 _SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin", "/usr/local/sbin"])
 

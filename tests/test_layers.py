@@ -41,8 +41,16 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
         "edge_broker.store.*",
         "edge_broker.net.*",
     ),
+    "edge_broker.renewing": (
+        CORE,
+        "edge_broker.config.*",
+        "edge_broker.security.*",
+        "edge_broker.ops.*",
+        "edge_broker.net.*",
+    ),
     "edge_broker.broker": (
         "edge_broker.wiring",
+        "edge_broker.renewing",
         VERSION,
         ERRORS,
         WIRE,

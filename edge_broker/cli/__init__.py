@@ -16,6 +16,8 @@ Examples:
   edge-broker run                          anonymous MQTT on 127.0.0.1:1883
   edge-broker run --config broker.toml     as the file says
   edge-broker check broker.toml            what the file would do, or what is wrong with it
+  edge-broker status                       how the running broker is
+  edge-broker trace --topic 'sensors/#'    what becomes of these messages
   edge-broker reference                    every key that the file may have
 """
 
@@ -31,10 +33,19 @@ _COMMANDS: Final = {
     "check": _Command(
         "edge_broker.cli.check", "check", "Say what is wrong with a configuration file, or what it does."
     ),
+    "status": _Command("edge_broker.cli.status", "status", "How the running broker is, on one screen."),
+    "trace": _Command("edge_broker.cli.trace", "trace", "Follow messages through the running broker."),
+    "bridge": _Command(
+        "edge_broker.cli.bridge", "bridge", "What the bridges of the running broker are doing."
+    ),
+    "reload": _Command(
+        "edge_broker.cli.status", "reload", "Have the running broker read its configuration again."
+    ),
     "passwd": _Command(
         "edge_broker.cli.passwd", "passwd", "Set, change or take away a password in a password file."
     ),
     "acl": _Command("edge_broker.cli.acl", "acl", "What an ACL file allows, and by which rule."),
+    "pki": _Command("edge_broker.cli.pki", "pki", "A small CA: certificates for the broker and its devices."),
     "reference": _Command(
         "edge_broker.cli.reference", "reference", "Print every key of the configuration file."
     ),

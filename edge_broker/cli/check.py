@@ -27,6 +27,7 @@ def check(file: Path) -> None:
     config = load_or_exit(file, "")
     names = _count_names(file, config)
     roles = _count_roles(config)
+    _check_certificates(config)
     click.echo(f"{file}: OK")
     for line in describe(config):
         click.echo(f"  {line}")
@@ -64,6 +65,31 @@ def _count_roles(config: Config) -> int | None:
     return len(acl.roles)
 
 
+def _check_certificates(config: Config) -> None:
+    """Read what the broker reads of deny list and revocation lists; what is wrong in them, and the end with 2."""
+    from edge_broker.errors import ConfigError
+    from edge_broker.security.certificates import CertificateVetting
+    from edge_broker.security.denied import Denied, DenyList
+    from edge_broker.wiring import make_demands, make_deny_list
+
+    mistakes = []
+    try:
+        make_deny_list(config.security)
+    except ConfigError as mistake:
+        mistakes.append(mistake)
+    for listener in config.listeners:
+        demands = make_demands(listener)
+        try:
+            if demands is not None:
+                CertificateVetting(demands, DenyList(Denied()))
+        except ConfigError as mistake:
+            mistakes.append(mistake)
+    for found in mistakes:
+        click.echo(str(found), err=True)
+    if mistakes:
+        raise SystemExit(EXIT_CONFIG)
+
+
 def describe(config: Config) -> Iterator[str]:
     """What the broker would do, a line for each thing that listens, keeps or leaves."""
     yield f"data    {config.data_dir}"
@@ -78,7 +104,7 @@ def describe(config: Config) -> Iterator[str]:
 def _who(listener: ListenerConfig, has_passwords: bool) -> str:
     """Who may connect, in words."""
     if listener.require_client_certificate:
-        return f"clients with a certificate of {listener.client_ca}"
+        return _certified(listener)
     if not listener.anonymous and has_passwords:
         who = "clients with a password"
         if listener.client_ca is not None:
@@ -86,10 +112,16 @@ def _who(listener: ListenerConfig, has_passwords: bool) -> str:
         exposed = not listener.encrypted and not listener.address.is_loopback
         return f"{who}{', PASSWORDS UNENCRYPTED' if exposed else ''}"
     if not listener.anonymous:
-        return f"clients with a certificate of {listener.client_ca}; others get as far as their CONNECT"
+        return f"{_certified(listener)}; others get as far as their CONNECT"
     if listener.address.is_loopback:
         return "anyone on this machine"
     return f"ANYONE who reaches it{'' if listener.encrypted else ', unencrypted'}"
+
+
+def _certified(listener: ListenerConfig) -> str:
+    named = f" named {' or '.join(listener.allowed_names)}" if listener.allowed_names else ""
+    revoked = ", unless revoked" if listener.crl_files else ""
+    return f"clients with a certificate of {listener.client_ca}{named}{revoked}"
 
 
 def _describe_bridge(bridge: BridgeConfig) -> Iterator[str]:

@@ -7,7 +7,6 @@ import re
 from typing import Final
 
 from edge_broker.config.bind import Bind
-from edge_broker.config.loading import ConfigMistakes
 from edge_broker.config.model import Config
 from edge_broker.errors import EdgeBrokerError
 
@@ -21,10 +20,6 @@ def explain_start_failure(error: EdgeBrokerError | OSError, config: Config) -> s
 
     An `OSError` about a bind has no file name, or the listener's URL in its place; any other name is a file's.
     """
-    if isinstance(
-        error, ConfigMistakes
-    ):  # of a file that the configuration names; a line of the log for all of them
-        return f"{error.source}: {'; '.join(map(str, error.mistakes))}"
     if isinstance(error, EdgeBrokerError):
         return str(error)
     why = error.strerror or str(error)

@@ -87,7 +87,9 @@ def _compose(config: Config) -> Broker:
 
 async def _serve(config: Config, path: Path | None) -> int:
     """Start, serve until told to stop, stop; the exit code."""
-    service = Service(_compose(config), config, lambda: load_config(path), Systemd())
+    broker = _compose(config)
+    service = Service(broker, config, lambda: load_config(path), Systemd())
+    broker.commands["reload"] = service.answer_reload
     try:
         await service.start()
     except (EdgeBrokerError, OSError) as error:

@@ -10,8 +10,8 @@ import asyncio
 import gc
 import logging
 import signal
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -19,6 +19,7 @@ from edge_broker import __version__
 from edge_broker.config.loading import ConfigMistakes
 from edge_broker.config.model import Config
 from edge_broker.errors import EdgeBrokerError
+from edge_broker.ops.collecting import collected
 from edge_broker.ops.logging import configure_logging
 from edge_broker.ops.systemd import Systemd
 
@@ -44,6 +45,9 @@ class Served(Protocol):
     def reload(self, config: Config) -> Awaitable[None]:
         """Take over what can be changed while running."""
 
+    def note_reload_refused(self, problem: str) -> None:
+        """The configuration was to be read again and stays as it was, for `problem`."""
+
 
 class Service:
     """One run of the broker. `read_config` reads the configuration again, in a thread; `systemd` may be nobody."""
@@ -57,6 +61,7 @@ class Service:
         self._systemd = systemd
         self._stop_wanted = False
         self._reload_wanted = False
+        self._reload_askers: list[asyncio.Future[dict[str, Any]]] = []
         self._wish = asyncio.Event()
 
     async def start(self) -> None:
@@ -78,7 +83,7 @@ class Service:
             self._wish.clear()
             if self._reload_wanted and not self._stop_wanted:
                 self._reload_wanted = False
-                await self._reload()
+                await self._reload_for_askers()
         return await self._stop()
 
     def _on_stop(self, number: signal.Signals) -> None:
@@ -93,6 +98,23 @@ class Service:
         self._reload_wanted = True
         self._wish.set()
 
+    async def answer_reload(self, _: Mapping[str, Any]) -> dict[str, Any]:
+        """The command `reload` of the control socket: as SIGHUP, and then what was logged about it."""
+        asker = asyncio.get_running_loop().create_future()
+        self._reload_askers.append(asker)
+        self._on_reload()
+        answer: dict[str, Any] = await asker
+        return answer
+
+    async def _reload_for_askers(self) -> None:
+        """Reload, and tell those who asked for it on the control socket what was logged."""
+        askers, self._reload_askers = self._reload_askers, []
+        with collected() as lines:
+            is_taken_over = await self._reload()
+        for asker in askers:
+            if not asker.done():
+                asker.set_result({"reloaded": is_taken_over, "log": lines})
+
     def _send_ready(self) -> None:
         self._systemd.send_ready(
             f"edge-broker {__version__}, listening on {', '.join(self._broker.listening) or 'nothing yet'}"
@@ -104,20 +126,26 @@ class Service:
             self._systemd.send_alive()
             loop.call_later(self._systemd.watchdog_seconds / 2, self._keep_alive, loop)
 
-    async def _reload(self) -> None:
+    async def _reload(self) -> bool:
+        """Read the configuration again and take it over; whether that was done."""
+        is_taken_over = False
         self._systemd.send_reloading(asyncio.get_running_loop().time())
         try:
             config = await asyncio.to_thread(self._read_config)
             await self._broker.reload(config)
         except ConfigMistakes as mistakes:
+            self._broker.note_reload_refused(mistakes.problem)  # not which: they repeat what the file says
             _LOG.error("%s: %s, so the configuration stays as it was", mistakes.source, mistakes.problem)
             for mistake in mistakes.mistakes:
                 _LOG.error("%s", mistake)
         except (EdgeBrokerError, OSError) as error:
+            self._broker.note_reload_refused(str(error))
             _LOG.error("the new configuration cannot be taken over: %s", error)
         else:
             self._take_over(config)
+            is_taken_over = True
         self._send_ready()
+        return is_taken_over
 
     def _take_over(self, config: Config) -> None:
         changed = changed_keys(self._config, config)

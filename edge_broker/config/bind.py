@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from edge_broker.errors import ConfigError
 
-_EVERY_IPV4: Final = "0.0.0.0"
+_EVERY_IPV4: Final = "0.0.0.0"  # noqa: S104 - to be recognized, so that it is not taken for loopback
 _EVERY_INTERFACE: Final = ("", "::")
 _IPV6_LOOPBACK: Final = bytes(15) + b"\1"
 _IPV4_MAPPED: Final = bytes(10) + b"\xff\xff"

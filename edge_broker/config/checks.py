@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from edge_broker.config.audit import AuditConfig
 from edge_broker.config.model import HttpConfig, ListenerConfig, RuntimeConfig, StoreConfig
 from edge_broker.config.reading import Reading
 from edge_broker.config.security import SecurityConfig
@@ -26,6 +27,8 @@ _TRANSPORTS_OF: Final = {
     "certificate": _TLS,
     "key": _TLS,
     "client_ca": _TLS,
+    "allowed_names": _TLS,
+    "crl_files": _TLS,
     "path": _WEBSOCKET,
     "origins": _WEBSOCKET,
     "mode": ("unix",),
@@ -34,7 +37,7 @@ _TRANSPORTS_OF: Final = {
 """The keys that not every transport has."""
 _MODE: Final = re.compile(r"0?[0-7]{3}")
 _ORIGIN: Final = re.compile(r"https?://[^/\s]+")
-_NO_PASSPHRASE: Final = "write a copy without one: openssl pkey -in KEY -out NEW-KEY"
+_NO_PASSPHRASE: Final = "write a copy without one: openssl pkey -in KEY -out NEW-KEY"  # noqa: S105 - a hint
 
 
 def check_listeners(
@@ -163,6 +166,15 @@ def _check_tls(listener: ListenerConfig, key: str, reading: Reading) -> None:
         check_certificate(listener.certificate, listener.key, key, reading)
     if listener.client_ca is not None:
         check_ca(listener.client_ca, f"{key}.client_ca", reading)
+    for name in ("crl_files", "allowed_names"):
+        if getattr(listener, name) and listener.client_ca is None:
+            reading.mistake(
+                f"{key}.{name}",
+                "needs client_ca",
+                'write client_ca = "/path/to/ca.pem": whose clients it is about',
+            )
+    for position, path in enumerate(listener.crl_files):
+        check_file(path, f"{key}.crl_files[{position}]", reading)
 
 
 def check_certificate(certificate: Path, private_key: Path, key: str, reading: Reading) -> None:
@@ -272,11 +284,24 @@ def check_store(store: StoreConfig, reading: Reading) -> None:
 
 
 def check_security(security: SecurityConfig, reading: Reading) -> None:
-    """That its files can be read; what is in them, the broker reads at its start."""
-    if security.password_file is not None:
-        check_file(security.password_file, "security.password_file", reading)
-    if security.acl_file is not None:
-        check_file(security.acl_file, "security.acl_file", reading)
+    """That the files can be read; what is in them, the broker reads at its start."""
+    for name in ("password_file", "deny_file", "acl_file"):
+        path = getattr(security, name)
+        if path is not None:
+            check_file(path, f"security.{name}", reading)
+
+
+def check_audit(audit: AuditConfig, reading: Reading) -> None:
+    """That the file is none yet or a plain one, in a folder that is there; whether it can be written shows the start."""
+    file = audit.file
+    if file is None:
+        return
+    if file.is_symlink() or (file.exists() and not file.is_file()):
+        reading.mistake(
+            "audit.file", f"{file} is no plain file", "give the path of one, or of one to be made"
+        )
+    elif file.parent.exists() and not file.parent.is_dir():
+        reading.mistake("audit.file", f"{file.parent} is no folder", "give the path of a file in a folder")
 
 
 def check_runtime(runtime: RuntimeConfig, reading: Reading) -> None:
@@ -288,6 +313,7 @@ def check_runtime(runtime: RuntimeConfig, reading: Reading) -> None:
 
 
 CHECKS: Final[dict[str, Callable[[Any, Reading], None]]] = {
+    "audit": check_audit,
     "data_dir": check_data_dir,
     "http": check_http,
     "runtime": check_runtime,

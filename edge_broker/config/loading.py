@@ -50,6 +50,10 @@ class ConfigMistakes(ConfigError):
         self.source = source
         self.mistakes = tuple(mistakes)
 
+    def in_a_line(self) -> ConfigError:
+        """All of them as one mistake, for the log."""
+        return ConfigError(self.source, "; ".join(map(str, self.mistakes)))
+
     def __str__(self) -> str:
         lines = [f"{self.source}: {self.problem}"]
         for mistake in self.mistakes:

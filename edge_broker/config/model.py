@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from edge_broker.config.audit import AuditConfig
 from edge_broker.config.bind import Bind, UnixBind, parse_bind, parse_unix_bind
 from edge_broker.config.environment import default_data_dir
 from edge_broker.config.limits import LimitsConfig
@@ -24,6 +25,7 @@ from edge_broker.config.security import SecurityConfig
 _WEBSOCKET_PATHS: Final = ("/mqtt", "/")
 """Where clients look first, and where those look that are given no path."""
 _UNIX_MODE: Final = "0660"
+CONTROL_SOCKET: Final = "control.sock"
 _SCHEMES: Final = {"tcp": "mqtt", "tls": "mqtts", "ws": "ws", "wss": "wss", "unix": "unix"}
 _SETTLED_LATER: Final[Any] = None  # the default of a key that `__post_init__` settles from the others
 
@@ -76,8 +78,33 @@ class ListenerConfig(Section, frozen=True):
     ] = _SETTLED_LATER
     identity_from: Annotated[
         Literal["common_name", "san_dns", "spiffe"],
-        Meta(description="tls, wss: what in its certificate names a client."),
+        Meta(
+            description="tls, wss: what in its certificate names a client: the common name, the first DNS name, or the "
+            "SPIFFE URI. A certificate without it is refused. See [Security](security.md#certificates).",
+        ),
     ] = "common_name"
+    allowed_names: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="tls, wss: only certificates with such names are let in; `*` stands for anything. Empty is every "
+            "name that `client_ca` vouches for.",
+            examples=['"sensor-*"'],
+        ),
+    ] = ()
+    crl_files: Annotated[
+        tuple[Path, ...],
+        Meta(
+            description="tls, wss: revocation lists, PEM, of every CA in `client_ca` that issues certificates to clients. "
+            "Read anew when they change; the connections of revoked certificates then end.",
+        ),
+    ] = ()
+    when_crl_expired: Annotated[
+        Literal["refuse", "warn"],
+        Meta(
+            description="A revocation list has expired, or a CA has none: `refuse` its clients, or `warn` in log and "
+            "health and let in who is not on the last list.",
+        ),
+    ] = "refuse"
     path: Annotated[
         str | None,
         Meta(
@@ -288,6 +315,19 @@ class HttpConfig(Section, frozen=True):
         return parse_bind(self.bind) if self.bind else None
 
 
+class ControlConfig(Section, frozen=True):
+    """The socket of `edge-broker status`, `trace` and the like, which only the broker's user and root may open."""
+
+    enabled: Annotated[bool, Meta(description="Whether there is one.")] = True
+    path: Annotated[
+        Path | None,
+        Meta(
+            description="The socket's file, in a directory that is there; the system allows 107 bytes.",
+            extra={"default": "control.sock in data_dir"},
+        ),
+    ] = None
+
+
 class LogConfig(Section, frozen=True):
     """What is logged, to standard error. Never payloads, never secrets."""
 
@@ -336,7 +376,16 @@ class Config(Section, frozen=True):
     limits: LimitsConfig = LimitsConfig()
     protocol: ProtocolConfig = ProtocolConfig()
     security: SecurityConfig = SecurityConfig()
+    audit: AuditConfig = AuditConfig()
     http: HttpConfig = HttpConfig()
+    control: ControlConfig = ControlConfig()
     log: LogConfig = LogConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     bridges: tuple[Any, ...] = ()
+
+    @property
+    def control_path(self) -> Path | None:
+        """Where the control socket is; None where there is none."""
+        if not self.control.enabled:
+            return None
+        return self.control.path or self.data_dir / CONTROL_SOCKET

@@ -1,4 +1,4 @@
-"""`[security]`: who comes in by password, what guessing costs, and where it says who may do what."""
+"""`[security]`: who comes in by password and who never does, what guessing costs, where it says who may do what."""
 
 from __future__ import annotations
 
@@ -11,20 +11,27 @@ from edge_broker.config.section import DAY_SECONDS, Section
 
 
 class SecurityConfig(Section, frozen=True):
-    """Who comes in by password, what guessing costs, and who may do what. See [Security](security.md)."""
+    """Who comes in by password and who never does, what guessing costs, who may do what. See [Security](security.md)."""
 
     password_file: Annotated[
         Path | None,
         Meta(
             description="Names and hashed passwords, a line each, made by `edge-broker passwd`. With it, clients come in "
-            "by user name and password or by SCRAM-SHA-256 on listeners that are not anonymous. Read again on SIGHUP.",
+            "by user name and password or by SCRAM-SHA-256 on listeners that are not anonymous. Read anew when it changes.",
+        ),
+    ] = None
+    deny_file: Annotated[
+        Path | None,
+        Meta(
+            description="Identities and serial numbers of certificates that are not let in, whatever they prove, a line "
+            "each: `identity NAME` or `serial HEX`. Read anew when it changes; their connections then end.",
         ),
     ] = None
     acl_file: Annotated[
         Path | None,
         Meta(
             description="Who may publish and subscribe to what: roles and whose they are, in TOML. With it, nothing is "
-            "allowed that it does not allow; without it, everything. Read again on SIGHUP.",
+            "allowed that it does not allow; without it, everything. Read anew when it changes.",
         ),
     ] = None
     max_waiting_passwords: Annotated[

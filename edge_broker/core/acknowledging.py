@@ -27,6 +27,10 @@ class HeldAcknowledgements:
         """Whether a QoS 2 message with this packet identifier waits for its PUBREC."""
         return any(message.qos == 2 and message.packet_id == packet_id for message in self._held)
 
+    def call(self, acknowledge: Callable[[Message], None]) -> None:
+        """Call `acknowledge` from now on."""
+        self._acknowledge = acknowledge
+
     def hold(self, message: Message) -> None:
         """Acknowledge `message` later, after what came before it."""
         self._held.append(message)

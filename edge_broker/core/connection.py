@@ -59,11 +59,15 @@ SIGN_OF_LIFE_BYTES: Final = 500
 
 
 class Connection(Publishing):
-    """The server's end of one connection. `session` is set from an accepted CONNECT on."""
+    """The server's end of one connection. `session` is set from an accepted CONNECT on.
+
+    `authenticated_by`: how the client proved who it is, in a word, once it is admitted.
+    """
 
     __slots__ = (
         "_decoder",
         "_retained",
+        "authenticated_by",
         "authentication",
         "certificate_names",
         "keep_alive",
@@ -90,6 +94,7 @@ class Connection(Publishing):
         self.keep_alive = 0
         self.send_window = settings.send_window
         self.will: Message | None = None
+        self.authenticated_by = ""
         self.authentication: Authentication | None = None  # where CONNECT named a method
         self._decoder = Decoder(
             router.topics,
@@ -158,6 +163,10 @@ class Connection(Publishing):
         except MqttError as error:
             self.fail(error.reason_code, error.detail)
         return False
+
+    def encryption(self) -> tuple[str, str] | None:
+        """TLS version and cipher of its transport; None where nothing is encrypted."""
+        return self._outlet.encryption()
 
     @property
     def buffered_bytes(self) -> int:
@@ -246,7 +255,10 @@ class Connection(Publishing):
         session = self.session
         if session is None:
             raise ProtocolError("the first packet is not a CONNECT")
-        if session.queue.complete_run(packet_id, count):
+        queue = session.queue
+        if queue.complete_run(packet_id, count) and (
+            queue.cursor < queue.next_number or self._retained is not None
+        ):
             self._on_completed(session)
 
     def _on_completed(self, session: Session) -> None:
@@ -329,6 +341,8 @@ class Connection(Publishing):
         self.router.dirty.append(self)
         self.router.stalled.pop(self, None)
         session, self.session = self.session, None
+        if self.router.observer is not None:
+            self.router.observer.on_end(self, session)
         if session is not None and session.claimed_by is self:
             will, self.will = self.will, None
             self.router.leave(session, will)

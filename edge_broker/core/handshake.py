@@ -22,7 +22,7 @@ from edge_broker.wire import const
 from edge_broker.wire.encoder import encode_auth, encode_connack
 from edge_broker.wire.packets import Connect, Will
 from edge_broker.wire.properties import Properties, encode_properties
-from edge_broker.wire.topics import SYSTEM_PREFIX
+from edge_broker.wire.topics import is_system
 
 if TYPE_CHECKING:
     from edge_broker.core.connection import Connection
@@ -68,7 +68,7 @@ def handle_connect(connection: Connection, packet: Connect) -> None:
 def _check_will(router: Router, will: Will) -> None:
     """What can be said of a will before it is known whose it is."""
     settings = router.settings
-    if will.topic.count("/") >= settings.max_topic_levels or will.topic.startswith(SYSTEM_PREFIX):
+    if will.topic.count("/") >= settings.max_topic_levels or is_system(will.topic):
         raise MqttError(const.TOPIC_NAME_INVALID, "a will for a topic that we do not allow")
     if len(will.topic.encode()) > settings.max_topic_bytes:
         raise MqttError(const.TOPIC_NAME_INVALID, "a will for a longer topic than we allow")
@@ -91,11 +91,14 @@ def _on_admission(connection: Connection, packet: Connect, admission: Admission)
         )
     elif "\0" in admission.identity:  # of a certificate; what is kept with the identity stands behind a NUL
         connection.fail(const.NOT_AUTHORIZED, "an identity with U+0000")
-    elif not _may_leave_will(connection.router, packet, _principal(connection, packet, admission)):
-        connection.router.counters.deny("will")
+    elif packet.will is not None and not _may_leave_will(
+        connection.router, packet.will, _principal(connection, packet, admission)
+    ):
+        connection.router.deny(connection, "will", packet.will.topic, admission.identity)
         connection.fail(const.NOT_AUTHORIZED, "its will is one that it may not publish")
     else:
         connection.pause()
+        connection.authenticated_by = admission.method
         try:
             _open(connection, packet, admission)
         except MqttError as error:
@@ -146,9 +149,9 @@ def _principal(connection: Connection, packet: Connect, admission: Admission) ->
     return Principal(admission.identity, connection.client_id, username, groups)
 
 
-def _may_leave_will(router: Router, packet: Connect, principal: Principal) -> bool:
-    will, authorizer = packet.will, router.authorizer
-    if will is None or authorizer is None:
+def _may_leave_will(router: Router, will: Will, principal: Principal) -> bool:
+    authorizer = router.authorizer
+    if authorizer is None:
         return True
     return may_publish(authorizer.permissions_of(principal), will.topic, will.qos, will.retain)
 
@@ -212,12 +215,15 @@ def _accept(
         session.will = None  # of a connection that was never accepted
         connection.router.leave(session, None)
         return
-    connection.router.counters.connects += 1
+    router = connection.router
+    router.counters.connects += 1
     connection.session = session
     connection.permit(session.permissions)
     connection.will = session.will
     connection.send(connack)
     session.attach(connection)
+    if router.observer is not None:
+        router.observer.on_connect(connection, session)
     session.pump()
     connection.go_on()
 

@@ -9,12 +9,15 @@ one kind share one variant, so a fan-out encodes once.
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from edge_broker.wire import const
 from edge_broker.wire.encoder import encode_publish
 from edge_broker.wire.packets import Publish
 from edge_broker.wire.properties import Properties, encode_properties
+
+if TYPE_CHECKING:
+    from edge_broker.core.followed import Trace, Unfollowed
 
 
 class Publisher(Protocol):
@@ -39,6 +42,8 @@ class Message(Publish):
     """Kept in memory only, by the user's choice for its topic: nobody waits for it to be on disk."""
     publisher: Publisher | None = None
     source: Message | None = None
+    trace: Trace | Unfollowed | None = None
+    """Set while somebody follows this message; nobody on the way of a message looks at it but ``traced``."""
     _variants: dict[tuple[int, bool, tuple[int, ...]], Message] | None = None
     parts_3: tuple[bytes, bytes] | None = None
     parts_5: tuple[bytes, bytes] | None = None

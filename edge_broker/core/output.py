@@ -32,6 +32,7 @@ class Output:
     `end`: why the connection ended, as (reason code, detail), for the log; None while it stands.
     `max_packet_bytes`: the client's own limit, 0 = none. `aliases`: None where the client takes none.
     `wants_reasons`: what went wrong may be told in words too [MQTT-3.1.2-29].
+    `write_out`: where a turn's output goes, the outlet's `write` or, as long as nothing speaks against it, what is below.
     """
 
     __slots__ = (
@@ -48,6 +49,7 @@ class Output:
         "version",
         "wants_reasons",
         "writable",
+        "write_out",
     )
 
     def __init__(self, router: Router, outlet: Outlet, address: str) -> None:
@@ -64,6 +66,7 @@ class Output:
         self.closing = False
         self.end: tuple[int, str] | None = None
         self._outlet = outlet
+        self.write_out = outlet.write
 
     def on_lost(self, detail: str) -> None:
         """The transport is gone, whoever closed it: `Connection` knows what ends with it."""
@@ -160,6 +163,6 @@ class Output:
         if output:
             data = output[0] if len(output) == 1 else b"".join(output)
             output.clear()
-            self._outlet.write(data)
+            self.write_out(data)
         if self.closing:
             self._outlet.close()

@@ -6,12 +6,15 @@ on the way of a message and answers at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    from edge_broker.core.connection import Connection
+    from edge_broker.core.output import Output
     from edge_broker.core.router import Router
+    from edge_broker.core.session import Session
 
 NEVER: Final = -1
 """Below every QoS: what is not allowed at any."""
@@ -33,13 +36,15 @@ class Credentials:
 class Admission:
     """The answer: `reason_code` 0 admits as `identity`; any other refuses, with `detail` for the log.
 
-    `data`: what enhanced authentication says last, for the client. `groups`: what else is proved of it, for permissions.
+    `data`: what enhanced authentication says last, for the client. `method`: how it proved who it is, in a word.
+    `groups`: what else is proved of it, for permissions.
     """
 
     reason_code: int
     identity: str = ""
     detail: str = ""
     data: bytes = b""
+    method: str = ""
     groups: tuple[str, ...] = ()
 
 
@@ -48,6 +53,34 @@ class Challenge:
     """Enhanced authentication goes on: `data` is for the client, which answers it."""
 
     data: bytes
+
+
+class PeerCertificate(NamedTuple):
+    """A certificate that the transport's handshake verified.
+
+    `names` by kind: ``common_name``, ``san_dns``, ``uri``, and of these ``spiffe``. `chain`: DER, its own first and what it
+    leads to last; its own alone where a handshake was cut short because an earlier one counts (TLS session resumption).
+    """
+
+    names: Mapping[str, tuple[str, ...]]
+    chain: tuple[bytes, ...]
+
+
+class Judgement(NamedTuple):
+    """What a certificate is worth: `names` of whoever showed it, or why it is refused, in words for the log."""
+
+    names: tuple[str, ...] = ()
+    refusal: str = ""
+
+
+class Vetting(Protocol):
+    """What a listener demands of clients' certificates, beside that the handshake verified them."""
+
+    def judge(self, peer: PeerCertificate) -> Judgement:
+        """For one who has just shown it."""
+
+    def judge_again(self, peer: PeerCertificate) -> Judgement:
+        """For one who is connected, when what is demanded has changed: whether it would still be let in."""
 
 
 class AuthenticationExchange(Protocol):
@@ -68,6 +101,9 @@ class Outlet(Protocol):
 
     def wake(self) -> None:
         """The connection can go on with the input that it left unread."""
+
+    def encryption(self) -> tuple[str, str] | None:
+        """TLS version and cipher agreed on, as OpenSSL calls them; None where nothing is encrypted."""
 
 
 class Authenticator(Protocol):
@@ -115,6 +151,25 @@ class Authorizer(Protocol):
 
     def on_removed(self, principal: Principal, topic_filters: list[str]) -> None:
         """Subscriptions of `principal`, whole with `$share`, were removed since they are not allowed any more."""
+
+
+class Observer(Protocol):
+    """Told who comes, who goes, who is not let in and what is denied, for whoever keeps an account of it (the audit log).
+
+    Nothing is told per message. What it is told happened already; it must be quick and raise nothing.
+    """
+
+    def on_connect(self, connection: Connection, session: Session) -> None:
+        """A client was let in."""
+
+    def on_end(self, connection: Connection, session: Session | None) -> None:
+        """A connection is at its end, for `connection.end`. `session`: the client's; None of one that was never let in."""
+
+    def on_refused(self, address: str, listener: str, reason: str) -> None:
+        """A connection was turned away before anything of it was read, or before its client's address was known."""
+
+    def on_denied(self, connection: Output, action: str, topic: str, identity: str) -> None:
+        """A client may not `action` (publish, qos, retain, subscribe, share, will) that topic or topic filter."""
 
 
 class Host(Protocol):

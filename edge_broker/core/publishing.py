@@ -177,6 +177,11 @@ class Publishing(Output):
                 PUBACKS[message.packet_id] if message.qos == 1 else _pack_ack(_PUBREC_HEAD, message.packet_id)
             )
 
+    def renew_acknowledging(self) -> None:
+        """This connection's class was exchanged: what is held calls the new one's `_acknowledge`."""
+        if self._held is not None:
+            self._held.call(self._acknowledge)
+
     def _wait_for_room(self, message: Message) -> None:
         """A full queue rejects `message` and its sender cannot be told: try again later, and read no further meanwhile."""
         self._waiting = (message, self.router.now + self.router.settings.hold_seconds)
@@ -253,7 +258,8 @@ class Publishing(Output):
         """Answer a PUBLISH that is not taken: MQTT 5 has a code for it, 3.1.1 only silence [3.3.5]."""
         counters = self.router.counters
         if isinstance(refusal, NotPermitted):
-            counters.deny(refusal.kind)
+            identity = "" if self.session is None else self.session.identity
+            self.router.deny(self, refusal.kind, message.topic, identity)
         else:
             counters.drop(const.REASON_NAMES[refusal.reason_code].replace(" ", "_"))
         if not message.qos:

@@ -23,6 +23,7 @@ from edge_broker.core.ops import Page, QueueState, QueueWrite
 from edge_broker.wire.const import MAX_PACKET_ID
 
 if TYPE_CHECKING:
+    from edge_broker.core.followed import Watch
     from edge_broker.core.pending import Pending
 
 _MESSAGE_OVERHEAD_BYTES: Final = 500
@@ -85,6 +86,7 @@ class Queue:
         "touched",
         "unwritten",
         "volatile",
+        "watch",
     )
 
     def __init__(self, queue_id: int, pending: Pending | None) -> None:
@@ -108,6 +110,7 @@ class Queue:
         self.dirty = self.touched = False
         self.reading: tuple[int, int] | None = None  # the stretch that was asked for
         self.online = False
+        self.watch: Watch | None = None  # while a trace runs
         self.owner: Owner | None = None
         self.dropped = self.expired = self.lost = 0
 
@@ -302,10 +305,11 @@ class Queue:
 
     def complete_run(self, packet_id: int, count: int) -> bool:
         """`count` packet identifiers from `packet_id` on are acknowledged for good. False if none was in flight."""
-        first = self.number_of(packet_id)
+        head = self.head
+        first = head + (packet_id - head) % MAX_PACKET_ID
         end = first + count
         if (
-            first == self.head
+            first == head
             and end <= self.cursor
             and self.pending is None
             and not (self.acknowledged or self.released or self.large_in_flight_bytes)

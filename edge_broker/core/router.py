@@ -15,7 +15,7 @@ from edge_broker.core.message import Message, build_message
 from edge_broker.core.ops import Snapshot
 from edge_broker.core.pending import Pending
 from edge_broker.core.permitting import may_publish, permit, recognise
-from edge_broker.core.ports import Authenticator, Authorizer, Principal
+from edge_broker.core.ports import Authenticator, Authorizer, Observer, Principal
 from edge_broker.core.queue import Queue
 from edge_broker.core.quota import Quota
 from edge_broker.core.retained import Retained
@@ -24,7 +24,7 @@ from edge_broker.core.session import Recipient, Session, Subscription
 from edge_broker.core.settings import Settings
 from edge_broker.errors import MessageRefused, MqttError, NotPermitted, QueueFull
 from edge_broker.wire import const
-from edge_broker.wire.topics import SYSTEM_PREFIX, TopicCache
+from edge_broker.wire.topics import TopicCache, is_system
 
 if TYPE_CHECKING:
     from edge_broker.core.connection import Connection
@@ -46,7 +46,38 @@ class Router:
     `now` is the clock as of the last thing that happened; `dirty` lists the connections with output to flush;
     `stalled` those that read no more until the store has caught up. `guarded`: publishes need a look beyond their form
     and their topic. `authorizer`: who says what each session may do, None where everybody may do everything.
+    `observer`: who is told who comes and goes; None for nobody.
     """
+
+    # Slots, because a trace exchanges the class for a while: an object without them is slower ever after (CPython 3.11:
+    # 2.12 µs a message became 2.29). "__dict__" is for whatever is not worth one.
+    __slots__ = (
+        "__dict__",
+        "_delayed_wills",
+        "_next_queue_id",
+        "_routes",
+        "_sessions_of",
+        "authenticator",
+        "authorizer",
+        "connects_waiting",
+        "counters",
+        "dirty",
+        "full",
+        "guarded",
+        "max_uncommitted_bytes",
+        "new_client_id",
+        "now",
+        "pending",
+        "quota",
+        "received",
+        "retained",
+        "sent",
+        "sessions",
+        "settings",
+        "stalled",
+        "table",
+        "topics",
+    )
 
     def __init__(
         self,
@@ -63,6 +94,7 @@ class Router:
         self.pending = pending
         self.authenticator = authenticator
         self.authorizer = authorizer
+        self.observer: Observer | None = None
         self.new_client_id = new_client_id
         self.max_uncommitted_bytes = max_uncommitted_bytes
         self.counters = Counters()
@@ -122,9 +154,9 @@ class Router:
             settings = self.settings
             if topic.count("/") >= settings.max_topic_levels:
                 raise MqttError(const.TOPIC_NAME_INVALID, "a topic of more levels than we allow")
-            if len(topic) * 3 > settings.max_topic_bytes and len(topic.encode()) > settings.max_topic_bytes:
+            if len(topic) * 4 > settings.max_topic_bytes and len(topic.encode()) > settings.max_topic_bytes:
                 raise MqttError(const.TOPIC_NAME_INVALID, "a longer topic than we allow")
-            if topic.startswith(SYSTEM_PREFIX):
+            if is_system(topic):
                 raise NotPermitted("publish", "$SYS is the broker's own")
         return self.table.find(topic)
 
@@ -199,6 +231,15 @@ class Router:
             recipient.deliver_shared(form, group)
         else:
             recipient.deliver(form)
+
+    def deny(self, connection: Output, action: str, topic: str, identity: str) -> None:
+        """Count that a client may not do that with that topic, and tell whoever keeps an account.
+
+        `action`: publish, subscribe, share, will; qos or retain where it may publish, but not like that.
+        """
+        self.counters.deny(action)
+        if self.observer is not None:
+            self.observer.on_denied(connection, action, topic, identity)
 
     # ---- retained messages
 

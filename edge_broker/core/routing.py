@@ -6,14 +6,17 @@ A route is forgotten when a subscription that could change it comes or goes, and
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from edge_broker.core.counters import Counters
 from edge_broker.core.message import Message
 from edge_broker.core.permitting import permitted
 from edge_broker.core.session import Subscription
 from edge_broker.core.trie import FilterTrie
-from edge_broker.wire.topics import SYSTEM_PREFIX, TopicCache, match
+from edge_broker.wire.topics import TopicCache, is_system, match
+
+if TYPE_CHECKING:
+    from edge_broker.core.tracing import Tracer
 
 _MAX_ROUTES: Final = 10_000
 
@@ -122,10 +125,11 @@ class Route:
 class RoutingTable:
     """All subscriptions, and the routes that follow from them. `routes` is read by the router directly.
 
-    A route has only those in it who may have its topic's messages, so permissions cost a message nothing.
+    A route has only those in it who may have its topic's messages, so permissions cost a message nothing. `tracer`: of the
+    trace that runs; nothing here looks at it.
     """
 
-    __slots__ = ("_counters", "_durabilities", "_groups", "_trie", "routes")
+    __slots__ = ("_counters", "_durabilities", "_groups", "_trie", "routes", "tracer")
 
     def __init__(
         self, durabilities: Sequence[tuple[str, bool]] = (), counters: Counters | None = None
@@ -135,6 +139,7 @@ class RoutingTable:
         self._trie: FilterTrie[Subscription | ShareGroup] = FilterTrie()
         self._groups: dict[str, ShareGroup] = {}
         self.routes: dict[str, Route] = {}
+        self.tracer: Tracer | None = None
 
     def __len__(self) -> int:
         return len(self._trie)
@@ -202,7 +207,7 @@ class RoutingTable:
             by_recipient[key] = subscription if other is None else _merge(other, subscription)
         route = Route(list(by_recipient.values()), groups, self._is_volatile(topic))
         # 10,000 routes of 64 KB would fill the memory; and a PUBLISH to the broker's own topics is always looked at
-        if len(topic) <= TopicCache.LONGEST_BYTES and not topic.startswith(SYSTEM_PREFIX):
+        if len(topic) <= TopicCache.LONGEST_BYTES and not is_system(topic):
             if len(self.routes) >= _MAX_ROUTES:
                 self.routes.clear()
             self.routes[topic] = route

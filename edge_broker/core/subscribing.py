@@ -27,7 +27,6 @@ _LONGEST_EXPLANATION: Final = 1000
 
 if TYPE_CHECKING:
     from edge_broker.core.connection import Connection
-    from edge_broker.core.router import Router
 
 
 def handle_subscribe(connection: Connection, session: Session, packet: Subscribe) -> None:
@@ -40,7 +39,7 @@ def handle_subscribe(connection: Connection, session: Session, packet: Subscribe
             const.SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED, "a subscription identifier, which we do not offer"
         )
     for request in packet.requests:
-        reason_code = _refusal(connection, session, request) or _grant(connection.router, session, request)
+        reason_code = _refusal(connection, session, request) or _grant(connection, session, request)
         if reason_code < const.UNSPECIFIED_ERROR:
             subscription = Subscription(
                 session, request.topic_filter, reason_code, request.no_local, request.retain_as_published, ids
@@ -97,15 +96,17 @@ def _refusal(connection: Connection, session: Session, request: SubscriptionRequ
     return const.SUCCESS
 
 
-def _grant(router: Router, session: Session, request: SubscriptionRequest) -> int:
+def _grant(connection: Connection, session: Session, request: SubscriptionRequest) -> int:
     """The QoS that a sound subscription is granted, or the reason code it is refused with."""
+    router = connection.router
     qos = min(request.qos, router.settings.maximum_qos)  # [MQTT-3.2.2-10]
     if session.permissions is None:
         return qos
     share_name, topic_filter = split_share(request.topic_filter)
     highest_qos = session.permissions.granted_qos(topic_filter, bool(share_name))
     if highest_qos == NEVER:
-        router.counters.deny("share" if share_name else "subscribe")
+        kind = "share" if share_name else "subscribe"
+        router.deny(connection, kind, request.topic_filter, session.identity)
         return const.NOT_AUTHORIZED
     return min(qos, highest_qos)
 

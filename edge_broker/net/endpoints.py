@@ -60,7 +60,7 @@ class TcpEndpoint:
             except OSError as error:
                 if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
                     raise
-                host = "0.0.0.0"
+                host = "0.0.0.0"  # noqa: S104 - every interface is what the configuration asked for
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:

@@ -13,6 +13,8 @@ import ssl
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
+from edge_broker.core.ports import Vetting
+from edge_broker.errors import ConfigError
 from edge_broker.net.endpoints import Endpoint, UnixEndpoint
 from edge_broker.net.gate import Gate
 from edge_broker.net.pipes import LayeredPipe, Pipe
@@ -20,6 +22,7 @@ from edge_broker.net.tls import TlsPipe, server_context
 from edge_broker.net.transport import Hub, StreamProtocol
 
 if TYPE_CHECKING:
+    from edge_broker.net.piped import CertifiedClients
     from edge_broker.net.proxy import ProxiedProtocol
 
 log: Final = logging.getLogger("edge_broker.net")
@@ -32,10 +35,11 @@ _SCHEMES: Final = {(False, False): "mqtt", (True, False): "mqtts", (False, True)
 class Listener:
     """One bound endpoint and what is spoken there.
 
-    With `certificate` and `key`, paths of files, TLS; with `websocket_paths` WebSocket, at these paths, for pages of
-    `origins`. `proxies`: addresses and networks that tell their clients' addresses by PROXY protocol. `on_listening` is
-    called each time that clients can connect from now on. `retry_seconds`: the first and the longest pause between two
-    attempts to bind an address that is not there yet.
+    With `certificate` and `key`, paths of files, TLS; `crls`: files that say which clients' certificates are revoked;
+    `read_vetting` reads what else is demanded of these, each time that the files are read. With `websocket_paths`
+    WebSocket, at these paths, for pages of `origins`. `proxies`: addresses and networks that tell their clients' addresses
+    by PROXY protocol. `on_listening` is called each time that clients can connect from now on. `retry_seconds`: the first
+    and the longest pause between two attempts to bind an address that is not there yet.
     """
 
     def __init__(
@@ -48,7 +52,8 @@ class Listener:
         key: str | None = None,
         client_ca: str | None = None,
         require_client_certificate: bool = False,
-        identity_from: str = "common_name",
+        crls: Sequence[str] = (),
+        read_vetting: Callable[[], Vetting] | None = None,
         websocket_paths: Sequence[str] = (),
         origins: Sequence[str] = (),
         proxies: Sequence[str] = (),
@@ -58,8 +63,9 @@ class Listener:
         self._hub = hub
         self._endpoint = endpoint
         self._gate = gate or Gate(hub)
-        self._files = (certificate, key, client_ca, require_client_certificate)
-        self._identity_from = identity_from
+        self._files = (certificate, key, client_ca, require_client_certificate, tuple(crls))
+        self._read_vetting = read_vetting
+        self._clients: CertifiedClients | None = None
         self._websocket_paths = websocket_paths
         self._origins = origins
         self._proxies = proxies
@@ -88,11 +94,38 @@ class Listener:
         """Whether clients can connect."""
         return self._server is not None and self._server.is_serving()
 
-    def load_certificates(self) -> None:
-        """Read the TLS files; what was read last stays in force if they cannot be (`ssl.SSLError`, `OSError`)."""
-        certificate, key, client_ca, require = self._files
-        if certificate is not None and key is not None:
-            self._context = server_context(certificate, key, client_ca, require)
+    def load_certificates(self) -> int:
+        """Read the TLS files and take them, all or none; returns how many connections ended because of it.
+
+        `ConfigError` where they cannot be: what was taken last stays in force.
+        """
+        return self.take_certificates(self.read_certificates())
+
+    def read_certificates(self) -> tuple[ssl.SSLContext | None, Vetting | None]:
+        """The slow half of `load_certificates`, for any thread."""
+        certificate, key, client_ca, require, crls = self._files
+        if certificate is None or key is None:
+            return None, None
+        vetting = (
+            None if self._read_vetting is None else self._read_vetting()
+        )  # it names what is wrong better
+        return _context(certificate, key, client_ca, require, crls), vetting
+
+    def take_certificates(self, read: tuple[ssl.SSLContext | None, Vetting | None]) -> int:
+        """From the next accept on; who is connected and would not be let in any more is ended: returns how many."""
+        self._context, vetting = read
+        if vetting is None:
+            return 0
+        if self._clients is None:
+            from edge_broker.net.piped import CertifiedClients
+
+            self._clients = CertifiedClients(vetting)
+        self._clients.vetting = vetting
+        return self._clients.judge_again()
+
+    def judge_again(self) -> int:
+        """What is demanded of certificates has changed elsewhere: end the connections that do not fit; how many."""
+        return 0 if self._clients is None else self._clients.judge_again()
 
     async def start(self) -> None:
         """Bind and serve; `OSError` with the address as its file name if it cannot be had.
@@ -166,7 +199,7 @@ class Listener:
             return lambda: StreamProtocol(hub, gate, name)
         from edge_broker.net.piped import PipedProtocol
 
-        return lambda: PipedProtocol(hub, gate, name, new_pipe, self._identity_from)
+        return lambda: PipedProtocol(hub, gate, name, new_pipe, self._clients)
 
     def _piping(self) -> Callable[[], Pipe] | None:
         """What makes the pipe of each connection; None where there is none."""
@@ -185,3 +218,26 @@ class Listener:
     def _new_tls_pipe(self) -> Pipe:
         assert self._context is not None
         return TlsPipe(self._context, server_side=True)
+
+
+def _context(
+    certificate: str, key: str, client_ca: str | None, require: bool, crls: Sequence[str]
+) -> ssl.SSLContext:
+    """`server_context`; what OpenSSL and the system say against the files in words that name them."""
+    for path in (certificate, key, *([] if client_ca is None else [client_ca]), *crls):
+        try:
+            open(path, "rb").close()
+        except OSError as error:
+            hint = "let the user that runs the broker read it" if isinstance(error, PermissionError) else ""
+            raise ConfigError(path, f"cannot be read: {error.strerror}", hint) from None
+    try:
+        return server_context(certificate, key, client_ca, require, crls)
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            problem, hint = f"is not the key of {certificate}", "give the two that were made together"
+            raise ConfigError(key, problem, hint) from None
+        why = (error.reason or str(error)).lower().replace("_", " ")
+        files = ", ".join(path for path in (certificate, key, client_ca, *crls) if path is not None)
+        raise ConfigError(files, f"cannot be used: {why}", "PEM files are wanted, whole ones") from None
+    except OSError as error:
+        raise ConfigError(certificate, f"cannot be used: {error.strerror or error}") from None

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from edge_broker.core.ports import PeerCertificate
+
 
 class PipeError(Exception):
     """The peer broke a pipe's protocol. `counter`: under what it is counted; what is in the output should still be sent."""
@@ -52,8 +54,11 @@ class Pipe(Protocol):
     def shut(self) -> None:
         """Say goodbye in due form; twice does no harm."""
 
-    def peer_names(self) -> dict[str, tuple[str, ...]]:
-        """What the peer has proved to be called, by kind of name; empty where nothing was proved."""
+    def peer(self) -> PeerCertificate | None:
+        """The certificate by which the peer has proved who it is; None where it did not."""
+
+    def encryption(self) -> tuple[str, str] | None:
+        """TLS version and cipher, once agreed on; None where nothing is encrypted."""
 
 
 class LayeredPipe:
@@ -114,9 +119,13 @@ class LayeredPipe:
         if not self._upper.lingers:
             self._lower.shut()
 
-    def peer_names(self) -> dict[str, tuple[str, ...]]:
+    def peer(self) -> PeerCertificate | None:
         """What the lower layer proved."""
-        return self._lower.peer_names()
+        return self._lower.peer()
+
+    def encryption(self) -> tuple[str, str] | None:
+        """The lower layer's."""
+        return self._lower.encryption()
 
     def _carry(self) -> None:
         output = self._upper.take_output()

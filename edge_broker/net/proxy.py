@@ -87,7 +87,7 @@ class ProxiedProtocol(asyncio.Protocol):
             seconds = self._hub.router.settings.connect_timeout_seconds
             self._timer = asyncio.get_running_loop().call_later(seconds, self._on_timeout)
         else:
-            self._hub.router.counters.refuse("max_unfinished_handshakes")
+            self._count_refusal("max_unfinished_handshakes", "max_unfinished_handshakes")
             self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
@@ -124,10 +124,16 @@ class ProxiedProtocol(asyncio.Protocol):
         self._refuse("connect_timeout", "no PROXY header in time")
 
     def _refuse(self, counter: str, detail: str) -> None:
-        self._hub.router.counters.refuse(counter)
+        self._count_refusal(counter, f"a proxy's header: {detail}")
         log.info("a proxy at %s: %s", self._address, detail)
         self._stop_waiting()
         self._transport.abort()
+
+    def _count_refusal(self, counter: str, reason: str) -> None:
+        router = self._hub.router
+        router.counters.refuse(counter)
+        if router.observer is not None:
+            router.observer.on_refused(self._address, "", reason)
 
     def _stop_waiting(self) -> None:
         if self in self._waiting:

@@ -7,9 +7,14 @@ and costs far less memory than asyncio's own TLS. One `TlsPipe` is one side of o
 from __future__ import annotations
 
 import ssl
+from collections.abc import Sequence
 from typing import Any, ClassVar, Final, cast
 
+from edge_broker.core.ports import PeerCertificate
+
 _READ_BYTES: Final = 64 << 10
+_CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
+"""TLS 1.2's that are authenticated and forward secret (RFC 9325); TLS 1.3 has no others."""
 
 
 class TlsPipe:
@@ -88,20 +93,41 @@ class TlsPipe:
         return self._object.getpeercert(binary_form=True)
 
     def peer_names(self) -> dict[str, tuple[str, ...]]:
-        """The names in the peer's verified certificate: ``common_name``, ``san_dns`` and ``spiffe``."""
+        """The names in the peer's verified certificate: ``common_name``, ``san_dns``, ``uri``, and of these ``spiffe``."""
         certificate = cast(dict[str, Any], self._object.getpeercert() or {})
         subject = [pair for names in certificate.get("subject", ()) for pair in names]
         alternatives = certificate.get("subjectAltName", ())
         return {
             "common_name": tuple(value for name, value in subject if name == "commonName"),
             "san_dns": tuple(value for kind, value in alternatives if kind == "DNS"),
+            "uri": tuple(value for kind, value in alternatives if kind == "URI"),
             "spiffe": tuple(v for kind, v in alternatives if kind == "URI" and v.startswith("spiffe://")),
         }
+
+    def peer(self) -> PeerCertificate | None:
+        """The peer's verified certificate, None where it gave none."""
+        certificate = self.peer_certificate()
+        if certificate is None:
+            return None
+        return PeerCertificate(self.peer_names(), tuple(self._verified_chain()) or (certificate,))
+
+    def _verified_chain(self) -> Sequence[bytes]:
+        """As OpenSSL built it, DER; empty for a resumed session."""
+        public: Any = getattr(self._object, "get_verified_chain", None)  # Python 3.13 and up
+        if public is not None:
+            return cast(Sequence[bytes], public())
+        inner: Any = self._object._sslobj  # type: ignore[attr-defined]
+        return [ssl.PEM_cert_to_DER_cert(found.public_bytes()) for found in inner.get_verified_chain() or ()]
 
     @property
     def version(self) -> str:
         """The protocol agreed on, as in ``TLSv1.3``; empty before."""
         return self._object.version() or ""
+
+    def encryption(self) -> tuple[str, str] | None:
+        """Version and cipher, as in ``("TLSv1.3", "TLS_AES_256_GCM_SHA384")``; None before."""
+        cipher = self._object.cipher()
+        return None if cipher is None else (self.version, cipher[0])
 
     def _handshake(self) -> None:
         try:
@@ -115,15 +141,27 @@ class TlsPipe:
 
 
 def server_context(
-    certificate: str, key: str, client_ca: str | None = None, require_client_certificate: bool = False
+    certificate: str,
+    key: str,
+    client_ca: str | None = None,
+    require_client_certificate: bool = False,
+    crls: Sequence[str] = (),
 ) -> ssl.SSLContext:
-    """A listener's context: TLS 1.2 and up; with `client_ca` clients' certificates are verified, and demanded if asked."""
+    """A listener's context: TLS 1.2 and up; with `client_ca` clients' certificates are verified, and demanded if asked.
+
+    `crls`: files with revocation lists. Then a client's certificate needs the list of the CA that issued it, and one that
+    has not expired. Where a certificate says what it may be used for, OpenSSL sees to it that a client is among that.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
-    context.load_cert_chain(certificate, key)
+    context.set_ciphers(_CIPHERS)
+    context.load_cert_chain(certificate, key, password=_refuse_passphrase)
     if client_ca is not None:
         context.load_verify_locations(client_ca)
+        for crl in crls:
+            context.load_verify_locations(crl)
+            context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
         context.verify_mode = ssl.CERT_REQUIRED if require_client_certificate else ssl.CERT_OPTIONAL
     return context
 
@@ -142,3 +180,8 @@ def client_context(
     if certificate is not None:
         context.load_cert_chain(certificate, key)
     return context
+
+
+def _refuse_passphrase() -> str:
+    """OpenSSL would ask for it on the terminal."""
+    raise ssl.SSLError("the key is protected by a passphrase")

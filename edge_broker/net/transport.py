@@ -80,6 +80,8 @@ class StreamProtocol(asyncio.Protocol):
         if refusal is not None:
             hub.router.counters.refuse(refusal)
             self._connection.end = (0x97, refusal)
+            if hub.router.observer is not None:
+                hub.router.observer.on_refused(address, self._listener, refusal)
             self._closed = True
             self._transport.abort()
             return
@@ -87,6 +89,13 @@ class StreamProtocol(asyncio.Protocol):
         hub.router.counters.connections += 1
         limit = hub.router.settings.max_output_bytes
         self._transport.set_write_buffer_limits(limit, limit // 4)
+        self._choose_way_out()
+
+    def _choose_way_out(self) -> None:
+        """A turn's output goes straight to the transport, unless that is closed, full, or not what speaks to the peer."""
+        connection = self._connection
+        is_direct = connection.writable and not self._closed and not self.shakes_hands
+        connection.write_out = self._transport.write if is_direct else self.write
 
     def data_received(self, data: bytes) -> None:
         hub = self._hub
@@ -106,6 +115,7 @@ class StreamProtocol(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closed = True
+        self._choose_way_out()
         connection = self._connection
         if connection in self._hub.connections:  # it was let in
             self._hub.connections.remove(connection)
@@ -120,6 +130,7 @@ class StreamProtocol(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._connection.on_writable(False)
+        self._choose_way_out()
 
     def resume_writing(self) -> None:
         self._unread_bytes = 0
@@ -127,6 +138,7 @@ class StreamProtocol(asyncio.Protocol):
             self._connection.on_writable(True)
         except Exception:
             self._break()
+        self._choose_way_out()
         self._hub.request_tick()
 
     # ---- what the core calls (Outlet)
@@ -160,6 +172,10 @@ class StreamProtocol(asyncio.Protocol):
     def wake(self) -> None:
         """Go on with the input that was left."""
         self._continue_later()
+
+    def encryption(self) -> tuple[str, str] | None:
+        """Nothing is encrypted."""
+        return None
 
     # ---- working through buffered input
 
@@ -206,6 +222,7 @@ class StreamProtocol(asyncio.Protocol):
     def _abort(self) -> None:
         if not self._closed:
             self._closed = True
+            self._choose_way_out()
             self._transport.abort()
 
     def _break(self) -> None:

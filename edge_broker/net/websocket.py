@@ -117,9 +117,12 @@ class WebSocketPipe:
         if self._protocol.state is State.OPEN:
             self._protocol.send_close(_NORMAL_CLOSURE)
 
-    def peer_names(self) -> dict[str, tuple[str, ...]]:
+    def peer(self) -> None:
         """WebSocket proves nothing."""
-        return {}
+
+    def encryption(self) -> tuple[str, str] | None:
+        """WebSocket encrypts nothing."""
+        return None
 
     # ---- the upgrade
 

@@ -6,7 +6,7 @@ kept. A bridge that is away is a problem to show and makes nothing unready: to k
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -30,7 +30,10 @@ class BridgeFacts:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is to be judged. `listening`, `not_listening`: URLs. `since_sweep_seconds`: since the every-second work ran."""
+    """What is to be judged. `listening`, `not_listening`: URLs. `since_sweep_seconds`: since the every-second work ran.
+
+    `refused_files`: what stands in files that changed and is not used, and why.
+    """
 
     store_healthy: bool
     store_problem: str
@@ -40,6 +43,8 @@ class Facts:
     bridges: Sequence[BridgeFacts]
     since_sweep_seconds: float
     loop_lag_seconds: float
+    expiring: Sequence[Problem] = ()
+    refused_files: Mapping[str, str] = field(default_factory=dict)
 
 
 class Problem(NamedTuple):
@@ -87,6 +92,8 @@ def assess(facts: Facts) -> Health:
             )
         )
     problems += [_bridge_problem(bridge) for bridge in facts.bridges if not bridge.connected]
+    problems += facts.expiring
+    problems += [_file_problem(what, why) for what, why in facts.refused_files.items()]
     return Health(live, ready, problems)
 
 
@@ -108,6 +115,11 @@ def _listener_problem(url: str) -> Problem:
         f"{url} does not accept connections",
         "its address may not be there yet, it is tried again; or the broker is stopping",
     )
+
+
+def _file_problem(what: str, why: str) -> Problem:
+    hint = "mend it: until then what was there before counts, and a restart would not go well"
+    return Problem(what, f"the new file is refused: {why}", hint)
 
 
 def _bridge_problem(bridge: BridgeFacts) -> Problem:

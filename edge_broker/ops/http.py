@@ -17,7 +17,8 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from edge_broker import __version__
-from edge_broker.ops.health import BridgeFacts, Facts, Health, assess
+from edge_broker.ops.facts import gather
+from edge_broker.ops.health import Facts, Health, assess
 from edge_broker.ops.metrics import CONTENT_TYPE, Metrics
 from edge_broker.ops.observed import Observed
 
@@ -150,33 +151,6 @@ class _Refusal(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         transport.abort()
-
-
-def gather(observed: Observed, now: float) -> Facts:
-    """The facts of this moment; `now` is the monotonic clock."""
-    statuses = [bridge.status() for bridge in observed.bridges]
-    return Facts(
-        store_healthy=observed.journal.healthy,
-        store_problem=observed.journal.problem,
-        store_full=observed.store.full,
-        listening=observed.listening,
-        not_listening=observed.not_listening,
-        bridges=[
-            BridgeFacts(
-                name=status.name,
-                state=status.state,
-                upstream=status.upstream,
-                connected=status.connected,
-                waiting=status.depth,
-                in_flight=status.in_flight,
-                last_error=status.last_error,
-                last_hint=status.last_hint,
-            )
-            for status in statuses
-        ],
-        since_sweep_seconds=now - observed.swept_at,
-        loop_lag_seconds=observed.last_lag_seconds,
-    )
 
 
 def _report(facts: Facts, health: Health) -> dict[str, object]:

@@ -22,7 +22,7 @@ from typing import Final, TextIO
 
 import msgspec
 
-_OUR_PACKAGES: Final = ("edge_broker", "bridge")
+OUR_PACKAGES: Final = ("edge_broker", "bridge")
 _PRIORITIES: Final = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 _DEBUG_PRIORITY: Final = 7
 _LEVEL_WIDTH: Final = len("critical")
@@ -53,7 +53,7 @@ def configure_logging(
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(number, logging.WARNING))
-    for package in _OUR_PACKAGES:
+    for package in OUR_PACKAGES:
         logging.getLogger(package).setLevel(number)
 
 

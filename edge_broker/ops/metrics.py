@@ -25,7 +25,7 @@ from edge_broker import __version__
 from edge_broker.core.histogram import Histogram
 from edge_broker.ops import disk
 from edge_broker.ops.backlog import Backlog, BacklogView
-from edge_broker.ops.observed import Observed, ObservedStatus, dropped_messages
+from edge_broker.ops.observed import Observed, ObservedAudit, ObservedStatus, dropped_messages
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _DENIED: Final = ("publish", "qos", "retain", "subscribe", "share", "receive", "will", "removed")
@@ -71,6 +71,8 @@ class BrokerCollector(Collector):
         yield from self._queues()
         yield from self._store()
         yield from _bridges([bridge.status() for bridge in self._observed.bridges])
+        yield from _audit(self._observed.audit)
+        yield from _files(self._observed, time.time())
         yield from _passwords(getattr(self._observed.router.authenticator, "passwords", None))
 
     def _broker(self) -> Iterator[Metric]:
@@ -184,10 +186,9 @@ class BrokerCollector(Collector):
 
     def _card(self, written: int) -> Iterator[Metric]:
         """How long a card lasts that takes so many bytes, at the rate of this run."""
-        endurance = self._observed.card_endurance_bytes
         seconds = time.time() - self._observed.started_at
-        if endurance and seconds > 0:
-            years = endurance / (max(written, 1) / seconds) / (365.25 * 86_400)
+        years = disk.card_years(self._observed.card_endurance_bytes, written, seconds)
+        if years is not None:
             yield _gauge(
                 "card_years", "How long the card lasts at the rate of this run, by its endurance.", years
             )
@@ -229,6 +230,38 @@ def _bridges(statuses: Sequence[ObservedStatus]) -> Iterator[Metric]:
         "When the upstream last acknowledged something, Unix time.",
         "bridge",
         [(s.name, s.last_acknowledged_wall) for s in statuses if s.last_acknowledged_wall is not None],
+    )
+
+
+def _audit(audit: ObservedAudit | None) -> Iterator[Metric]:
+    """Also where there is none, so that a rule finds what it asks for."""
+    left_out = {"rate": 0, "waiting": 0} if audit is None else audit.left_out
+    yield _counter("audit_lines", "Lines in the audit log.", audit.written if audit else 0)
+    yield _counters("audit_lines_left_out", "Lines that it has not, and why.", "reason", left_out.items())
+    yield _counter("audit_errors", "Writes of it that failed.", audit.write_errors if audit else 0)
+
+
+def _files(observed: Observed, wall: float) -> Iterator[Metric]:
+    """What expires, and what the broker takes anew from its files."""
+    expiry = GaugeMetricFamily(
+        "edge_broker_expires_in_seconds",
+        "Until a certificate, CA or revocation list expires; negative since it has.",
+        labels=["kind", "owner"],
+    )
+    for entry in observed.expiring:
+        expiry.add_metric([entry.kind, entry.owner], entry.at - wall)
+    yield expiry
+    watches = observed.watching.watches.items()
+    for name, text, values in (
+        ("files_taken", "Changed files that were taken anew.", [(what, w.taken) for what, w in watches]),
+        ("files_refused", "Changed files that were refused.", [(what, w.refused) for what, w in watches]),
+    ):
+        yield _counters(name, text, "files", values)
+    yield _gauges(
+        "files_refused",
+        "1: what stands in the files now is refused, and what was taken before counts.",
+        "files",
+        [(what, int(bool(watch.refusal))) for what, watch in watches],
     )
 
 

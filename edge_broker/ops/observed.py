@@ -12,6 +12,8 @@ from edge_broker.core.histogram import Histogram
 from edge_broker.core.ops import Page
 from edge_broker.core.queue import Queue
 from edge_broker.core.router import Router
+from edge_broker.ops.expiring import Expiring
+from edge_broker.ops.watching import Watching
 
 
 class ObservedJournal(Protocol):
@@ -70,10 +72,13 @@ class ObservedStatus(Protocol):
 
     name: str
     upstream: str
+    version: str
     depth: int
     in_flight: int
+    sent: tuple[int, int, int]
     acknowledged: int
     resent: int
+    received: tuple[int, int, int]
     connects: int
     dropped: dict[str, int]
     refused: dict[str, int]
@@ -107,6 +112,14 @@ class ObservedBridge(Protocol):
         """What it is doing now."""
 
 
+class ObservedAudit(Protocol):
+    """The audit log; `edge_broker.ops.audit` says what each of these means."""
+
+    written: int
+    left_out: dict[str, int]
+    write_errors: int
+
+
 class Observed(Protocol):
     """The broker."""
 
@@ -120,6 +133,10 @@ class Observed(Protocol):
     @property
     def store(self) -> ObservedStore:
         """Its store."""
+
+    @property
+    def audit(self) -> ObservedAudit | None:
+        """Its audit log, where there is one."""
 
     @property
     def bridges(self) -> Sequence[ObservedBridge]:
@@ -152,6 +169,14 @@ class Observed(Protocol):
     @property
     def loop_lag_seconds(self) -> Histogram:
         """How late it ever was."""
+
+    @property
+    def expiring(self) -> Expiring:
+        """Certificates and revocation lists, and when they expire."""
+
+    @property
+    def watching(self) -> Watching:
+        """Files that are taken anew when they change."""
 
     @property
     def read_errors(self) -> int:

@@ -31,9 +31,9 @@ class ListenerAdmission:
         """Answers at once, or later where a password has to be checked."""
         names = credentials.certificate_names
         if names:
-            answer(Admission(const.SUCCESS, names[0]))
+            answer(Admission(const.SUCCESS, names[0], method="certificate"))
         elif self._anonymous.get(credentials.listener, False):
-            answer(Admission(const.SUCCESS, ANONYMOUS))
+            answer(Admission(const.SUCCESS, ANONYMOUS, method="anonymous"))
         elif self.passwords is not None and credentials.username is not None:
             self.passwords.authenticate(credentials, answer)
         elif self.passwords is not None:

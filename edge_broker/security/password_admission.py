@@ -188,7 +188,7 @@ class PasswordAdmission:
     def _admit(self, attempt: _Attempt, kept: Argon2Hash) -> None:
         """The password was right for `kept`, which may have been replaced since: whoever is let in then stays in."""
         if self._kept(attempt) == kept:
-            attempt.answer(Admission(const.SUCCESS, attempt.name))
+            attempt.answer(Admission(const.SUCCESS, attempt.name, method="password"))
         else:
             self._check(attempt)
 

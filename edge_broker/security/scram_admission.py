@@ -75,7 +75,7 @@ class ScramAdmission(AuthenticationExchange):
         if self._passwords().scram(name) != self._verifier:
             return Admission(const.NOT_AUTHORIZED, detail="its password was changed meanwhile")
         names = self._credentials.certificate_names
-        return Admission(const.SUCCESS, names[0] if names else name, data=server_final)
+        return Admission(const.SUCCESS, names[0] if names else name, data=server_final, method="scram")
 
     def _banned(self) -> Admission | None:
         """0x87: this may be an authentication anew, whose DISCONNECT has no code for banned [3.14.2.1]."""

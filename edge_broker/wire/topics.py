@@ -26,6 +26,11 @@ def decode_utf8(raw: bytes) -> str:
     return text
 
 
+def is_system(topic: str) -> bool:
+    """Whether `topic` is one that a subscription to `$SYS/#` gets, and so the broker's own."""
+    return topic.startswith(SYSTEM_PREFIX) or topic == SYSTEM_PREFIX[:-1]
+
+
 def check_topic_name(topic: str) -> None:
     """Refuse what may not be published to: an empty name or one with a wildcard [MQTT-4.7.3-1, MQTT-3.3.2-2]."""
     if not topic:

@@ -71,3 +71,30 @@ def test_the_flood_loses_nothing(tmp_path: Path) -> None:
     (one,) = json.loads(raw.read_text())["runs"]
     assert one["figures"]["flood_messages_per_second"] > 10_000
     assert one["figures"]["samples"] > 10
+
+
+@pytest.mark.needs("mosquitto")
+def test_an_ordinary_day_is_measured_for_edge_broker_alone(tmp_path: Path) -> None:
+    page, raw = tmp_path / "page.md", tmp_path / "raw.json"
+    load = "--scenario steady --steady-seconds 2 --rounds 1 --patience 0"
+    result = run(*load.split(), "--write", str(page), "--json", str(raw))
+    assert result.returncode == 0, result.stderr
+    [one] = json.loads(raw.read_text())["runs"]
+    assert (one["broker"], one["failure"]) == ("edge-broker", None)
+    assert one["figures"]["alive_messages"] >= 390
+    assert one["figures"]["alive_written_bytes_per_message"] < 20
+    assert 100 < one["figures"]["dead_written_bytes_per_message"] < 2_000
+    assert "| nobody there |" in page.read_text()
+
+
+@pytest.mark.needs("mosquitto")
+def test_over_tls_all_brokers_are_measured_in_one_cipher(tmp_path: Path) -> None:
+    raw = tmp_path / "raw.json"
+    load = "--brokers edge-broker,mosquitto --scenario tls --quick --seconds 0.2"
+    result = run(*load.split(), "--json", str(raw))
+    assert result.returncode == 0, result.stderr
+    runs = json.loads(raw.read_text())["runs"]
+    assert {one["scenario"] for one in runs} == {"tls-1to1", "tls-200pairs", "tls-1to100"}
+    assert {one["failure"] for one in runs} == {None}
+    assert all(one["figures"]["cpu_us_per_message"] > 0.5 for one in runs)
+    assert "Live messages over TLS" in result.stdout

@@ -130,7 +130,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("qos", [0, 1])
 @pytest.mark.parametrize("pattern", SMALL, ids=lambda pattern: pattern.name)
 def test_a_correct_broker_passes(relay: StartRelay, pattern: Pattern, qos: int) -> None:
-    figures = live.measure(relay(correct), pattern, qos, wire.MQTT_3_1_1, 0.3)
+    figures = live.measure(live.Entrance(relay(correct), wire.MQTT_3_1_1), pattern, qos, 0.3)
     assert figures["messages_per_second"] > 100
     assert 0 < figures["p50_ms"] <= figures["p99_ms"] < 300
     assert figures["samples"] > 0
@@ -143,16 +143,16 @@ def test_a_lost_or_repeated_message_is_found(
     relay: StartRelay, pattern: Pattern, qos: int, fault: Fault
 ) -> None:
     with pytest.raises(BrokerMisbehaved):
-        live.measure(relay(fault), pattern, qos, wire.MQTT_3_1_1, 0.8)
+        live.measure(live.Entrance(relay(fault), wire.MQTT_3_1_1), pattern, qos, 0.8)
 
 
 @pytest.mark.parametrize("qos", [0, 1])
 def test_messages_out_of_order_are_found(relay: StartRelay, qos: int) -> None:
     with pytest.raises(BrokerMisbehaved, match="out of order"):
-        live.measure(relay(swap_two()), SMALL[0], qos, wire.MQTT_3_1_1, 0.8)
+        live.measure(live.Entrance(relay(swap_two()), wire.MQTT_3_1_1), SMALL[0], qos, 0.8)
 
 
 @pytest.mark.parametrize("pattern", SMALL, ids=lambda pattern: pattern.name)
 def test_a_broker_that_acknowledges_nothing_is_found(relay: StartRelay, pattern: Pattern) -> None:
     with pytest.raises(BrokerMisbehaved):
-        live.measure(relay(correct, acknowledges=False), pattern, 1, wire.MQTT_3_1_1, 0.3)
+        live.measure(live.Entrance(relay(correct, acknowledges=False), wire.MQTT_3_1_1), pattern, 1, 0.3)

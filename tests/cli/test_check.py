@@ -169,3 +169,19 @@ def test_mistakes_in_the_password_file(tmp_path: Path) -> None:
     assert result.output.startswith(f"{tmp_path}/passwords: 2 mistakes\n  line 1: has a credential")
     assert "hunter2" not in result.output
     assert result.exit_code == 2
+
+
+def test_mistakes_in_deny_and_revocation_lists(tmp_path: Path) -> None:
+    write_pair(tmp_path, "gateway")
+    write_pair(tmp_path, "ca")
+    (tmp_path / "crl").write_text("nothing\n")
+    (tmp_path / "denied").write_text("cellar\n")
+    _, result = check(
+        tmp_path,
+        '[[listeners]]\ntransport = "tls"\nbind = "*:8883"\ncertificate = "gateway.crt"\nkey = "gateway.key"\n'
+        'client_ca = "ca.crt"\ncrl_files = ["crl"]\n[security]\ndeny_file = "denied"\n',
+    )
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert f"{tmp_path}/denied: 1 mistake; line 1: says neither identity nor serial" in result.stderr
+    assert f"{tmp_path}/crl: has no revocation list in it" in result.stderr

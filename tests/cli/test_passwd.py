@@ -15,8 +15,9 @@ from click.testing import CliRunner, Result
 from edge_broker.cli import main
 from edge_broker.security.passwords import read_passwords
 from edge_broker.security.scram import DEFAULT_ITERATIONS, ScramExchange
+from tests.secrets import secret
 
-SECRET = "correct horse"
+SECRET = secret("correct horse")
 
 
 @pytest.fixture

@@ -54,6 +54,9 @@ class NotingBroker:
         await self._note("reload")
         self.config = config
 
+    def note_reload_refused(self, problem: str) -> None:
+        self.asked.append(f"refused: {problem}")
+
 
 class Heard:
     """systemd's end of the notification socket."""
@@ -180,7 +183,7 @@ async def test_a_wrong_new_configuration_is_refused(heard: Heard, caplog: pytest
     assert broker.config is CONFIG
     os.kill(os.getpid(), signal.SIGTERM)
     assert await task is True
-    assert broker.asked == ["start", "stop"]
+    assert broker.asked == ["start", "refused: 2 mistakes", "stop"]
 
 
 async def test_a_reload_that_failed_leaves_it_running(heard: Heard, caplog: pytest.LogCaptureFixture) -> None:
@@ -190,6 +193,43 @@ async def test_a_reload_that_failed_leaves_it_running(heard: Heard, caplog: pyte
     os.kill(os.getpid(), signal.SIGHUP)
     await heard.next("READY=1")
     assert "the new configuration cannot be taken over: reload: the disk said no" in caplog.text
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert await task is True
+
+
+async def test_who_asks_for_a_reload_is_told_what_was_logged(heard: Heard) -> None:
+    broker = NotingBroker()
+    answers: list[Config | ConfigMistakes] = [
+        msgspec.structs.replace(CONFIG, sessions=SessionsConfig(receive_maximum=5)),
+        ConfigMistakes("x.toml", [ConfigError("a.b", "is wrong", "write c")]),
+    ]
+
+    def read_config() -> Config:
+        answer = answers.pop(0)
+        if isinstance(answer, ConfigMistakes):
+            raise answer
+        return answer
+
+    service = Service(broker, CONFIG, read_config, Systemd(heard.environ))
+    await service.start()
+    task = asyncio.create_task(service.serve())
+    first, second = await asyncio.gather(service.answer_reload({}), service.answer_reload({}))
+    assert first == second, "one reload answers both"
+    assert first == {
+        "reloaded": True,
+        "log": [
+            {
+                "level": "warning",
+                "message": "changed, but only from the next start on: sessions.receive_maximum",
+            }
+        ],
+    }
+    refused = await service.answer_reload({})
+    assert refused["reloaded"] is False
+    assert [line["message"] for line in refused["log"]] == [
+        "x.toml: 1 mistake, so the configuration stays as it was",
+        "a.b: is wrong (write c)",
+    ]
     os.kill(os.getpid(), signal.SIGTERM)
     assert await task is True
 

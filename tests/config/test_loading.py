@@ -91,7 +91,10 @@ def test_the_promised_defaults() -> None:
         "response_information": "",
         "server_reference": "",
     }
+    assert msgspec.to_builtins(config.audit) == {"file": None, "max_bytes": 4 << 20, "files": 5}
     assert config.sys_interval_seconds == 10
+    assert msgspec.to_builtins(config.control) == {"enabled": True, "path": None}
+    assert config.control_path == config.data_dir / "control.sock"
 
 
 def test_what_the_file_says_counts(load_text: Load) -> None:
@@ -139,7 +142,8 @@ def test_a_client_ca_makes_certificates_required_unless_it_says_otherwise(load_t
     )
     (listener,) = load_text(tls).listeners
     assert (listener.require_client_certificate, listener.anonymous) == (True, False)
-    assert listener.identity_from == "common_name"
+    assert (listener.identity_from, listener.allowed_names) == ("common_name", ())
+    assert (listener.crl_files, listener.when_crl_expired) == ((), "refuse")
     (listener,) = load_text(tls + "require_client_certificate = false").listeners
     assert listener.require_client_certificate is False
 
@@ -173,6 +177,12 @@ def test_unix_listeners(load_text: Load) -> None:
 def test_proxies(load_text: Load) -> None:
     (listener,) = load_text('[[listeners]]\nproxy_protocol_from = ["127.0.0.1", "2001:db8::/32"]').listeners
     assert listener.proxy_protocol_from == ("127.0.0.1", "2001:db8::/32")
+
+
+def test_the_control_socket(load_text: Load, certificates: Path) -> None:
+    assert load_text('[control]\npath = "run/c.sock"').control_path == certificates / "run/c.sock"
+    assert load_text("[control]\nenabled = false").control_path is None
+    assert load_text('data_dir = "/d"\n[control]\nenabled = true').control_path == Path("/d/control.sock")
 
 
 def test_relative_paths_start_at_the_file(

@@ -302,6 +302,36 @@ def test_a_wrong_key_is_explained_and_nothing_else(
     assert hint in mistake.hint
 
 
+TLS = (
+    '[[listeners]]\ntransport = "tls"\nbind = "0.0.0.0:8883"\nanonymous = true\n'
+    'certificate = "tls/gateway.crt"\nkey = "tls/gateway.key"\n'
+)
+OF_CERTIFICATES = [
+    (TLS + 'crl_files = ["tls/empty"]', "listeners[0].crl_files", "needs client_ca", "whose clients"),
+    (TLS + 'allowed_names = ["a"]', "listeners[0].allowed_names", "needs client_ca", "whose clients"),
+    (
+        TLS + 'client_ca = "tls/other.crt"\ncrl_files = ["tls/empty", "tls/gone"]',
+        "listeners[0].crl_files[1]",
+        "cannot be read",
+        "relative paths",
+    ),
+    (TLS + 'when_crl_expired = "ignore"', "listeners[0].when_crl_expired", "cannot be", '"refuse" or "warn"'),
+    ('[[listeners]]\ncrl_files = ["tls/empty"]', "listeners[0].crl_files", "no meaning for tcp", "tls"),
+    ('[[listeners]]\nallowed_names = ["a"]', "listeners[0].allowed_names", "no meaning for tcp", "tls"),
+    ('[security]\ndeny_file = "gone"', "security.deny_file", "cannot be read", "relative paths"),
+]
+
+
+@pytest.mark.parametrize(("text", "key", "problem", "hint"), OF_CERTIFICATES)
+def test_what_is_demanded_of_certificates(
+    load_text: Load, text: str, key: str, problem: str, hint: str
+) -> None:
+    (mistake,) = mistakes_in(load_text, text)
+    assert mistake.key == key
+    assert problem in mistake.problem
+    assert hint in mistake.hint
+
+
 def test_all_mistakes_come_at_once(load_text: Load) -> None:
     text = """
         dat_dir = "/x"

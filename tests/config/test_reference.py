@@ -15,7 +15,7 @@ from edge_broker.cli import main
 from edge_broker.config.model import Config
 from edge_broker.config.reading import struct_of
 from edge_broker.config.reference import BEGIN, render_reference, replace_reference
-from tests.config.certificates import write_pair
+from tests.config.certificates import write_crl, write_pair
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"
 TEXT = DOCUMENT.read_text("utf-8")
@@ -78,8 +78,9 @@ def test_the_examples_are_accepted(name: str, tmp_path: Path) -> None:
     for pair in ("gateway", "sensors-ca", "cloud-ca"):
         write_pair(tmp_path / "tls", pair)
     (tmp_path / "cloud.password").write_text("secret\n")
-    for empty in ("passwords", "acl.toml"):
+    for empty in ("passwords", "acl.toml", "denied"):
         (tmp_path / empty).write_text("")
+    write_crl(tmp_path / "tls", "sensors-ca").rename(tmp_path / "tls" / "sensors.crl")
     path = tmp_path / "edge-broker.toml"
     path.write_text(EXAMPLES[name])
     result = CliRunner().invoke(main, ["check", str(path)])

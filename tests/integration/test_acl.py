@@ -32,6 +32,7 @@ deny.receive = ["sensors/+/private"]
 cellar = ["sensor"]
 anna = ["dashboard"]
 """
+REFUSED = "ACL: the new file is refused, the old one stays in force"
 CELLAR = ("-u", "cellar", "-P", "pencil")
 ANNA = ("-u", "anna", "-P", "paper")
 BOTH = pytest.mark.parametrize("version", ["mqttv311", "mqttv5"])
@@ -147,7 +148,11 @@ def test_sighup_replaces_the_rules_and_keeps_connections(guarded: BrokerProcess)
         client.subscribe([("sensors/#", 1), ("$SYS/broker/uptime", 0)])
         until(lambda: "granted [1, 0]" in events, f"not granted: {events}")
 
-        replace_rules(guarded, ACL.replace('["dashboard"]', '["dashbored"]'), "the ACL stays as it was")
+        replace_rules(
+            guarded,
+            ACL.replace('["dashboard"]', '["dashbored"]'),
+            REFUSED,
+        )
         assert "names the role 'dashbored', which is not there" in guarded.log
         publish(guarded, *CELLAR, "-q", "1", "-t", "sensors/cellar/1", "-m", "x")
         until(lambda: "sensors/cellar/1" in heard, "the old rules are gone")

@@ -6,15 +6,20 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import socket
 import ssl
 import time
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from edge_broker.core.connection import Connection
 from edge_broker.net.endpoints import TcpEndpoint
 from edge_broker.net.listeners import Listener
+from edge_broker.security.certificates import CertificateVetting, Demands
+from edge_broker.security.denied import Denied, DenyList
 from edge_broker.wire import const
 from edge_broker.wire.decoder import Decoder
 from edge_broker.wire.encoder import encode_connect
@@ -59,6 +64,14 @@ class LocalHub:
         return self.router.counters.refused
 
     async def listen(self, **options: Any) -> Listener:
+        """`identity_from` and the other `Demands` beside what `Listener` takes."""
+        names = {field.name for field in dataclasses.fields(Demands)} - {"client_ca"}
+        chosen = {name: options.pop(name) for name in names & options.keys()}
+        if "client_ca" in options:
+            demands = Demands(Path(options["client_ca"]), **chosen)
+            deny_list = options.pop("deny_list", None) or DenyList(Denied())
+            options["read_vetting"] = partial(CertificateVetting, demands, deny_list)
+            options["crls"] = [str(path) for path in demands.strict_crls]
         listener = Listener(self, options.pop("endpoint", None) or TcpEndpoint("127.0.0.1", 0), **options)
         await listener.start()
         return listener

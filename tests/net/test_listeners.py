@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_broker.errors import ConfigError
 from edge_broker.net.endpoints import TcpEndpoint
 from edge_broker.net.listeners import Listener
 from edge_broker.net.tls import client_context
@@ -172,7 +173,13 @@ def test_renewed_certificates_are_for_the_next_connection(run: Run, pki: Path, t
         old = await Peer.open(listener, trusting(pki))
         assert await server_name() == "gateway"
         (tmp_path / "server.crt").write_text("torn")
-        with pytest.raises(ssl.SSLError):
+        with pytest.raises(ConfigError, match=r"server\.crt.*cannot be used"):
+            listener.load_certificates()
+        shutil.copy(pki / "renewed.crt", tmp_path / "server.crt")
+        with pytest.raises(ConfigError, match=r"server\.key: is not the key of .*server\.crt"):
+            listener.load_certificates()
+        (tmp_path / "server.key").unlink()
+        with pytest.raises(ConfigError, match=r"server\.key: cannot be read: No such file"):
             listener.load_certificates()
         assert await server_name() == "gateway", "what was read last stays in force"
         for suffix in ("crt", "key"):

@@ -86,6 +86,7 @@ def test_the_names_of_the_peer(pki: Path) -> None:
     assert server.peer_names() == {
         "common_name": ("sensor-1",),
         "san_dns": ("sensor.local",),
+        "uri": ("spiffe://home/sensor",),
         "spiffe": ("spiffe://home/sensor",),
     }
     certificate = server.peer_certificate()
@@ -98,7 +99,8 @@ def test_without_a_certificate_there_are_no_names(pki: Path) -> None:
     client, server = pipes(pki, None, require=False)
     shake(client, server)
     assert server.established
-    assert server.peer_names() == {"common_name": (), "san_dns": (), "spiffe": ()}
+    assert server.peer_names() == {"common_name": (), "san_dns": (), "uri": (), "spiffe": ()}
+    assert server.peer() is None
     assert server.peer_certificate() is None
 
 

@@ -254,6 +254,9 @@ class TestClient:
     def wake(self) -> None:
         self.awake = True
 
+    def encryption(self) -> None:
+        """It is in memory."""
+
     def _receive(self, data: bytes) -> None:
         self.bytes_received += len(data)
         self._decoder.feed(data)

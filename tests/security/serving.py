@@ -20,18 +20,31 @@ from edge_broker.wire import const
 from edge_broker.wire.encoder import PINGREQ, encode_auth, encode_connect
 from edge_broker.wire.packets import Auth, Connack, Connect, Ping
 from tests.net.hub import Peer
+from tests.secrets import LEAST_LENGTH, secret
 
 CHEAP = Argon2Cost(7_168, 1)
 """The least that a password file may have: tests wait for many."""
 
 
+_COMMON = ("secret", "password")
+
+
+def keep_secret(password: str | bytes) -> None:
+    """No log may have it, unless it is so short or so common that any log has it."""
+    text = password.decode(errors="replace") if isinstance(password, bytes) else password
+    if len(text) >= LEAST_LENGTH and text not in _COMMON:
+        secret(text)
+
+
 @cache
 def argon2_of(password: str) -> Argon2Hash:
+    keep_secret(password)
     return Argon2Hash.from_password(password, CHEAP)
 
 
 @cache
 def scram_of(password: str) -> ScramVerifier:
+    keep_secret(password)
     return ScramVerifier.from_password(password, iterations=LEAST_ITERATIONS)
 
 
@@ -82,6 +95,7 @@ async def connect(
     listener: int = 0,
 ) -> tuple[Peer, Connack]:
     """CONNECT with user name and password, and the answer."""
+    keep_secret(password or b"")
     peer = await reach(broker, version, listener)
     secret = password.encode() if isinstance(password, str) else password
     peer.writer.write(encode_connect(Connect(version, client_id, True, 0, name, secret)))
@@ -102,6 +116,7 @@ class ScramPeer:
 
     def __init__(self, peer: Peer, name: str, password: str) -> None:
         self.peer = peer
+        keep_secret(password)
         self._name, self._password = name, password
         self._begin()
 

@@ -24,8 +24,9 @@ from edge_broker.security.hashing import Argon2Hash
 from edge_broker.wire import const
 from edge_broker.wire.encoder import encode_connect, encode_publish, encode_subscribe
 from edge_broker.wire.packets import Connect, SubscriptionRequest
+from tests.secrets import secret
 
-PASSWORD = b"correct horse battery staple"
+PASSWORD = secret("correct horse battery staple").encode()
 WAIT_SECONDS = 300.0
 _PROBES = 5
 _PROBE_SECONDS = 0.01

@@ -24,7 +24,7 @@ def ask(listener: str, names: tuple[str, ...] = (), username: str | None = None)
 
 @pytest.mark.parametrize("username", [None, "alice"])
 def test_anonymous_where_that_is_allowed(username: str | None) -> None:
-    assert ask("open", username=username) == Admission(const.SUCCESS, ANONYMOUS)
+    assert ask("open", username=username) == Admission(const.SUCCESS, ANONYMOUS, method="anonymous")
 
 
 @pytest.mark.parametrize("listener", ["closed", "unknown"])
@@ -38,7 +38,7 @@ def test_nobody_unproven_elsewhere(listener: str, username: str | None) -> None:
 
 @pytest.mark.parametrize("listener", ["open", "closed"])
 def test_a_certificate_is_the_identity_wherever_there_is_one(listener: str) -> None:
-    assert ask(listener, ("sensor-1", "second")) == Admission(const.SUCCESS, "sensor-1")
+    assert ask(listener, ("sensor-1", "second")) == Admission(const.SUCCESS, "sensor-1", method="certificate")
 
 
 # ---- with passwords
@@ -69,10 +69,22 @@ class Method:
     [
         ("closed", (), "alice", b"right", Admission(const.SUCCESS, "by password")),
         ("closed", (), "alice", b"wrong", Admission(const.BAD_USER_NAME_OR_PASSWORD, "by password")),
-        ("open", (), "alice", b"wrong", Admission(const.SUCCESS, ANONYMOUS)),
-        ("open", (), None, None, Admission(const.SUCCESS, ANONYMOUS)),
-        ("closed", ("sensor-1",), "alice", b"wrong", Admission(const.SUCCESS, "sensor-1")),
-        ("open", ("sensor-1",), "alice", b"right", Admission(const.SUCCESS, "sensor-1")),
+        ("open", (), "alice", b"wrong", Admission(const.SUCCESS, ANONYMOUS, method="anonymous")),
+        ("open", (), None, None, Admission(const.SUCCESS, ANONYMOUS, method="anonymous")),
+        (
+            "closed",
+            ("sensor-1",),
+            "alice",
+            b"wrong",
+            Admission(const.SUCCESS, "sensor-1", method="certificate"),
+        ),
+        (
+            "open",
+            ("sensor-1",),
+            "alice",
+            b"right",
+            Admission(const.SUCCESS, "sensor-1", method="certificate"),
+        ),
     ],
 )
 def test_passwords_count_where_nothing_else_does(

@@ -91,7 +91,7 @@ def checked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 async def test_a_right_password(door: Door) -> None:
     admission = await door.knock("anna", b"pencil")
-    assert admission == Admission(RIGHT, "anna")
+    assert admission == Admission(RIGHT, "anna", method="password")
 
 
 @pytest.mark.parametrize(

@@ -279,7 +279,10 @@ async def test_a_broken_new_file_is_refused(broker: Broker, caplog: pytest.LogCa
     write(broker, USERS + "carl:plain\n")
     with caplog.at_level(logging.INFO):
         await broker.reload(broker.config)
-    assert re.search(r"passwords stay as they were.*line 5: has a credential that is neither", caplog.text)
+    assert re.search(
+        r"passwords: the new file is refused, the old one stays.*line 5: has a credential that is neither",
+        caplog.text,
+    )
     assert await is_served(peer)
     assert (await connect(broker, "bob", "paper"))[1].reason_code == 0
 
@@ -329,7 +332,9 @@ async def test_a_process_reads_it_again_on_sighup(tmp_path: Path) -> None:
         assert await publish("device-2") != 0
         (tmp_path / "passwords").write_text("device-1")
         broker.reload()
-        await broker.wait_until_logged(r"passwords stay as they were.*line 1: has no colon")
+        await broker.wait_until_logged(
+            r"passwords: the new file is refused, the old one stays.*line 1: has no colon"
+        )
         assert await publish("device-1") == 0
         write_passwords(tmp_path, 1)
         broker.reload()

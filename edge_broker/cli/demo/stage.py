@@ -44,7 +44,7 @@ class BrokerProcess:
         """Start it and wait until its port answers."""
         command = [sys.executable, "-m", "edge_broker", "run", "--config", str(self._config)]
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: S603 - this program itself, with files that it wrote
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
         deadline = time.monotonic() + START_TIMEOUT_SECONDS

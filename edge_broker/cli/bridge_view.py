@@ -1,0 +1,85 @@
+"""How `edge-broker bridge status` looks: a block of lines for each bridge, and the same looked at again and again.
+
+rich is imported only for the live view. Colours are taken off by `click.echo` where there is no terminal.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import click
+
+from edge_broker.cli.store_view import duration, size
+from edge_broker.cli.text import count, plural, printable
+
+_LABEL_WIDTH: Final = 14
+
+
+def lines(bridges: list[dict[str, Any]], now: float) -> Iterator[str]:
+    """What the command `bridges` answered; `now` in wall seconds."""
+    for position, bridge in enumerate(bridges):
+        if position:
+            yield ""
+        yield from _block(bridge, now)
+
+
+def watch(look: Callable[[], list[dict[str, Any]]], every_seconds: float) -> None:
+    """Show what `look` brings on the terminal, again and again."""
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    with Live(console=Console(), auto_refresh=False) as live:
+        while True:
+            live.update(Text.from_ansi("\n".join(lines(look(), time.time()))), refresh=True)
+            time.sleep(every_seconds)
+
+
+def _block(bridge: dict[str, Any], now: float) -> Iterator[str]:
+    version = f", MQTT {bridge['version']}" if bridge["version"] else ""
+    state = click.style(bridge["state"], fg="green" if bridge["connected"] else "yellow", bold=True)
+    yield f"{click.style(bridge['name'], bold=True)}: {state}, {bridge['upstream']}{version}"
+    yield _row("waiting", _waiting(bridge))
+    yield _row("speed", _speed(bridge))
+    yield _row(
+        "sent",
+        f"{count(sum(bridge['sent']))} (QoS 0: {count(bridge['sent'][0])}, 1: {count(bridge['sent'][1])},"
+        f" 2: {count(bridge['sent'][2])}), acknowledged {count(bridge['acknowledged'])},"
+        f" sent again {count(bridge['resent'])}",
+    )
+    yield _row("received", f"{count(sum(bridge['received']))}")
+    for label, losses in (("dropped", bridge["dropped"]), ("given up", bridge["given_up"])):
+        if losses:
+            yield _row(label, ", ".join(f"{count(number)} {reason}" for reason, number in losses.items()))
+    acknowledged_at = bridge["last_acknowledged_at"]
+    if acknowledged_at is not None:
+        yield _row("last answer", f"{duration(now - acknowledged_at)} ago")
+    yield _row("connections", count(bridge["connects"]))
+    if bridge["last_error"]:
+        was = "" if not bridge["connected"] else " (over: it is connected now)"
+        yield _row("last error", f"{printable(bridge['last_error'])}{was}")
+        if bridge["last_hint"]:
+            yield _row("", printable(bridge["last_hint"]))
+
+
+def _row(label: str, text: str) -> str:
+    return f"  {label:<{_LABEL_WIDTH}}{text}"
+
+
+def _waiting(bridge: dict[str, Any]) -> str:
+    if not bridge["depth"]:
+        return "nothing"
+    age = bridge["oldest_age_seconds"]
+    since = "" if age is None else f", the oldest for {duration(age)}"
+    return f"{plural(bridge['depth'], 'message')}, {size(bridge['bytes'])}{since}; {count(bridge['in_flight'])} under way"
+
+
+def _speed(bridge: dict[str, Any]) -> str:
+    rate, seconds = bridge["drain_per_second"], bridge["drained_in_seconds"]
+    if seconds is not None:
+        return f"{count(rate)} messages/s fewer: gone in about {duration(seconds)}"
+    if rate < 0:
+        return f"{count(-rate)} messages/s more: it grows"
+    return "the backlog stands still" if bridge["depth"] else "there is no backlog"
