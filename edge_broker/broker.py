@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from edge_broker import __version__, wiring
 from edge_broker.config.model import Config, ListenerConfig
 from edge_broker.core.connection import Connection
+from edge_broker.core.correcting import correct_times
 from edge_broker.core.histogram import Histogram
 from edge_broker.core.ops import Snapshot
 from edge_broker.core.output import Output
@@ -32,8 +33,7 @@ from edge_broker.ops.commands import Commands
 from edge_broker.ops.disk import written_bytes
 from edge_broker.ops.system_topics import SystemTopics
 from edge_broker.renewing import Renewing
-from edge_broker.security.admission import ListenerAdmission
-from edge_broker.store import Journal, Store, WriteBudget
+from edge_broker.store import Journal, Store, StoreClock, WriteBudget
 from edge_broker.wire import const
 from edge_broker.wire.topics import TopicCache
 
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from edge_broker.ops.http import HttpServer
     from edge_broker.ops.observed import ObservedStatus
     from edge_broker.security.password_admission import PasswordAdmission
+    from edge_broker.security.token_admission import TokenAdmission
 
 log: Final = logging.getLogger("edge_broker.broker")
 
@@ -92,7 +93,7 @@ class Broker:
         self.connections: set[Connection] = set()
         self.max_connections = config.limits.max_connections
         self.card_endurance_bytes = config.store.card_endurance_terabytes * 10**12
-        self.started_at = time.time()
+        self._started_at = time.monotonic()
         self.loop_lag_seconds = Histogram()
         self.last_lag_seconds = 0.0
         self.swept_at = time.monotonic()
@@ -106,6 +107,7 @@ class Broker:
         self.watching = self.renewing.watching
         self.expiring = self.renewing.expiring
         self._passwords: PasswordAdmission | None = None
+        self._tokens: TokenAdmission | None = None
         self._acl_file = config.security.acl_file
         self._http: HttpServer | None = None
         self._own_commands = Commands(self)
@@ -125,17 +127,20 @@ class Broker:
     async def start(self) -> None:
         """Open the store, take over what it holds, and let clients in.
 
-        `StoreError` or `OSError` where that fails, `ConfigError` for a password file, an ACL or an audit log that will not
+        `StoreError` or `OSError` where that fails, `ConfigError` for passwords, keys, an ACL or an audit log that will not
         do.
         """
         self._loop = asyncio.get_running_loop()
         sys.setswitchinterval(_SWITCH_SECONDS)
         self.renewing.prepare()
         self._passwords = wiring.make_passwords(self.config.security, self._call_later)
+        self._tokens = wiring.make_tokens(self.config.security, self._call_later, self._passwords)
         self.watching.add("ACL", [self._acl_file], self._reload_acl)
         self._authorizer = self._read_acl()
         topics = TopicCache()
-        self.store, snapshot = await Store.open(self.config.data_dir, topics=topics, wall_offset=_wall_offset)
+        self.store, snapshot = await Store.open(
+            self.config.data_dir, topics=topics, wall_offset=_wall_offset, monotonic=_monotonic
+        )
         try:
             self.router = self._make_router(snapshot, topics)
             self.router.now = time.monotonic()
@@ -145,7 +150,7 @@ class Broker:
             self._write_budget = wiring.make_write_budget(self.config.store)
             for bridge in self.bridges:
                 bridge.start(self, snapshot)
-            http = self._make_http()  # before clients can come: importing it takes the event loop's time
+            http = wiring.make_http(self, self.config.http)  # before clients come: its import takes long
             self._system_topics = self._make_system_topics()
             self._update_system_topics()
             await self._start_listeners()
@@ -159,7 +164,7 @@ class Broker:
             raise
         self._sweeper = self._loop.call_later(_SWEEP_SECONDS, self._sweep, self._loop.time() + _SWEEP_SECONDS)
         self._record("started", version=__version__, epoch=snapshot.epoch)
-        self.renewing.start(self.router, self._passwords)
+        self.renewing.start(self.router, self._passwords, self._tokens, self._http)
         log.info(
             "started: epoch %d, %d sessions, %d retained messages, data in %s",
             snapshot.epoch,
@@ -238,6 +243,16 @@ class Broker:
         return wiring.make_authorizer(self._acl_file, [bridge.name for bridge in self.bridges])
 
     @property
+    def clock(self) -> StoreClock:
+        """What time it is, and how far that is known."""
+        return self.store.clock
+
+    @property
+    def started_at(self) -> float:
+        """When it started, in wall seconds as known by now."""
+        return self.store.clock.wall(self._started_at)
+
+    @property
     def listening(self) -> list[str]:
         """Where clients can connect, as URLs."""
         return [listener.url for listener in self._listeners if listener.accepting]
@@ -254,7 +269,7 @@ class Broker:
         return Router(
             wiring.make_settings(config),
             pending,
-            self.renewing.denying(ListenerAdmission(self._anonymous, self._passwords)),
+            self.renewing.denying(wiring.make_admission(self._anonymous, self._passwords, self._tokens)),
             new_client_id=lambda: f"auto-{secrets.token_hex(10)}",
             topics=topics,
             authorizer=self._authorizer,
@@ -297,13 +312,6 @@ class Broker:
     def _on_listening(self, config: ListenerConfig, listener: Listener) -> None:
         self._anonymous[listener.name] = config.anonymous
         log.info("listening on %s", listener.url)
-
-    def _make_http(self) -> HttpServer | None:
-        if self.config.http.address is None:
-            return None
-        from edge_broker.ops.http import HttpServer  # aiohttp costs memory that a broker without it keeps
-
-        return HttpServer(self)
 
     async def _start_http(self, http: HttpServer | None) -> None:
         address = self.config.http.address
@@ -471,6 +479,7 @@ class Broker:
         self._own_commands.note(now)
         if self._write_budget is not None:
             self.journal.commit_delay_seconds = self._write_budget.commit_delay(now, written_bytes() or 0)
+        self._look_at_clock()
         for connection in list(self.connections):
             try:
                 connection.check_idle(now)
@@ -482,10 +491,19 @@ class Broker:
             log.exception("internal error while ending sessions and publishing wills")
         if self._passwords is not None:
             self._passwords.sweep(now)
+        elif self._tokens is not None:  # else they share what is swept
+            self._tokens.guessing.sweep(now)
         if self.audit is not None:
             self.audit.sweep(now)
         self._update_system_topics()
         self.request_tick()
+
+    def _look_at_clock(self) -> None:
+        """Where the clock has come right, what is in memory from before this run is older than it seemed."""
+        correction = self.store.look_at_clock()
+        if correction is not None:
+            outboxes = [bridge.queue for bridge in self.bridges]
+            correct_times(self.router, outboxes, correction.before, correction.seconds)
 
     def _update_system_topics(self) -> None:
         """Publish what changed of them, if it is time to."""
@@ -495,6 +513,10 @@ class Broker:
             self._system_topics.update(self.router.now)
         except Exception:
             log.exception("internal error in the topics under $SYS")
+
+
+def _monotonic() -> float:
+    return time.monotonic()
 
 
 def _wall_offset() -> float:

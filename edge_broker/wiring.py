@@ -17,14 +17,17 @@ import msgspec
 from edge_broker.config.audit import AuditConfig
 from edge_broker.config.bind import UnixBind
 from edge_broker.config.limits import LimitsConfig
-from edge_broker.config.model import Config, ListenerConfig, StoreConfig
+from edge_broker.config.model import Config, HttpConfig, ListenerConfig, StoreConfig
 from edge_broker.config.security import SecurityConfig
 from edge_broker.core.settings import Settings
+from edge_broker.errors import ConfigError
 from edge_broker.net.endpoints import TcpEndpoint, UnixEndpoint
 from edge_broker.net.gate import Gate
 from edge_broker.net.listeners import Listener
+from edge_broker.net.tls import TlsPipe, server_context
 from edge_broker.net.transport import Hub
 from edge_broker.ops.disk import written_bytes
+from edge_broker.security.admission import ListenerAdmission
 from edge_broker.security.certificates import CertificateVetting, Demands
 from edge_broker.security.denied import Denied, DenyList, read_denied
 from edge_broker.store import WriteBudget
@@ -33,9 +36,14 @@ if TYPE_CHECKING:
     from edge_broker.config.acl_file import AclFile
     from edge_broker.ops.audit import Audit
     from edge_broker.ops.control import ControlServer, Handler
+    from edge_broker.ops.http import HttpServer
+    from edge_broker.ops.observed import Observed
     from edge_broker.security.acl import Acl
     from edge_broker.security.acl_decisions import AclAuthorizer
+    from edge_broker.security.guessing import Guessing, GuessLimits
     from edge_broker.security.password_admission import PasswordAdmission, Timer
+    from edge_broker.security.token_admission import TokenAdmission
+    from edge_broker.security.tokens import TokenRules
 
 _CONTROL_MODE: Final = 0o600
 _LIMITS: Final = frozenset(LimitsConfig.__struct_fields__) & {
@@ -89,19 +97,105 @@ def make_passwords(security: SecurityConfig, call_later: Timer) -> PasswordAdmis
     """Who comes in by password. `ConfigError` where the file cannot be used."""
     if security.password_file is None:
         return None
-    from edge_broker.security.guessing import GuessLimits  # memory that a broker without passwords keeps
-    from edge_broker.security.password_admission import PasswordAdmission
+    from edge_broker.security.password_admission import (
+        PasswordAdmission,
+    )  # memory that a broker without them keeps
     from edge_broker.security.passwords import read_passwords
 
-    limits = GuessLimits(
+    passwords = read_passwords(security.password_file)
+    return PasswordAdmission(passwords, _guess_limits(security), security.max_waiting_passwords, call_later)
+
+
+def _guess_limits(security: SecurityConfig) -> GuessLimits:
+    from edge_broker.security.guessing import GuessLimits
+
+    return GuessLimits(
         per_name=security.wrong_passwords_per_name,
         per_address=security.wrong_passwords_per_address,
         window_seconds=security.wrong_password_window_seconds,
         ban_seconds=security.ban_seconds,
         delay_seconds=security.wrong_password_delay_seconds,
     )
-    passwords = read_passwords(security.password_file)
-    return PasswordAdmission(passwords, limits, security.max_waiting_passwords, call_later)
+
+
+def make_tokens(
+    security: SecurityConfig, call_later: Timer, passwords: PasswordAdmission | None
+) -> TokenAdmission | None:
+    """Who comes in by JSON Web Token; what is guessed counts together with the passwords. `ConfigError` for a key file."""
+    if not security.jwt_keys:
+        return None
+    from edge_broker.security.token_admission import (
+        TokenAdmission,
+    )  # PyJWT and cryptography come with the keys
+    from edge_broker.security.token_keys import read_token_keys
+
+    return TokenAdmission(
+        read_token_keys(security.jwt_keys),
+        make_token_rules(security),
+        passwords.guessing if passwords is not None else _make_guessing(security),
+        call_later,
+        match_user_name=security.jwt_user_name == "must_match",
+    )
+
+
+def _make_guessing(security: SecurityConfig) -> Guessing:
+    """For tokens alone: there are no names that would be known."""
+    import random
+
+    from edge_broker.security.guessing import Guessing
+
+    return Guessing(_guess_limits(security), lambda _name: False, random.random)
+
+
+def make_token_rules(security: SecurityConfig) -> TokenRules:
+    """What a token has to say."""
+    from edge_broker.security.tokens import TokenRules
+
+    return TokenRules(
+        audience=security.jwt_audience,
+        issuer=security.jwt_issuer,
+        leeway_seconds=security.jwt_leeway_seconds,
+        name_claim=security.jwt_name_claim,
+        groups_claim=security.jwt_groups_claim,
+        max_bytes=security.jwt_max_bytes,
+    )
+
+
+def make_admission(
+    anonymous: Mapping[str, bool], passwords: PasswordAdmission | None, tokens: TokenAdmission | None
+) -> ListenerAdmission:
+    """Who comes in by listener, all ways together."""
+    if tokens is None:
+        return ListenerAdmission(anonymous, passwords)
+    from edge_broker.security.tokens import looks_like_token
+
+    return ListenerAdmission(anonymous, passwords, tokens, looks_like_token)
+
+
+def make_http(observed: Observed, config: HttpConfig) -> HttpServer | None:
+    """The HTTP port, which does not listen yet. `ConfigError` for a token file, or where it would be open to a network."""
+    if config.address is None:
+        return None
+    if config.missing_off_loopback:
+        problem = f"{config.bind} can be reached from elsewhere"
+        raise ConfigError("http.bind", problem, f"it needs {' and '.join(config.missing_off_loopback)}")
+    from edge_broker.ops.http import HttpServer  # aiohttp costs memory that a broker without it keeps
+    from edge_broker.ops.http_access import HttpAccess
+
+    tokens: HttpTokens | None = None
+    if config.token_file is not None or not config.address.is_loopback:
+        from edge_broker.security.http_tokens import HttpTokens, read_http_tokens
+
+        tokens = HttpTokens() if config.token_file is None else read_http_tokens(config.token_file)
+    load_tls = None
+    if config.certificate is not None and config.key is not None:
+        load_tls = partial(_load_tls, str(config.certificate), str(config.key))
+    return HttpServer(observed, HttpAccess(tokens, config.open_health), load_tls)
+
+
+def _load_tls(certificate: str, key: str) -> Callable[[], TlsPipe]:
+    """What makes the server's side of each TLS connection; `OSError` where the files cannot be used."""
+    return partial(TlsPipe, server_context(certificate, key), server_side=True)
 
 
 def make_authorizer(acl_file: Path | None, bridges: Collection[str]) -> AclAuthorizer | None:

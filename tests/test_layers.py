@@ -34,6 +34,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "edge_broker.store.*": (VERSION, ERRORS, WIRE, "edge_broker.core.ops", "edge_broker.core.message"),
     "edge_broker.net.*": (VERSION, ERRORS, WIRE, CORE),
     "edge_broker.wiring": (
+        ERRORS,
         CORE,
         "edge_broker.config.*",
         "edge_broker.security.*",
@@ -89,7 +90,7 @@ DATABASES: Final = {
     "sqlite3": ("edge_broker.store.*", "devices.*"),
 }
 
-HEAVY: Final = ("aiohttp", "cryptography", "devices", "prometheus_client", "rich", "websockets")
+HEAVY: Final = ("aiohttp", "cryptography", "devices", "jwt", "prometheus_client", "rich", "websockets")
 MAY_BE_HEAVY: Final = (
     "edge_broker.net.websocket",
     "edge_broker.ops.http",

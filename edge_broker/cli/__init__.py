@@ -46,10 +46,14 @@ _COMMANDS: Final = {
     ),
     "acl": _Command("edge_broker.cli.acl", "acl", "What an ACL file allows, and by which rule."),
     "pki": _Command("edge_broker.cli.pki", "pki", "A small CA: certificates for the broker and its devices."),
+    "http-token": _Command(
+        "edge_broker.cli.http_token", "http_token", "Make, list and take away the tokens of the HTTP port."
+    ),
     "reference": _Command(
         "edge_broker.cli.reference", "reference", "Print every key of the configuration file."
     ),
     "store": _Command("edge_broker.cli.store", "store", "What the store holds, and whether it is sound."),
+    "token": _Command("edge_broker.cli.token", "token", "Why a JSON Web Token is taken or refused."),
     "demo": _Command("edge_broker.cli.demo", "demo", "Sensors, broker, bridge and upstream on this machine."),
 }
 

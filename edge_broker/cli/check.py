@@ -10,7 +10,7 @@ import click
 
 from edge_broker.cli.configuration import EXIT_CONFIG, load_or_exit
 from edge_broker.config.loading import ConfigMistakes
-from edge_broker.config.model import Config, ListenerConfig
+from edge_broker.config.model import Config, HttpConfig, ListenerConfig
 
 if TYPE_CHECKING:
     from bridge.config import BridgeConfig, RuleConfig
@@ -28,11 +28,15 @@ def check(file: Path) -> None:
     names = _count_names(file, config)
     roles = _count_roles(config)
     _check_certificates(config)
+    keys = _describe_keys(config)
+    _read_http_tokens(config)
     click.echo(f"{file}: OK")
     for line in describe(config):
         click.echo(f"  {line}")
     if names is not None:
         click.echo(f"  users   {names} in {config.security.password_file}")
+    if keys is not None:
+        click.echo(f"  tokens  {keys}")
     if roles is not None:
         click.echo(f"  acl     {roles} roles in {config.security.acl_file}")
 
@@ -90,27 +94,83 @@ def _check_certificates(config: Config) -> None:
         raise SystemExit(EXIT_CONFIG)
 
 
+def _read_http_tokens(config: Config) -> None:
+    """What is wrong with the tokens of HTTP, and the end with 2."""
+    if config.http.token_file is None:
+        return
+    from edge_broker.errors import ConfigError
+    from edge_broker.security.http_tokens import read_http_tokens
+
+    try:
+        read_http_tokens(config.http.token_file)
+    except ConfigError as mistake:
+        click.echo(str(ConfigMistakes("http.token_file", [mistake])), err=True)
+        raise SystemExit(EXIT_CONFIG) from None
+
+
+def _describe_keys(config: Config) -> str | None:
+    """The keys that verify tokens; what is wrong with them, and the end with 2."""
+    security = config.security
+    if not security.jwt_keys:
+        return None
+    from edge_broker.errors import ConfigError
+    from edge_broker.security.token_keys import read_token_keys
+
+    try:
+        found = read_token_keys(security.jwt_keys)
+    except ConfigError as mistake:
+        click.echo(str(ConfigMistakes("security.jwt_keys", [mistake])), err=True)
+        raise SystemExit(EXIT_CONFIG) from None
+    algorithms = ", ".join(sorted({key.algorithm for key in found.keys}))
+    count = "1 key" if len(found.keys) == 1 else f"{len(found.keys)} keys"
+    others = f", {found.passed_over} for other purposes passed over" if found.passed_over else ""
+    return f"for {security.jwt_audience!r}, verified by {count} ({algorithms}){others}"
+
+
 def describe(config: Config) -> Iterator[str]:
     """What the broker would do, a line for each thing that listens, keeps or leaves."""
     yield f"data    {config.data_dir}"
     for listener in config.listeners:
-        yield f"listen  {listener.url}  {_who(listener, config.security.password_file is not None)}"
-    yield f"http    {config.http.bind or 'off'}"
+        yield f"listen  {listener.url}  {_who(listener, _what_is_proved(config))}"
+    yield f"http    {_describe_http(config.http)}"
     for bridge in config.bridges:
         yield from _describe_bridge(bridge)
     yield f"log     {config.log.level} and worse, as {config.log.format}"
 
 
-def _who(listener: ListenerConfig, has_passwords: bool) -> str:
+def _describe_http(http: HttpConfig) -> str:
+    """Where it is, and who may look, in words."""
+    if not http.bind:
+        return "off"
+    url = f"{'http' if http.certificate is None else 'https'}://{http.address}"
+    who = "anyone on this machine"
+    if http.token_file is not None:
+        who = f"whoever has a token of {http.token_file}"
+    elif http.address is not None and not http.address.is_loopback:
+        who = "nobody"
+    return f"{url}  {who}{'; health for anyone' if http.open_health and not who.startswith('any') else ''}"
+
+
+def _what_is_proved(config: Config) -> str:
+    """What clients may come in by instead of a certificate, in words; empty where there is nothing."""
+    ways = [
+        way
+        for way, offered in (("password", config.security.password_file), ("token", config.security.jwt_keys))
+        if offered
+    ]
+    return " or a ".join(ways)
+
+
+def _who(listener: ListenerConfig, proved_by: str) -> str:
     """Who may connect, in words."""
     if listener.require_client_certificate:
         return _certified(listener)
-    if not listener.anonymous and has_passwords:
-        who = "clients with a password"
+    if not listener.anonymous and proved_by:
+        who = f"clients with a {proved_by}"
         if listener.client_ca is not None:
             who += f" or a certificate of {listener.client_ca}"
         exposed = not listener.encrypted and not listener.address.is_loopback
-        return f"{who}{', PASSWORDS UNENCRYPTED' if exposed else ''}"
+        return f"{who}{f', {proved_by.split()[0].upper()}S UNENCRYPTED' if exposed else ''}"
     if not listener.anonymous:
         return f"{_certified(listener)}; others get as far as their CONNECT"
     if listener.address.is_loopback:

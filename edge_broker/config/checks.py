@@ -139,7 +139,7 @@ def _check_who(listener: ListenerConfig, key: str, reading: Reading, has_passwor
 def _who_hint(listener: ListenerConfig) -> str:
     """How somebody could connect."""
     everybody = "anonymous = true lets everybody in"
-    passwords = "[security] password_file lets those with a password in"
+    passwords = "[security] password_file or jwt_keys lets those with a password or a token in"
     if listener.encrypted:
         return (
             f"client_ca lets those with a certificate of that CA in; {passwords}; "
@@ -250,17 +250,27 @@ def _refuse_passphrase() -> str:
 
 
 def check_http(http: HttpConfig, reading: Reading) -> None:
-    """That HTTP, which asks nobody for a password, is off or on loopback."""
+    """That its files will do, and that off loopback it is encrypted and asks for a token."""
+    if (http.certificate is None) != (http.key is None):
+        missing = "certificate" if http.certificate is None else "key"
+        hint = f'write {missing} = "/path/to/{missing}.pem"'
+        reading.mistake(f"http.{missing}", "is missing: HTTPS needs both certificate and key", hint)
+    elif http.certificate is not None and http.key is not None:
+        check_certificate(http.certificate, http.key, "http", reading)
+    if http.token_file is not None:
+        check_file(http.token_file, "http.token_file", reading)
     try:
         address = http.address
     except ConfigError as error:
         reading.adopt(error, "http")
         return
-    if address is not None and not address.is_loopback:
+    missing_keys = http.missing_off_loopback
+    if address is not None and missing_keys and not reading.is_wrong("http"):
         reading.mistake(
             "http.bind",
-            f"{http.bind} can be reached from elsewhere, and HTTP has no passwords and no encryption yet",
-            f'write bind = "127.0.0.1:{address.port}" and put a reverse proxy or an ssh tunnel before it',
+            f"{http.bind} can be reached from elsewhere, and without {' and '.join(missing_keys)} anybody could look",
+            f"write {' and '.join(missing_keys)} (tokens are made by edge-broker http-token add), "
+            f'or bind = "127.0.0.1:{address.port}"',
         )
 
 
@@ -289,6 +299,20 @@ def check_security(security: SecurityConfig, reading: Reading) -> None:
         path = getattr(security, name)
         if path is not None:
             check_file(path, f"security.{name}", reading)
+    for position, path in enumerate(security.jwt_keys):
+        check_file(path, f"security.jwt_keys[{position}]", reading)
+    if security.jwt_keys and not security.jwt_audience:
+        reading.mistake(
+            "security.jwt_audience",
+            "is missing, and a token that its issuer made for somebody else would count here",
+            'write jwt_audience = "mqtt", or whatever the issuer puts into aud for this gateway',
+        )
+    elif security.jwt_audience and not security.jwt_keys:
+        reading.mistake(
+            "security.jwt_keys",
+            "is missing, so no token could be verified",
+            'write jwt_keys = ["issuer.pem"]: the public key, or the key set in JSON',
+        )
 
 
 def check_audit(audit: AuditConfig, reading: Reading) -> None:

@@ -130,7 +130,9 @@ def _read_sections(
     known = {field.encode_name: field for field in msgspec.structs.fields(Config)}
     values: dict[str, Any] = {}
     security = data.get("security")
-    has_passwords = isinstance(security, dict) and bool(security.get("password_file"))
+    has_passwords = isinstance(security, dict) and bool(
+        security.get("password_file") or security.get("jwt_keys")
+    )
     for name, content in data.items():
         if name in sections:
             values[name] = sections[name](content, reading)

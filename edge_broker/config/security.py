@@ -1,9 +1,9 @@
-"""`[security]`: who comes in by password and who never does, what guessing costs, where it says who may do what."""
+"""`[security]`: who comes in by password or token, who never does, what guessing costs, where it says who may do what."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
@@ -11,7 +11,7 @@ from edge_broker.config.section import DAY_SECONDS, Section
 
 
 class SecurityConfig(Section, frozen=True):
-    """Who comes in by password and who never does, what guessing costs, who may do what. See [Security](security.md)."""
+    """Who comes in by password or token and who never does; who may do what. See [Security](security.md)."""
 
     password_file: Annotated[
         Path | None,
@@ -78,3 +78,51 @@ class SecurityConfig(Section, frozen=True):
             "one twice as long. 0 is not at all. SCRAM's answers are not held back.",
         ),
     ] = 3.0
+    jwt_keys: Annotated[
+        tuple[Path, ...],
+        Meta(
+            description="Public keys that JSON Web Tokens are verified with: PEM files, or key sets (JWKS) as the issuer "
+            "publishes them. With them, clients come in by a token in the password's place or by the authentication method "
+            "JWT. RS256, ES256 and EdDSA. Read again on SIGHUP.",
+        ),
+    ] = ()
+    jwt_audience: Annotated[
+        str,
+        Meta(
+            description="What a token's `aud` has to name: this gateway, or all of them. Needed with `jwt_keys`."
+        ),
+    ] = ""
+    jwt_issuer: Annotated[
+        str, Meta(description="What a token's `iss` has to be; empty is not looked at.")
+    ] = ""
+    jwt_leeway_seconds: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=3_600,
+            description="How far the issuer's clock and this one's may be apart: a token counts so long before its `nbf` "
+            "and after its `exp`.",
+        ),
+    ] = 30
+    jwt_name_claim: Annotated[
+        str,
+        Meta(description="The claim that names the client; `a.b` is `b` within `a`."),
+    ] = "sub"
+    jwt_groups_claim: Annotated[
+        str,
+        Meta(
+            description="The claim that says which groups it belongs to, a list or words with spaces between, such as "
+            "`realm_access.roles` or `scope`.",
+        ),
+    ] = "groups"
+    jwt_user_name: Annotated[
+        Literal["must_match", "ignored"],
+        Meta(
+            description="Whether a user name beside the token must be the one that the token names. Some devices send a "
+            "fixed word there.",
+        ),
+    ] = "must_match"
+    jwt_max_bytes: Annotated[
+        int,
+        Meta(ge=256, le=32_768, description="A longer token is refused before anything of it is looked at."),
+    ] = 8_192

@@ -43,6 +43,7 @@ _pack_ack: Final = struct.Struct(">HH").pack
 _PUBREL_HEAD: Final = 0x6202
 
 _CONNACK_CODES: Final = {
+    const.MAXIMUM_CONNECT_TIME: const.NOT_AUTHORIZED,
     const.SERVER_SHUTTING_DOWN: const.SERVER_UNAVAILABLE,
     const.SESSION_TAKEN_OVER: const.UNSPECIFIED_ERROR,
 }
@@ -70,9 +71,11 @@ class Connection(Publishing):
         "authenticated_by",
         "authentication",
         "certificate_names",
+        "expires_at",
         "keep_alive",
         "listener",
         "opened_at",
+        "proof",
         "send_window",
         "will",
     )
@@ -96,6 +99,8 @@ class Connection(Publishing):
         self.will: Message | None = None
         self.authenticated_by = ""
         self.authentication: Authentication | None = None  # where CONNECT named a method
+        self.expires_at: float | None = None  # when what it authenticated with does; see `Admission`
+        self.proof = ""  # likewise
         self._decoder = Decoder(
             router.topics,
             min(settings.max_packet_bytes, settings.max_connect_bytes),
@@ -348,8 +353,13 @@ class Connection(Publishing):
             self.router.leave(session, will)
 
     def check_idle(self, now: float) -> None:
-        """About once a second: end what is silent for too long [MQTT-3.1.2-22], let go on what was too fast."""
+        """About once a second: end what is silent for too long [MQTT-3.1.2-22] or whose proof expired, let go on what was
+        too fast.
+        """
         if self.end is not None:
+            return
+        if self.expires_at is not None and now >= self.expires_at:
+            self.fail(const.MAXIMUM_CONNECT_TIME, "what it authenticated with has expired")
             return
         self.renew_allowance()
         try:

@@ -99,10 +99,17 @@ def _on_admission(connection: Connection, packet: Connect, admission: Admission)
     else:
         connection.pause()
         connection.authenticated_by = admission.method
+        _take_proof(connection, admission)
         try:
             _open(connection, packet, admission)
         except MqttError as error:
             connection.fail(error.reason_code, error.detail)
+
+
+def _take_proof(connection: Connection, admission: Admission) -> None:
+    """How long the connection may last, and on what that rests: the latest word counts, also where it is a shorter one."""
+    connection.expires_at = admission.expires_at
+    connection.proof = admission.proof
 
 
 def _go_on_authenticated(
@@ -116,6 +123,7 @@ def _go_on_authenticated(
     answer = encode_auth(const.SUCCESS, connection.authentication.properties(admission.data))
     if not connection.fits(answer):
         raise MqttError(const.PACKET_TOO_LARGE, "its maximum packet size leaves no room for AUTH")
+    _take_proof(connection, admission)
     is_same = (session.username, session.groups) == (principal.username, principal.groups)
     recognise(connection.router, session, principal)
     if session.durable and not is_same:

@@ -37,7 +37,9 @@ class Admission:
     """The answer: `reason_code` 0 admits as `identity`; any other refuses, with `detail` for the log.
 
     `data`: what enhanced authentication says last, for the client. `method`: how it proved who it is, in a word.
-    `groups`: what else is proved of it, for permissions.
+    `groups`: what the identity belongs to, as whoever proved it says. `expires_at`: when the connection ends unless it
+    authenticates anew by then, on the router's clock. `proof`: what the admission rests on, where that can be taken back:
+    the thumbprint of a key.
     """
 
     reason_code: int
@@ -46,6 +48,8 @@ class Admission:
     data: bytes = b""
     method: str = ""
     groups: tuple[str, ...] = ()
+    expires_at: float | None = None
+    proof: str = ""
 
 
 @dataclass(slots=True)

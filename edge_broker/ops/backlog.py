@@ -47,6 +47,7 @@ class BacklogView:
         self._observed = observed
         self._received_at: dict[int, tuple[int, float]] = {}
         """Of messages in the store, by queue id: the number of the oldest, and when it came."""
+        self._corrections = 0
         self._reading: asyncio.Task[None] | None = None
         self._logged = ""
 
@@ -96,6 +97,9 @@ class BacklogView:
 
     async def _learn(self, first: list[Queue], queues: list[Queue]) -> None:
         """Have the store read for what is not known, those in `first` before the others, and wait a moment for it."""
+        if self._corrections != self._observed.clock.corrections:  # what was read may be older than it seemed
+            self._corrections = self._observed.clock.corrections
+            self._received_at.clear()
         self._forget_all_but(first + queues)
         if self._reading is None or self._reading.done():
             unknown: dict[int, int] = {}

@@ -55,7 +55,7 @@ class Commands:
             "version": __version__,
             "pid": os.getpid(),
             "started_at": observed.started_at,
-            "uptime_seconds": time.time() - observed.started_at,
+            "uptime_seconds": observed.clock.wall(time.monotonic()) - observed.started_at,
             "live": health.live,
             "ready": health.ready,
             "problems": [problem._asdict() for problem in health.problems],
@@ -98,7 +98,7 @@ class Commands:
     def _store(self) -> dict[str, Any]:
         observed = self._observed
         written = disk.written_bytes()
-        seconds = time.time() - observed.started_at
+        seconds = observed.clock.wall(time.monotonic()) - observed.started_at
         try:
             size = observed.store.file_bytes
         except OSError:  # health says what is wrong with the disk

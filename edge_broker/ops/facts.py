@@ -34,4 +34,5 @@ def gather(observed: Observed, now: float) -> Facts:
         loop_lag_seconds=observed.last_lag_seconds,
         expiring=observed.expiring.problems(time.time()),
         refused_files=observed.watching.refused,
+        clock_unsynced=observed.clock.unsynced,
     )

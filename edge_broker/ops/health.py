@@ -45,6 +45,7 @@ class Facts:
     loop_lag_seconds: float
     expiring: Sequence[Problem] = ()
     refused_files: Mapping[str, str] = field(default_factory=dict)
+    clock_unsynced: bool = False
 
 
 class Problem(NamedTuple):
@@ -89,6 +90,15 @@ def assess(facts: Facts) -> Health:
                 "event loop",
                 f"it is {facts.loop_lag_seconds:.1f} s late",
                 "the machine is busy, hot or short of memory: top, vcgencmd get_throttled",
+            )
+        )
+    if facts.clock_unsynced:
+        problems.append(
+            Problem(
+                "clock_unsynced",
+                "the clock is behind what the store knows of the time, or years ahead of it: it is not believed",
+                "it comes right with the network: timedatectl, systemctl status systemd-timesyncd; until then "
+                "deadlines go by the time that the broker runs, and times are corrected afterwards",
             )
         )
     problems += [_bridge_problem(bridge) for bridge in facts.bridges if not bridge.connected]

@@ -1,8 +1,9 @@
 """Health and metrics over HTTP: for people with curl, for Prometheus, for whatever watches over the broker.
 
-It shows and changes nothing. It has no password and no encryption, so it belongs on loopback. Whatever goes wrong while
-answering is answered with 500 and logged, and is nobody else's trouble. A connection lasts ten seconds at most and
-answers one request, and there are never more than a few: a slow client of HTTP takes nothing from the clients of MQTT.
+It shows and changes nothing. Who may look, `http_access` says; with a certificate it is TLS. Whatever goes wrong while
+answering is answered with 500 and logged, and is nobody else's trouble. A connection lasts ten seconds at most, may say
+little (`http_visitor`) and gets one answer, and there are never more than a few: a slow client of HTTP takes nothing from
+the clients of MQTT.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -19,6 +21,9 @@ from aiohttp.typedefs import Handler
 from edge_broker import __version__
 from edge_broker.ops.facts import gather
 from edge_broker.ops.health import Facts, Health, assess
+from edge_broker.ops.http_access import Denial, HttpAccess
+from edge_broker.ops.http_tls import Pipe, TlsSocket
+from edge_broker.ops.http_visitor import Visitor
 from edge_broker.ops.metrics import CONTENT_TYPE, Metrics
 from edge_broker.ops.observed import Observed
 
@@ -26,6 +31,9 @@ log: Final = logging.getLogger("edge_broker.ops")
 
 _MAX_CONNECTIONS: Final = 64
 _MAX_CONNECTION_SECONDS: Final = 10.0
+_HANDSHAKE_SECONDS: Final = 5.0
+_LINGERING_SECONDS: Final = 1.0
+"""How long the answer waits for a client that still sends a body which nobody takes."""
 _BACKLOG: Final = 32
 _SWEEP_SECONDS: Final = 1.0
 _STOPPING_SECONDS: Final = 1.0
@@ -37,6 +45,7 @@ _HEADERS: Final = {
     "Referrer-Policy": "no-referrer",
     "Server": "edge-broker",
     "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
 }
 
 _ROUTES: Final = (
@@ -45,22 +54,41 @@ _ROUTES: Final = (
     ("/readyz", "whether clients can connect and what they send can be kept"),
     ("/metrics", "everything that is counted, for Prometheus"),
 )
+_PATHS: Final = frozenset(("/", *(path for path, _ in _ROUTES)))
 
 
 class HttpServer:
-    """The HTTP port of one running broker. `start`, then `stop` once."""
+    """The HTTP port of one running broker. `start`, then `stop` once.
 
-    def __init__(self, observed: Observed) -> None:
+    `access`: who may look. `load_tls` reads the TLS files and gives what makes the pipe of each connection from then on;
+    None: it is not encrypted.
+    """
+
+    def __init__(
+        self,
+        observed: Observed,
+        access: HttpAccess | None = None,
+        load_tls: Callable[[], Callable[[], Pipe]] | None = None,
+    ) -> None:
         self._observed = observed
-        self._metrics = Metrics(observed)
-        self._runner = web.AppRunner(self._application(), access_log=None, shutdown_timeout=_STOPPING_SECONDS)
+        self.access = HttpAccess() if access is None else access
+        self._load_tls = load_tls
+        self._new_pipe: Callable[[], Pipe] | None = None
+        self._metrics = Metrics(observed, self.access.refused)
+        self._runner = web.AppRunner(
+            self._application(),
+            access_log=None,
+            shutdown_timeout=_STOPPING_SECONDS,
+            lingering_time=_LINGERING_SECONDS,
+            auto_decompress=False,
+        )
         self._server: asyncio.Server | None = None
-        self._opened: dict[web.RequestHandler, float] = {}
+        self._opened: dict[Visitor, float] = {}
         self._sweeper: asyncio.TimerHandle | None = None
         self.url = ""
 
     def _application(self) -> web.Application:
-        application = web.Application(middlewares=[_guard], client_max_size=1024)
+        application = web.Application(middlewares=[_guard, self._admit], client_max_size=1024)
         application.on_response_prepare.append(_add_headers)
         for path, handler in (
             ("/", self._index),
@@ -75,13 +103,20 @@ class HttpServer:
     async def start(self, host: str, port: int) -> None:
         """Serve on `host` (empty for every interface) and `port` (0 for a free one).
 
-        `OSError` if that cannot be had; `stop` is due then too.
+        `OSError` if that or the certificate cannot be had; `stop` is due then too.
         """
         await self._runner.setup()
+        self.load_certificate()
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(self._accept, host or None, port, backlog=_BACKLOG)
         host, port = self._server.sockets[0].getsockname()[:2]
-        self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        scheme = "http" if self._new_pipe is None else "https"
+        self.url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+    def load_certificate(self) -> None:
+        """Read the TLS files; what was read last stays in force if they cannot be (`ssl.SSLError`, `OSError`)."""
+        if self._load_tls is not None:
+            self._new_pipe = self._load_tls()
 
     async def stop(self) -> None:
         """Stop serving."""
@@ -90,6 +125,9 @@ class HttpServer:
             self._server = None
         if self._sweeper is not None:
             self._sweeper.cancel()
+        for visitor in list(self._opened):
+            if visitor.transport is None and visitor.give_up is not None:
+                visitor.give_up()
         await self._runner.cleanup()
         await self._metrics.close()
 
@@ -98,26 +136,55 @@ class HttpServer:
     def _accept(self) -> asyncio.Protocol:
         server = self._runner.server
         assert server is not None
-        if len(server.connections) >= _MAX_CONNECTIONS:
+        if len(self._opened) >= _MAX_CONNECTIONS:
+            self.access.count("too_many_connections")
             return _Refusal()
-        protocol = server()
+        visitor = Visitor(server(), self._forget, self._count_too_large)
         loop = asyncio.get_running_loop()
-        self._opened[protocol] = loop.time()
+        self._opened[visitor] = loop.time()
         if self._sweeper is None:
             self._sweeper = loop.call_later(_SWEEP_SECONDS, self._sweep)
-        return protocol
+        if self._new_pipe is None:
+            return visitor
+        return TlsSocket(visitor, self._new_pipe(), _HANDSHAKE_SECONDS)
+
+    def _forget(self, visitor: Visitor) -> None:
+        self._opened.pop(visitor, None)
+        if not self._opened and self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+
+    def _count_too_large(self) -> None:
+        self.access.count("too_large")
 
     def _sweep(self) -> None:
         """About once a second while there are connections: end those whose time is over."""
         loop = asyncio.get_running_loop()
-        for protocol, opened_at in list(self._opened.items()):
+        for visitor, opened_at in list(self._opened.items()):
             age_seconds = loop.time() - opened_at
-            if protocol.transport is None:
-                if age_seconds >= _SWEEP_SECONDS:  # before that it may not have begun
-                    del self._opened[protocol]
-            elif age_seconds > _MAX_CONNECTION_SECONDS:
-                protocol.transport.abort()
+            if visitor.transport is not None and age_seconds > _MAX_CONNECTION_SECONDS:
+                self.access.count("too_slow")
+                visitor.transport.abort()
         self._sweeper = loop.call_later(_SWEEP_SECONDS, self._sweep) if self._opened else None
+
+    # ---- who may look
+
+    @web.middleware
+    async def _admit(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Nothing is answered, not even that there is no such path, to whoever may not look."""
+        path = request.raw_path.partition("?")[0]
+        verdict = self.access.look(request.method, path, request.headers.getall("Authorization", ()))
+        if isinstance(verdict, Denial):
+            self.access.deny(verdict, request.remote or "?", time.monotonic())
+            headers = {"WWW-Authenticate": verdict.challenge} if verdict.challenge else {}
+            return web.Response(status=verdict.status, text=f"{verdict.text}\n", headers=headers)
+        if path not in _PATHS:
+            raise web.HTTPNotFound
+        if request.method in ("GET", "HEAD") and request.body_exists:
+            raise web.HTTPRequestEntityTooLarge(max_size=0, actual_size=request.content_length or 1)
+        if not verdict.is_known:
+            return self._brief(path)
+        return await handler(request)
 
     # ---- answers
 
@@ -127,6 +194,14 @@ class HttpServer:
             text=f"<!doctype html><title>edge-broker</title><h1>edge-broker {__version__}</h1><ul>{items}</ul>",
             content_type="text/html",
         )
+
+    def _brief(self, path: str) -> web.Response:
+        """Health for whoever has no token: no names, no addresses, no reasons."""
+        health = assess(gather(self._observed, time.monotonic()))
+        told = {"live": health.live, "ready": health.ready}
+        if path != "/healthz":
+            told = {path[1:-1]: told[path[1:-1]]}
+        return _answer(told, all(told.values()))
 
     async def _healthz(self, _: web.Request) -> web.Response:
         facts = gather(self._observed, time.monotonic())

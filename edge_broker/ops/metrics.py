@@ -7,7 +7,7 @@ message nothing. Label values are bounded: reasons are a fixed vocabulary, and o
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Final, Protocol
 
@@ -33,11 +33,11 @@ _DENIED: Final = ("publish", "qos", "retain", "subscribe", "share", "receive", "
 
 
 class Metrics:
-    """The metrics of one broker. `close` it before the store is closed."""
+    """The metrics of one broker. `close` it before the store is closed. `http_refused`: what HTTP refused, by reason."""
 
-    def __init__(self, observed: Observed) -> None:
+    def __init__(self, observed: Observed, http_refused: Mapping[str, int]) -> None:
         self._backlogs = BacklogView(observed)
-        self._collector = BrokerCollector(observed)
+        self._collector = BrokerCollector(observed, http_refused)
         self._registry = CollectorRegistry()
         self._registry.register(self._collector)
         ProcessCollector(registry=self._registry)
@@ -55,8 +55,9 @@ class Metrics:
 class BrokerCollector(Collector):
     """Reads one broker's counters. `backlogs`: its queues, looked at just before, because that may need the store."""
 
-    def __init__(self, observed: Observed) -> None:
+    def __init__(self, observed: Observed, http_refused: Mapping[str, int]) -> None:
         self._observed = observed
+        self._http_refused = http_refused
         self.backlogs: Sequence[Backlog] = ()
 
     def describe(self) -> Iterable[Metric]:
@@ -70,15 +71,33 @@ class BrokerCollector(Collector):
         yield from self._messages()
         yield from self._queues()
         yield from self._store()
-        yield from _bridges([bridge.status() for bridge in self._observed.bridges])
+        ahead = self._observed.clock.wall(time.monotonic()) - time.time()
+        yield from _bridges([bridge.status() for bridge in self._observed.bridges], ahead)
         yield from _audit(self._observed.audit)
         yield from _files(self._observed, time.time())
         yield from _passwords(getattr(self._observed.router.authenticator, "passwords", None))
+        yield from _tokens(getattr(self._observed.router.authenticator, "tokens", None))
+        yield _counters(
+            "http_refused",
+            "HTTP requests and connections that were not answered as they wished, and why.",
+            "reason",
+            self._http_refused.items(),
+        )
 
     def _broker(self) -> Iterator[Metric]:
         observed = self._observed
         yield InfoMetricFamily("edge_broker", "Which version runs.", {"version": __version__})
         yield _gauge("start_time_seconds", "When the broker started, Unix time.", observed.started_at)
+        yield _gauge(
+            "clock_unsynced",
+            "1: the wall clock is not believed; deadlines go by the time that the broker runs.",
+            observed.clock.unsynced,
+        )
+        yield _counter(
+            "clock_corrections",
+            "How often the clock was set while the broker ran.",
+            observed.clock.corrections,
+        )
         yield _histogram(
             "event_loop_lag_seconds",
             "How late the event loop is: what every client waits in addition.",
@@ -186,7 +205,7 @@ class BrokerCollector(Collector):
 
     def _card(self, written: int) -> Iterator[Metric]:
         """How long a card lasts that takes so many bytes, at the rate of this run."""
-        seconds = time.time() - self._observed.started_at
+        seconds = self._observed.clock.wall(time.monotonic()) - self._observed.started_at
         years = disk.card_years(self._observed.card_endurance_bytes, written, seconds)
         if years is not None:
             yield _gauge(
@@ -194,7 +213,8 @@ class BrokerCollector(Collector):
             )
 
 
-def _bridges(statuses: Sequence[ObservedStatus]) -> Iterator[Metric]:
+def _bridges(statuses: Sequence[ObservedStatus], ahead_seconds: float) -> Iterator[Metric]:
+    """`ahead_seconds`: what the broker's clock is ahead of the system's, by which the statuses' times are."""
     yield _gauges(
         "bridge_connected",
         "Whether the upstream is connected.",
@@ -229,7 +249,11 @@ def _bridges(statuses: Sequence[ObservedStatus]) -> Iterator[Metric]:
         "bridge_last_acknowledged_timestamp_seconds",
         "When the upstream last acknowledged something, Unix time.",
         "bridge",
-        [(s.name, s.last_acknowledged_wall) for s in statuses if s.last_acknowledged_wall is not None],
+        [
+            (status.name, status.last_acknowledged_wall + ahead_seconds)
+            for status in statuses
+            if status.last_acknowledged_wall is not None
+        ],
     )
 
 
@@ -287,6 +311,33 @@ def _passwords(admission: ObservedPasswords | None) -> Iterator[Metric]:
     yield _counters(
         "password_bans", "Bans, by what was banned.", "kind", (guesses.bans if guesses else nothing).items()
     )
+
+
+def _tokens(admission: ObservedTokens | None) -> Iterator[Metric]:
+    counters = None if admission is None else admission.counters
+    yield _counter(
+        "tokens_accepted",
+        "JSON Web Tokens that let a client in, or stay.",
+        counters.accepted if counters else 0,
+    )
+    yield _counters(
+        "tokens_refused",
+        "JSON Web Tokens that were not taken, by what was wrong.",
+        "reason",
+        counters.refused.items() if counters else (),
+    )
+
+
+class ObservedTokens(Protocol):
+    """Who decides about tokens."""
+
+    @property
+    def counters(self) -> _TokenCounters: ...
+
+
+class _TokenCounters(Protocol):
+    accepted: int
+    refused: dict[str, int]
 
 
 class ObservedPasswords(Protocol):

@@ -67,6 +67,21 @@ class ObservedStore(Protocol):
         """The stored messages of a queue from `from_number` on, or `StoreError`."""
 
 
+class ObservedClock(Protocol):
+    """What time it is, where the wall clock may be wrong."""
+
+    @property
+    def unsynced(self) -> bool:
+        """Whether the wall clock is not believed now."""
+
+    @property
+    def corrections(self) -> int:
+        """How often it was set while the broker ran, and followed."""
+
+    def wall(self, monotonic: float) -> float:
+        """The wall time of a moment of the monotonic clock, as far as it is known by now."""
+
+
 class ObservedStatus(Protocol):
     """A bridge at one moment; `bridge.status.Status` says what each of these means."""
 
@@ -137,6 +152,10 @@ class Observed(Protocol):
     @property
     def audit(self) -> ObservedAudit | None:
         """Its audit log, where there is one."""
+
+    @property
+    def clock(self) -> ObservedClock:
+        """Its clock."""
 
     @property
     def bridges(self) -> Sequence[ObservedBridge]:

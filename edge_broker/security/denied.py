@@ -133,6 +133,12 @@ class DenyingAdmission:
         passwords: Authenticator | None = getattr(self._admission, "passwords", None)
         return passwords
 
+    @property
+    def tokens(self) -> Authenticator | None:
+        """Who decides about tokens."""
+        tokens: Authenticator | None = getattr(self._admission, "tokens", None)
+        return tokens
+
     def authenticate(self, credentials: Credentials, answer: Callable[[Admission], None]) -> None:
         """As the other one does, and then the list."""
         self._admission.authenticate(credentials, lambda admission: answer(self._look_up(admission)))

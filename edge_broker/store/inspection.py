@@ -19,10 +19,12 @@ from typing import Final, NamedTuple
 from edge_broker.core.message import Message
 from edge_broker.errors import StoreError
 from edge_broker.store import rows
+from edge_broker.store.clock import kept_deltas
 from edge_broker.store.faults import READ_ERRORS, Damaged, explain, is_damage
 from edge_broker.store.lock import holder_of
 from edge_broker.store.schema import DATABASE_NAME, DamagedStore, check, connect
 from edge_broker.store.segment import SegmentRow, decode_segment
+from edge_broker.store.times import Times, wall_times
 from edge_broker.wire.topics import TopicCache
 
 QUEUE_IDS: Final = """
@@ -40,6 +42,7 @@ WHERE queue_id = :queue AND first_number >= coalesce(
 ORDER BY first_number LIMIT :limit
 """
 _LAST: Final = "SELECT last_number FROM segment WHERE queue_id = ? ORDER BY first_number DESC LIMIT 1"
+_TIMELINES: Final = "SELECT name, value, crc FROM meta WHERE name LIKE 'timeline_delta:%'"
 _ROW: Final = "SELECT queue_id, first_number, last_number, count, crc, body FROM segment WHERE id = ?"
 
 
@@ -74,6 +77,7 @@ class Inspection:
         self.directory = directory
         self.path = directory / DATABASE_NAME
         self.topics = TopicCache()
+        self._times: tuple[int, Times] | None = None
         self.holder = self._look_for_holder()
         self.connection = self._open()
 
@@ -201,7 +205,26 @@ class Inspection:
 
     def messages(self, queue_id: int, place: Place) -> list[tuple[int, Message]]:
         """(number, message) of the segment at `place`, with wall time in seconds; `Damaged`, `sqlite3.Error`."""
-        return decode_segment(self.segment(queue_id, place), self.topics, 0.0)
+        return decode_segment(self.segment(queue_id, place), self.topics, self.times())
+
+    def times(self) -> Times:
+        """What stored times mean in wall seconds, as far as the broker that stored them has found out by now."""
+        version = self.connection.execute("PRAGMA data_version").fetchone()[
+            0
+        ]  # another one after each commit
+        if self._times is None or self._times[0] != version:
+            self._times = version, self._read_times()
+        return self._times[1]
+
+    def _read_times(self) -> Times:
+        kept = {}
+        for row in self.connection.execute(_TIMELINES):
+            try:
+                name, value, _ = rows.opened(row)
+            except Damaged:
+                continue  # `verification` tells of it
+            kept[name] = value
+        return wall_times(kept_deltas(kept))
 
     def _first_number(self, queue_id: int) -> int:
         select = "SELECT first_number FROM segment WHERE queue_id = ? ORDER BY first_number LIMIT 1"

@@ -18,6 +18,7 @@ from edge_broker.core.ops import Page
 from edge_broker.store.faults import Damaged
 from edge_broker.store.schema import DamagedStore
 from edge_broker.store.segment import TopicNames, decode_segment
+from edge_broker.store.times import Times
 
 _PLACES: Final = """
 SELECT id, first_number, last_number FROM segment
@@ -64,7 +65,7 @@ class PageReader:
         from_number: int,
         max_messages: int,
         max_bytes: int,
-        wall_offset: float,
+        times: Times,
     ) -> Page:
         """The page that begins at `from_number`; empty, with `end` there, if nothing is stored from there on."""
         page = Page(queue_id, [], from_number)
@@ -87,7 +88,7 @@ class PageReader:
                 if row[5] is None and room < _NO_LIMIT:
                     break
                 try:
-                    page.messages += decode_segment(row, self._topics, wall_offset, from_number)
+                    page.messages += decode_segment(row, self._topics, times, from_number)
                     size_bytes += len(row[5])
                 except Damaged:
                     self._report(DamagedPlace(segment_id, queue_id, first, last))

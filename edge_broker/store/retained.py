@@ -13,10 +13,11 @@ from edge_broker.core.message import Message
 from edge_broker.store import rows
 from edge_broker.store.faults import Damaged
 from edge_broker.store.segment import TopicNames
+from edge_broker.store.times import Times
 
 
 def read_retained(
-    connection: sqlite3.Connection, topics: Sequence[str], names: TopicNames, wall_offset: float
+    connection: sqlite3.Connection, topics: Sequence[str], names: TopicNames, times: Times
 ) -> tuple[dict[str, Message], list[str]]:
     """The retained messages of `topics` by topic, and the topics whose rows are damaged; without those not there."""
     marks = ",".join("?" * len(topics))
@@ -25,7 +26,7 @@ def read_retained(
     damaged = []
     for row in connection.execute(select, topics).fetchall():
         try:
-            messages[row[0]] = rows.retained_message(row, names, wall_offset)
+            messages[row[0]] = rows.retained_message(row, names, times)
         except Damaged:
             damaged.append(row[0])
     return messages, damaged

@@ -19,6 +19,7 @@ from edge_broker.store.faults import READ_ERRORS, Damaged
 from edge_broker.store.inspection import Inspection, Marks
 from edge_broker.store.reserve import RESERVE_NAME
 from edge_broker.store.schema import DATABASE_NAME, side_files
+from edge_broker.store.times import Times
 
 _ROWS_AT_ONCE: Final = 5_000
 _SIZES: Final = """
@@ -136,7 +137,8 @@ def read_status(inspection: Inspection) -> StoreStatus:
         retained = connection.execute(
             "SELECT count(*), ifnull(sum(length(body)), 0) FROM retained"
         ).fetchone()
-        sessions = [_session(row) for row in connection.execute(_SESSIONS)]
+        times = inspection.times()
+        sessions = [_session(row, times) for row in connection.execute(_SESSIONS)]
         damaged = connection.execute(
             "SELECT queue_id, first_number, last_number FROM damaged ORDER BY id"
         ).fetchall()
@@ -218,13 +220,13 @@ def _received_at(inspection: Inspection, queue_id: int, number: int) -> float | 
     return None
 
 
-def _session(row: tuple[str, str, int, int | None, int, int, int]) -> SessionStatus:
+def _session(row: tuple[str, str, int, int | None, int, int, int], times: Times) -> SessionStatus:
     client_id, proved, expiry_interval, disconnected_ms, has_will, subscriptions, inbound = row
     return SessionStatus(
         client_id,
         proved.partition("\0")[0],  # user name and groups stand behind it
         expiry_interval,
-        None if disconnected_ms is None else disconnected_ms / 1000,
+        None if disconnected_ms is None else times.read(disconnected_ms),
         bool(has_will),
         subscriptions,
         inbound,

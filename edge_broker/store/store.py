@@ -25,9 +25,11 @@ from typing import Final, TypeVar
 from edge_broker.core.message import Message
 from edge_broker.core.ops import Batch, Page, Snapshot
 from edge_broker.errors import StoreError
-from edge_broker.store import rows
+from edge_broker.store.clock import Correction, StoreClock, kept_deltas
+from edge_broker.store.clock_keeper import ClockKeeper
 from edge_broker.store.connection import ThreadedConnection
 from edge_broker.store.faults import READ_ERRORS, NoRoom, calls_for_recovery, explain, is_damage
+from edge_broker.store.kernel_clock import kernel_says_synced
 from edge_broker.store.lock import DirectoryLock
 from edge_broker.store.pages import PageReader
 from edge_broker.store.recovery import RecoveryReport, finish_interrupted, recover
@@ -36,17 +38,20 @@ from edge_broker.store.retained import read_retained
 from edge_broker.store.schema import (
     DATABASE_NAME,
     PAGE_BYTES,
+    SCHEMA_VERSION,
     DamagedStore,
     check,
     connect,
     create,
+    migrate,
     side_files,
     sync,
 )
 from edge_broker.store.segment import TopicNames
 from edge_broker.store.snapshot import SnapshotLoader
 from edge_broker.store.space import give_back
-from edge_broker.store.writer import Writer, needs_room
+from edge_broker.store.times import Times, wall_times
+from edge_broker.store.writer import MetaChanges, Writer, needs_room
 
 _log: Final = logging.getLogger(__name__)
 
@@ -68,12 +73,18 @@ class Store:
     """
 
     def __init__(
-        self, directory: Path, lock: DirectoryLock, topics: TopicNames, wall_offset: Callable[[], float]
+        self,
+        directory: Path,
+        lock: DirectoryLock,
+        topics: TopicNames,
+        wall_offset: Callable[[], float],
+        monotonic: Callable[[], float],
+        clock_confirmed: Callable[[], bool],
     ) -> None:
         self._path = directory / DATABASE_NAME
         self._lock = lock
         self._topics = topics
-        self._wall_offset = wall_offset
+        self._keeper = ClockKeeper(wall_offset, monotonic, clock_confirmed)
         self._reserve = Reserve(directory)
         self._writer = Writer()
         self._pages = PageReader(topics)
@@ -93,15 +104,22 @@ class Store:
 
     @classmethod
     async def open(
-        cls, directory: Path, *, topics: TopicNames, wall_offset: Callable[[], float]
+        cls,
+        directory: Path,
+        *,
+        topics: TopicNames,
+        wall_offset: Callable[[], float],
+        monotonic: Callable[[], float] = time.monotonic,
+        clock_confirmed: Callable[[], bool] = kernel_says_synced,
     ) -> tuple[Store, Snapshot]:
         """The store in `directory`, which is made if need be, and what it holds. This run's epoch is on the disk.
 
-        `wall_offset` gives wall time minus monotonic time in seconds. Raises `StoreError` if another broker has the
+        `wall_offset` gives wall time minus monotonic time in seconds, as of now; `clock_confirmed` says whether somebody
+        who knows holds the wall clock to be right. Raises `StoreError` if another broker has the
         directory, if it cannot be used, or if its database is not ours or newer than we are; damage is no reason.
         """
         lock = _take_directory(directory)
-        store = cls(directory, lock, topics, wall_offset)
+        store = cls(directory, lock, topics, wall_offset, monotonic, clock_confirmed)
         try:
             await store._writing.start()
             await store._reading.start()
@@ -112,6 +130,11 @@ class Store:
             await store.close()
             raise
         return store, store._take_snapshot()
+
+    @property
+    def clock(self) -> StoreClock:
+        """What time it is, and how far that is known."""
+        return self._keeper.clock
 
     # ---- counters of the parts
 
@@ -151,8 +174,13 @@ class Store:
     async def commit(self, batch: Batch) -> None:
         """Have `batch` on the disk. `StoreError` if it is not; the same batch may be given again then."""
         started = time.perf_counter()
+        clock = self.clock
+        times, now = clock.times, self._keeper.monotonic()
+        meta = clock.changes(now)
         try:
-            await self._writing.run(lambda connection: self._apply(connection, batch))
+            has_written = await self._writing.run(
+                lambda connection: self._apply(connection, batch, times, meta)
+            )
         except Exception as error:
             self.commit_errors += 1
             if self._reserve.ran_out(error):
@@ -163,6 +191,8 @@ class Store:
             if is_damage(error):
                 await self._rebuild(error)
             raise explain("commit", error) from error
+        if has_written:
+            clock.written(meta, now)
         self.last_commit_seconds = time.perf_counter() - started
         self.total_commit_seconds += self.last_commit_seconds
         self.commits += 1
@@ -180,9 +210,8 @@ class Store:
             from_number=from_number,
             max_messages=max_messages,
             max_bytes=max_bytes,
-            wall_offset=self._wall_offset(),
         )
-        page = await self._read(read)
+        page = await self._read_by_clock(lambda times, connection: read(connection, times=times))
         self._hand_over_damage()
         return page
 
@@ -191,8 +220,9 @@ class Store:
 
         What is not there is left out, and so is what is damaged, which the log hears of.
         """
-        read = partial(read_retained, topics=topics, names=self._topics, wall_offset=self._wall_offset())
-        messages, damaged = await self._read(read)
+        messages, damaged = await self._read_by_clock(
+            lambda times, connection: read_retained(connection, topics, self._topics, times)
+        )
         for topic in damaged:
             _log.error("the retained message of %a is damaged and lost", topic)
         return messages
@@ -206,6 +236,7 @@ class Store:
             self._tidy_timer.cancel()
         if self._tidy_task is not None:
             await asyncio.wait([self._tidy_task])
+        await self._keeper.close()
         try:
             await self._reading.close()
         finally:
@@ -221,11 +252,20 @@ class Store:
         assert snapshot is not None
         self._loader = self._snapshot = None
         self._log_recovery()
+        self._keeper.start(self._writing.run)
         for table, key in loader.damaged:
             _log.error("the store's row %s of table %s is damaged and left out", key, table)
         for queue_id in loader.ownerless:
             _log.error("queue %s holds messages, but whose it was is lost", queue_id)
         return snapshot
+
+    async def _read_by_clock(self, read: Callable[[Times, sqlite3.Connection], T]) -> T:
+        """What `read` returns by the clock as it is when that comes: what is in memory by then was corrected."""
+        while True:
+            times = self.clock.times
+            found = await self._read(partial(read, times))
+            if times is self.clock.times:
+                return found
 
     async def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
         """What `read` returns; where it meets damage in the database, what it returns after recovery. `StoreError`."""
@@ -257,14 +297,14 @@ class Store:
 
     # ---- in the threads
 
-    def _apply(self, connection: sqlite3.Connection, batch: Batch) -> None:
-        """Write `batch`; where the disk is full, only what makes room."""
+    def _apply(self, connection: sqlite3.Connection, batch: Batch, times: Times, meta: MetaChanges) -> bool:
+        """Write `batch`, and `meta` with it; where the disk is full, only what makes room."""
         if self._reserve.given_up and needs_room(batch) and not self._reserve.take():
             free = connection.execute("PRAGMA freelist_count").fetchone()[0]
             if free * PAGE_BYTES < RESERVE_BYTES:
                 raise NoRoom("the last of the space is kept for acknowledgements")
         try:
-            self._writer.apply(connection, batch, self._wall_offset())
+            return self._writer.apply(connection, batch, times, meta)
         except sqlite3.Error as error:
             if self._reserve.ran_out(error):
                 self._reserve.give_up()
@@ -293,6 +333,9 @@ class Store:
         connection = connect(self._path)
         try:
             check(connection, self._path)
+            before = migrate(connection)
+            if before is not None:
+                _log.info("the store was of schema %d and is of %d now", before, SCHEMA_VERSION)
             self._begin_run(connection)
         except BaseException:
             connection.close()
@@ -305,13 +348,13 @@ class Store:
         The first run of a database is numbered by the wall clock's seconds: should all be lost, the messages of the
         next life are not taken for those of this one.
         """
-        wall_offset = self._wall_offset()
-        loader = SnapshotLoader(connection, self._topics, wall_offset)
+        loader = SnapshotLoader(connection, self._topics)
         meta = loader.meta()
-        epoch = meta.get("epoch", int(time.monotonic() + wall_offset) - 1) + 1
+        clock = self._keeper.begin(meta, loader.newest(wall_times(kept_deltas(meta))))
+        epoch = meta.get("epoch", int(clock.wall(self._keeper.monotonic())) - 1) + 1
         epoch = max(1, min(epoch, _MAX_EPOCH))
-        snapshot = loader.load(epoch, meta.get("next_queue_id", 1))
-        connection.execute("REPLACE INTO meta VALUES (?, ?, ?)", rows.sealed("epoch", epoch))
+        snapshot = loader.load(epoch, meta.get("next_queue_id", 1), clock.times)
+        self._keeper.write(connection, {"epoch": epoch})
         self._writer.ids_below = snapshot.next_queue_id
         self._reserve.take()
         self._loader, self._snapshot = loader, snapshot
@@ -332,6 +375,12 @@ class Store:
     def _open_to_read(self) -> sqlite3.Connection:
         return connect(self._path, read_only=True)
 
+    # ---- the clock
+
+    def look_at_clock(self) -> Correction | None:
+        """Compare the clocks, about once a second; what comes back is to be applied to the times in memory, once."""
+        return self._keeper.look()
+
     # ---- damage and space
 
     async def _rebuild(self, error: BaseException) -> bool:
@@ -349,6 +398,7 @@ class Store:
                 )
         except Exception as failure:
             raise explain("recover", failure) from failure
+        self.clock.write_again()
         self._log_recovery()
         return True
 

@@ -22,6 +22,7 @@ from edge_broker.core.message import Message
 from edge_broker.store import rows
 from edge_broker.store.faults import READ_ERRORS, Damaged, is_damage
 from edge_broker.store.inspection import Inspection, Marks, Place
+from edge_broker.store.times import Times
 
 WHOLE_CHECK_BYTES: Final = 64 << 20
 """Up to this size the structure is checked beside a running broker too: a second at most on an SD card."""
@@ -198,13 +199,13 @@ class _Verifier:
         topics = self._inspection.topics
         try:
             if table == "session":
-                rows.session_record(row, topics, 0.0)
+                rows.session_record(row, topics, Times(0.0))
             elif table == "subscription":
                 rows.subscription_record(row)
             elif table == "queue":
                 rows.queue_marks(row)
             elif table == "retained":
-                rows.retained_message(row, topics, 0.0)
+                rows.retained_message(row, topics, Times(0.0))
             else:
                 rows.opened(row)
         except (Damaged, TypeError, ValueError) as error:

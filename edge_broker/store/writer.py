@@ -11,7 +11,7 @@ moved: appending costs the pages of the segment and of its index, and no more.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Final
 
@@ -20,6 +20,7 @@ from edge_broker.store import rows
 from edge_broker.store.marks import encode_marks
 from edge_broker.store.pages import DamagedPlace
 from edge_broker.store.segment import SegmentRow, encode_segments, tombstone
+from edge_broker.store.times import Times
 
 _CHUNK_SIZES: Final = (128, 32, 8, 2, 1)
 """Rows per statement. Few sizes, so that SQLite's prepared statements are found again."""
@@ -28,6 +29,9 @@ _MAX_DAMAGED_KEPT: Final = 64
 """Damaged segments kept for inspection; of later ones only the place is kept."""
 
 _IDS_AT_ONCE: Final = 1_000
+
+MetaChanges = Mapping[str, int | None]
+"""The store's own numbers that change, by name; None for one that goes."""
 
 _SEGMENTS: Final = "REPLACE INTO segment (queue_id, first_number, last_number, count, crc, body) VALUES {}"
 _QUEUES: Final = """
@@ -71,18 +75,21 @@ class Writer:
         """The tables may not be as they were written: write every queue's row anew when it next comes."""
         self._known.clear()
 
-    def apply(self, connection: sqlite3.Connection, batch: Batch, wall_offset: float) -> None:
-        """Have `batch` on the disk, or nothing of it and an `sqlite3.Error`."""
+    def apply(self, connection: sqlite3.Connection, batch: Batch, times: Times, meta: MetaChanges) -> bool:
+        """Have `batch` on the disk, or nothing of it and an `sqlite3.Error`.
+
+        `meta` goes with it; returns False where there was nothing to write, and it waits for another batch.
+        """
         segments = [
             row
             for write in batch.queues
             if write.messages
-            for row in encode_segments(write.queue_id, write.messages, wall_offset)
+            for row in encode_segments(write.queue_id, write.messages, times)
         ]
         changed = self._changed_queues(batch.queues)
         damaged = len(self.damaged)
         if not (segments or changed or damaged or _changes_more_than_queues(batch)):
-            return
+            return False
         connection.execute("BEGIN IMMEDIATE")
         try:
             _remove_sessions(connection, batch.removed_sessions)
@@ -90,9 +97,10 @@ class Writer:
                 _bury(connection, self.damaged[:damaged])
             self._write_queues(connection, changed)
             _write(connection, _SEGMENTS, segments)
-            _write_sessions(connection, batch, wall_offset)
+            _write_sessions(connection, batch, times)
             ids_below = self._give_out_ids(connection, batch)
-            _write_retained(connection, batch, wall_offset)
+            _write_retained(connection, batch, times)
+            write_meta(connection, meta)
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
@@ -101,6 +109,7 @@ class Writer:
         self.ids_below = ids_below
         del self.damaged[:damaged]
         self._note(batch, segments, changed)
+        return True
 
     def _changed_queues(self, writes: list[QueueWrite]) -> list[tuple[int, int, bytes]]:
         """(queue_id, head, marks) of those queues whose row is not in the table as it should be."""
@@ -145,6 +154,14 @@ class Writer:
             self.segment_bytes_written += len(segment[5])
 
 
+def write_meta(connection: sqlite3.Connection, meta: MetaChanges) -> None:
+    """Change the store's own numbers; None deletes one. In the caller's transaction."""
+    removed = [(name,) for name, value in meta.items() if value is None]
+    _write(connection, "DELETE FROM meta WHERE name IN (VALUES {})", removed)
+    kept = [rows.sealed(name, value) for name, value in meta.items() if value is not None]
+    _write(connection, "REPLACE INTO meta VALUES {}", kept)
+
+
 def needs_room(batch: Batch) -> bool:
     """Whether `batch` adds anything; acknowledgements of queues alone do not."""
     return _changes_more_than_queues(batch) or any(write.messages for write in batch.queues)
@@ -168,16 +185,16 @@ def _remove_sessions(connection: sqlite3.Connection, session_ids: list[int]) -> 
         _write(connection, statement, removed)
 
 
-def _write_sessions(connection: sqlite3.Connection, batch: Batch, wall_offset: float) -> None:
+def _write_sessions(connection: sqlite3.Connection, batch: Batch, times: Times) -> None:
     _write(connection, _OUTBOXES, [rows.sealed(queue_id, name) for queue_id, name in batch.outboxes])
-    _write(connection, _SESSIONS, [rows.session_row(record, wall_offset) for record in batch.sessions])
+    _write(connection, _SESSIONS, [rows.session_row(record, times) for record in batch.sessions])
     _write(connection, _NO_SUBSCRIPTIONS, batch.removed_subscriptions)
     _write(connection, _SUBSCRIPTIONS, [rows.subscription_row(record) for record in batch.subscriptions])
     _write(connection, _NO_INBOUND, [key for key, held in batch.inbound.items() if not held])
     _write(connection, _INBOUND, [rows.sealed(*key) for key, held in batch.inbound.items() if held])
 
 
-def _write_retained(connection: sqlite3.Connection, batch: Batch, wall_offset: float) -> None:
+def _write_retained(connection: sqlite3.Connection, batch: Batch, times: Times) -> None:
     _write(
         connection, _NOT_RETAINED, [(topic,) for topic, message in batch.retained.items() if message is None]
     )
@@ -185,7 +202,7 @@ def _write_retained(connection: sqlite3.Connection, batch: Batch, wall_offset: f
         connection,
         _RETAINED,
         [
-            rows.retained_row(topic, message, wall_offset)
+            rows.retained_row(topic, message, times)
             for topic, message in batch.retained.items()
             if message is not None
         ],

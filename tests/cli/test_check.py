@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 
 from edge_broker.cli import main
 from tests.config.certificates import write_pair
+from tests.security.issuer import jwk, write_set
 
 
 @pytest.fixture(autouse=True)
@@ -185,3 +186,55 @@ def test_mistakes_in_deny_and_revocation_lists(tmp_path: Path) -> None:
     assert result.stdout == ""
     assert f"{tmp_path}/denied: 1 mistake; line 1: says neither identity nor serial" in result.stderr
     assert f"{tmp_path}/crl: has no revocation list in it" in result.stderr
+
+
+TOKENS = """
+[[listeners]]
+transport = "tls"
+bind = "*:8883"
+certificate = "gateway.crt"
+key = "gateway.key"
+[[listeners]]
+bind = "*:1883"
+anonymous = false
+[security]
+jwt_keys = ["issuer.json"]
+jwt_audience = "mqtt"
+[http]
+bind = "*:8443"
+certificate = "gateway.crt"
+key = "gateway.key"
+token_file = "http-tokens"
+open_health = true
+"""
+
+
+def test_tokens_of_clients_and_of_http(tmp_path: Path) -> None:
+    write_pair(tmp_path, "gateway")
+    write_set(tmp_path / "issuer.json", jwk("ES256", kid="a"), jwk("EdDSA"), jwk("RS256", use="enc"))
+    (tmp_path / "http-tokens").write_text("")
+    _, result = check(tmp_path, TOKENS)
+    assert result.exit_code == 0, result.output
+    assert "mqtts://*:8883  clients with a token\n" in result.output
+    assert "mqtt://*:1883  clients with a token, TOKENS UNENCRYPTED\n" in result.output
+    assert (
+        "tokens  for 'mqtt', verified by 2 keys (ES256, EdDSA), 1 for other purposes passed over\n"
+        in result.output
+    )
+    assert (
+        f"http    https://*:8443  whoever has a token of {tmp_path}/http-tokens; health for anyone\n"
+        in result.output
+    )
+
+
+@pytest.mark.parametrize(
+    ("file", "said"), [("issuer.json", "has no key in it"), ("http-tokens", "line 1: is not such")]
+)
+def test_files_of_tokens_with_mistakes(tmp_path: Path, file: str, said: str) -> None:
+    write_pair(tmp_path, "gateway")
+    write_set(tmp_path / "issuer.json", jwk("ES256", kid="a"))
+    (tmp_path / "http-tokens").write_text("")
+    (tmp_path / file).write_text("nonsense")
+    _, result = check(tmp_path, TOKENS)
+    assert result.exit_code == 2
+    assert said in result.output

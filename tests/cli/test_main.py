@@ -79,6 +79,7 @@ def test_running_imports_nothing_that_it_does_not_need() -> None:
         "rich",
         "cryptography",
         "aiohttp",
+        "jwt",
         "prometheus_client",
         "tomllib",
         "difflib",

@@ -93,6 +93,24 @@ def test_the_promised_defaults() -> None:
     }
     assert msgspec.to_builtins(config.audit) == {"file": None, "max_bytes": 4 << 20, "files": 5}
     assert config.sys_interval_seconds == 10
+    assert msgspec.to_builtins(config.http) == {
+        "bind": "",
+        "certificate": None,
+        "key": None,
+        "token_file": None,
+        "open_health": False,
+    }
+    tokens = {key: value for key, value in msgspec.to_builtins(config.security).items() if key[:4] == "jwt_"}
+    assert tokens == {
+        "jwt_keys": (),
+        "jwt_audience": "",
+        "jwt_issuer": "",
+        "jwt_leeway_seconds": 30,
+        "jwt_name_claim": "sub",
+        "jwt_groups_claim": "groups",
+        "jwt_user_name": "must_match",
+        "jwt_max_bytes": 8192,
+    }
     assert msgspec.to_builtins(config.control) == {"enabled": True, "path": None}
     assert config.control_path == config.data_dir / "control.sock"
 
@@ -177,6 +195,22 @@ def test_unix_listeners(load_text: Load) -> None:
 def test_proxies(load_text: Load) -> None:
     (listener,) = load_text('[[listeners]]\nproxy_protocol_from = ["127.0.0.1", "2001:db8::/32"]').listeners
     assert listener.proxy_protocol_from == ("127.0.0.1", "2001:db8::/32")
+
+
+def test_tokens_let_clients_in_where_nobody_else_is(load_text: Load, certificates: Path) -> None:
+    (certificates / "issuer.json").write_text("{}")
+    config = load_text(
+        '[[listeners]]\nanonymous = false\n[security]\njwt_keys = ["issuer.json"]\njwt_audience = "mqtt"'
+    )
+    assert config.security.jwt_keys == (certificates / "issuer.json",)
+    assert config.listeners[0].anonymous is False
+
+
+@pytest.mark.parametrize("more", ['token_file = "tls/password"', "open_health = true"])
+def test_http_off_loopback(load_text: Load, more: str) -> None:
+    pair = 'certificate = "tls/gateway.crt"\nkey = "tls/gateway.key"'
+    config = load_text(f'[http]\nbind = "0.0.0.0:8443"\n{pair}\n{more}')
+    assert config.http.missing_off_loopback == []
 
 
 def test_the_control_socket(load_text: Load, certificates: Path) -> None:

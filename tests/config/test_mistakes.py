@@ -289,6 +289,43 @@ KEYS = [
         'bind = "127.0.0.1:8080"',
     ),
     ("[http]\nbind = '8080'", "http.bind", "has no port", "127.0.0.1"),
+    (
+        "[http]\nbind = '0.0.0.0:8443'\ncertificate = 'tls/gateway.crt'\nkey = 'tls/gateway.key'",
+        "http.bind",
+        "without token_file anybody could look",
+        "edge-broker http-token add",
+    ),
+    (
+        "[http]\nbind = '0.0.0.0:8443'\nopen_health = true",
+        "http.bind",
+        "without certificate and key",
+        "write certificate and key",
+    ),
+    (
+        "[http]\nbind = '127.0.0.1:8443'\nkey = 'tls/gateway.key'",
+        "http.certificate",
+        "HTTPS needs both",
+        "write certificate",
+    ),
+    (
+        "[http]\nbind = '127.0.0.1:8443'\ncertificate = 'tls/gateway.crt'\nkey = 'tls/other.key'",
+        "http.key",
+        "is not the key of",
+        "made together",
+    ),
+    ("[http]\ntoken_file = 'nothing'", "http.token_file", "cannot be read", "relative paths"),
+    # tokens
+    ("[security]\njwt_keys = ['tls/gateway.crt']", "security.jwt_audience", "is missing", "jwt_audience ="),
+    ("[security]\njwt_audience = 'mqtt'", "security.jwt_keys", "no token could be verified", "jwt_keys ="),
+    (
+        "[security]\njwt_audience = 'mqtt'\njwt_keys = ['nothing']",
+        "security.jwt_keys[0]",
+        "cannot be read",
+        "relative paths",
+    ),
+    ("[security]\njwt_keys = 'a.pem'", "security.jwt_keys", "must be a list", "jwt_keys = ["),
+    ("[security]\njwt_user_name = 'maybe'", "security.jwt_user_name", "cannot be 'maybe'", '"ignored"'),
+    ("[security]\njwt_max_bytes = 100", "security.jwt_max_bytes", "out of range", "256 to 32768"),
 ]
 
 

@@ -56,18 +56,20 @@ def lines(name: str, password: str) -> str:
 @asynccontextmanager
 async def serving(
     directory: Path,
-    passwords: str,
+    passwords: str | None,
     listeners: Sequence[ListenerConfig] = (ListenerConfig(bind="127.0.0.1:0", anonymous=False),),
     **security: Any,
 ) -> AsyncIterator[Broker]:
-    """A broker whose password file, `directory`/passwords, says `passwords`."""
-    file = directory / "passwords"
-    file.write_text(passwords)
-    file.chmod(0o600)
+    """A broker whose password file, `directory`/passwords, says `passwords`; None: it has none."""
+    if passwords is not None:
+        file = directory / "passwords"
+        file.write_text(passwords)
+        file.chmod(0o600)
+        security["password_file"] = file
     config = Config(
         data_dir=directory / "data",
         listeners=tuple(listeners),
-        security=SecurityConfig(password_file=file, **security),
+        security=SecurityConfig(**security),
         store=StoreConfig(commit_delay_ms=1),
     )
     broker = Broker(config)

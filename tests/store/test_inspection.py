@@ -12,7 +12,7 @@ from edge_broker.errors import StoreError
 from edge_broker.store import DATABASE_NAME, rows
 from edge_broker.store.inspection import Inspection
 from edge_broker.store.lock import LOCK_NAME, DirectoryLock, holder_of
-from edge_broker.store.schema import create
+from edge_broker.store.schema import SCHEMA_VERSION, create
 from edge_broker.store.segment import tombstone
 from edge_broker.store.status import QueueStatus, StoreStatus, read_status
 from tests.store.sample import WALL_OFFSET, look_inside, make_message, numbered, opened, queue_batch
@@ -56,8 +56,9 @@ async def test_the_status_of_a_stopped_store(state_dir: Path) -> None:
     await fill(state_dir)
     status = status_of(state_dir)
     assert status.holder is None
-    assert status.schema_version == 1
-    assert status.epoch == 1 + int(look_inside(state_dir).execute("SELECT value - 1 FROM meta").fetchone()[0])
+    assert status.schema_version == SCHEMA_VERSION
+    select = "SELECT value FROM meta WHERE name = 'epoch'"
+    assert status.epoch == look_inside(state_dir).execute(select).fetchone()[0]
     assert (status.retained, status.damaged, status.set_aside) == (3, [], [])
     assert [queue.name for queue in status.queues] == ["bridge:cloud", "session:sensor", "session:display"]
     cloud = queue_in(status, "bridge:cloud")

@@ -56,7 +56,7 @@ async def test_a_sound_store_is_sound(state_dir: Path) -> None:
     assert found.messages == SEGMENTS * PER_SEGMENT + 15
     assert found.queues["session:client-1"].messages == 15
     assert found.rows == {
-        "meta": 2, "session": 2, "subscription": 2, "inbound": 1, "outbox": 1, "queue": 1 + 1, "retained": 30,
+        "meta": 6, "session": 2, "subscription": 2, "inbound": 1, "outbox": 1, "queue": 1 + 1, "retained": 30,
     }  # fmt: skip
     assert seen == sorted(seen)
     assert seen[-1] == found.messages

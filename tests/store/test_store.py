@@ -51,7 +51,7 @@ async def test_the_file_says_what_it_is(state_dir: Path) -> None:
             for name in ("application_id", "user_version", "auto_vacuum", "journal_mode", "page_size")
         ]
         database.close()
-    assert pragmas == [0x65644252, 1, 2, "wal", 4096]
+    assert pragmas == [0x65644252, 2, 2, "wal", 4096]
 
 
 async def test_each_run_has_a_higher_epoch(state_dir: Path) -> None:
@@ -63,9 +63,9 @@ async def test_each_run_has_a_higher_epoch(state_dir: Path) -> None:
 
 
 async def test_the_life_after_a_lost_store_has_other_epochs(tmp_path: Path) -> None:
-    async with opened(tmp_path / "one", wall_offset=1_700_000_000.0) as (_, first):
+    async with opened(tmp_path / "one", wall_offset=1_800_000_000.0) as (_, first):
         pass
-    async with opened(tmp_path / "two", wall_offset=1_700_000_500.0) as (_, second):
+    async with opened(tmp_path / "two", wall_offset=1_800_000_500.0) as (_, second):
         pass
     assert second.epoch >= first.epoch + 499
 
@@ -419,7 +419,7 @@ async def test_the_lock_of_another_process_is_seen_and_ends_with_it(state_dir: P
 @pytest.mark.parametrize(
     ("statements", "problem"),
     [
-        (["PRAGMA user_version=2"], "newer edge-broker"),
+        (["PRAGMA user_version=3"], "newer edge-broker"),
         (["DROP TABLE meta", "PRAGMA user_version=7"], "newer edge-broker"),
     ],
 )
