@@ -29,6 +29,7 @@ from bridge.policy import Attempt, Policy
 from bridge.resolving import Resolver
 from bridge.status import State, Status
 from edge_broker.core.client import Client
+from edge_broker.core.ports import Principal
 from edge_broker.core.quota import Quota
 from edge_broker.errors import UpstreamError
 from edge_broker.wire import const
@@ -102,6 +103,7 @@ class Bridge:
         queue = router.outbox_queue(snapshot, config.name)
         queue.max_age_seconds = config.max_queue_age_seconds
         self._outbox = Outbox(config.name, queue, self._out, router, _quota(config, router))
+        router.admit_companion(self._outbox, Principal(f"bridge:{config.name}", "", bridge=config.name))
         self._forwarder = Forwarder(
             queue, self._out, router, config.window, config.puback_timeout_seconds, self._on_given_up
         )

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Protocol
 from bridge.mapping import OutMapping, RemoteTopic
 from edge_broker.core.dead_letters import BRIDGE
 from edge_broker.core.message import Message
+from edge_broker.core.permitting import may_publish, permitted
+from edge_broker.core.ports import Permissions
 from edge_broker.core.queue import QUEUE_FULL, Queue
 from edge_broker.core.quota import KEEP_LATEST, REJECT, Numbers, Quota
 from edge_broker.core.retained import Entry
@@ -43,7 +45,7 @@ class Sender(Protocol):
 class Outbox:
     """The recipient behind the `out` rules of one bridge. `dropped`: messages not taken, by reason.
 
-    `wake` is called when a message was queued.
+    `wake` is called when a message was queued. `permissions`: what an ACL leaves of the rules, None where that is all.
     """
 
     durable = True
@@ -55,6 +57,7 @@ class Outbox:
             queue.burials = router.dead_letters.burials_of(queue, BRIDGE + name)
             router.dead_letters.recipients[BRIDGE + name] = self
         self.dropped: dict[str, int] = {}
+        self.permissions: Permissions | None = None
         self.sender: Sender | None = None
         self.wake: Callable[[], None] = _nobody_to_wake
         self._mapping = mapping
@@ -101,12 +104,21 @@ class Outbox:
         found: dict[str, Entry] = {}
         for topic_filter in self._mapping.local_filters:
             found |= {entry.topic: entry for entry in self._router.retained.match(topic_filter)}
+        counters = self._router.counters
         for topic, entry in found.items():
             remote = self._mapping.find(topic)
             is_kept = remote is not None and remote.qos > 0
+            is_kept = is_kept and permitted(Subscription(self, topic, 2), topic, counters) is not None
             if is_kept and (entry.expires_at is None or entry.expires_at > self._router.now):
                 message = entry if isinstance(entry, Message) else on_disk[topic]
                 self.deliver(message.copy(message.qos, True))
+
+    def may_publish(self, message: Message) -> bool:
+        """Whether `message`, which came down, may be published here in the bridge's name; counts what may not."""
+        is_allowed = may_publish(self.permissions, message.topic, message.qos, message.retain)
+        if not is_allowed:
+            self._router.counters.deny("publish")
+        return is_allowed
 
     def deliver(self, message: Message) -> None:
         """Queue `message` at the QoS of its rule, or at QoS 0 have it sent at once."""

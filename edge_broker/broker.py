@@ -23,7 +23,7 @@ from edge_broker.core.histogram import Histogram
 from edge_broker.core.ops import Lookup, Snapshot
 from edge_broker.core.output import Output
 from edge_broker.core.pending import Pending
-from edge_broker.core.ports import Host
+from edge_broker.core.ports import Authorizer, Host
 from edge_broker.core.queue import Queue
 from edge_broker.core.router import Router
 from edge_broker.errors import StoreError
@@ -110,6 +110,7 @@ class Broker:
         self.expiring = self.renewing.expiring
         self._passwords: PasswordAdmission | None = None
         self._tokens: TokenAdmission | None = None
+        self._acl_file = config.security.acl_file
         self._http: HttpServer | None = None
         self._own_commands = Commands(self)
         self.commands: dict[str, Handler] = self._own_commands.registry() | dead_letters.commands(self)
@@ -119,6 +120,7 @@ class Broker:
         self._strangers_logged = 0
         self._write_budget: WriteBudget | None = None
         self._drops = DropLog(self)
+        self._authorizer: Authorizer | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._reads: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop
@@ -128,13 +130,16 @@ class Broker:
     async def start(self) -> None:
         """Open the store, take over what it holds, and let clients in.
 
-        `StoreError` or `OSError` where that fails, `ConfigError` for passwords, keys or an audit log that will not do.
+        `StoreError` or `OSError` where that fails, `ConfigError` for passwords, keys, an ACL or an audit log that will not
+        do.
         """
         self._loop = asyncio.get_running_loop()
         sys.setswitchinterval(_SWITCH_SECONDS)
         self.renewing.prepare()
         self._passwords = wiring.make_passwords(self.config.security, self._call_later)
         self._tokens = wiring.make_tokens(self.config.security, self._call_later, self._passwords)
+        self.watching.add("ACL", [self._acl_file], self._reload_acl)
+        self._authorizer = self._read_acl()
         topics = TopicCache()
         self.store, snapshot = await Store.open(
             self.config.data_dir, topics=topics, wall_offset=_wall_offset, monotonic=_monotonic
@@ -232,6 +237,16 @@ class Broker:
         else:
             self._record("reloaded", what=what)
 
+    async def _reload_acl(self) -> None:
+        """Ask the ACL of now from now on, also for those who are here. `ConfigError` where it cannot be used."""
+        authorizer = await asyncio.to_thread(self._read_acl)
+        removed = self.router.replace_authorizer(authorizer)
+        self.request_tick()
+        log.info("the ACL in %s is in force; it took %d subscriptions away", self._acl_file, removed)
+
+    def _read_acl(self) -> Authorizer | None:
+        return wiring.make_authorizer(self._acl_file, [bridge.name for bridge in self.bridges])
+
     @property
     def clock(self) -> StoreClock:
         """What time it is, and how far that is known."""
@@ -262,6 +277,7 @@ class Broker:
             self.renewing.denying(wiring.make_admission(self._anonymous, self._passwords, self._tokens)),
             new_client_id=lambda: f"auto-{secrets.token_hex(10)}",
             topics=topics,
+            authorizer=self._authorizer,
             max_uncommitted_bytes=config.limits.max_uncommitted_bytes,
             next_queue_id=snapshot.next_queue_id,
         )

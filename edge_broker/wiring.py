@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -32,10 +33,13 @@ from edge_broker.security.denied import Denied, DenyList, read_denied
 from edge_broker.store import WriteBudget
 
 if TYPE_CHECKING:
+    from edge_broker.config.acl_file import AclFile
     from edge_broker.ops.audit import Audit
     from edge_broker.ops.control import ControlServer, Handler
     from edge_broker.ops.http import HttpServer
     from edge_broker.ops.observed import Observed
+    from edge_broker.security.acl import Acl
+    from edge_broker.security.acl_decisions import AclAuthorizer
     from edge_broker.security.guessing import Guessing, GuessLimits
     from edge_broker.security.password_admission import PasswordAdmission, Timer
     from edge_broker.security.token_admission import TokenAdmission
@@ -198,6 +202,42 @@ def make_http(observed: Observed, config: HttpConfig) -> HttpServer | None:
 def _load_tls(certificate: str, key: str) -> Callable[[], TlsPipe]:
     """What makes the server's side of each TLS connection; `OSError` where the files cannot be used."""
     return partial(TlsPipe, server_context(certificate, key), server_side=True)
+
+
+def make_authorizer(acl_file: Path | None, bridges: Collection[str]) -> AclAuthorizer | None:
+    """Who says what each may do; None where everybody may do everything. `ConfigError` where the file cannot be used.
+
+    `bridges`: the names of those there are.
+    """
+    if acl_file is None:
+        return None
+    from edge_broker.config.acl_file import read_acl_file
+    from edge_broker.config.loading import ConfigMistakes
+    from edge_broker.security.acl_decisions import AclAuthorizer
+
+    try:
+        file = read_acl_file(acl_file, bridges)
+    except ConfigMistakes as mistakes:  # a line of the log for all of them
+        raise mistakes.in_a_line() from None
+    return AclAuthorizer(make_acl(file))
+
+
+def make_acl(file: AclFile) -> Acl:
+    """The rules in an ACL's file."""
+    from edge_broker.security.acl import Acl, Role
+
+    roles = {}
+    for name, role in file.roles.items():
+        allow, deny = (
+            {
+                action: filters
+                for action, filters in msgspec.structs.asdict(rights).items()
+                if filters is not None
+            }
+            for rights in (role.allow, role.deny)
+        )
+        roles[name] = Role(name, allow, deny, role.max_qos)
+    return Acl(roles, file.identities, file.groups, file.bridges, file.wide_subscriptions == "filter")
 
 
 def make_audit(audit: AuditConfig) -> Audit | None:

@@ -44,6 +44,7 @@ _COMMANDS: Final = {
     "passwd": _Command(
         "edge_broker.cli.passwd", "passwd", "Set, change or take away a password in a password file."
     ),
+    "acl": _Command("edge_broker.cli.acl", "acl", "What an ACL file allows, and by which rule."),
     "pki": _Command("edge_broker.cli.pki", "pki", "A small CA: certificates for the broker and its devices."),
     "http-token": _Command(
         "edge_broker.cli.http_token", "http_token", "Make, list and take away the tokens of the HTTP port."

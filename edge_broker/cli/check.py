@@ -26,6 +26,7 @@ def check(file: Path) -> None:
     """
     config = load_or_exit(file, "")
     names = _count_names(file, config)
+    roles = _count_roles(config)
     _check_certificates(config)
     keys = _describe_keys(config)
     _read_http_tokens(config)
@@ -36,6 +37,8 @@ def check(file: Path) -> None:
         click.echo(f"  users   {names} in {config.security.password_file}")
     if keys is not None:
         click.echo(f"  tokens  {keys}")
+    if roles is not None:
+        click.echo(f"  acl     {roles} roles in {config.security.acl_file}")
 
 
 def _count_names(file: Path, config: Config) -> int | None:
@@ -50,6 +53,20 @@ def _count_names(file: Path, config: Config) -> int | None:
         found = list(mistakes.mistakes)
         click.echo(str(ConfigMistakes(str(config.security.password_file), found)), err=True)
         raise SystemExit(EXIT_CONFIG) from None
+
+
+def _count_roles(config: Config) -> int | None:
+    """How many roles the ACL has; every mistake in it, and the end with 2."""
+    if config.security.acl_file is None:
+        return None
+    from edge_broker.config.acl_file import read_acl_file
+
+    try:
+        acl = read_acl_file(config.security.acl_file, [bridge.name for bridge in config.bridges])
+    except ConfigMistakes as mistakes:
+        click.echo(str(mistakes), err=True)
+        raise SystemExit(EXIT_CONFIG) from None
+    return len(acl.roles)
 
 
 def _check_certificates(config: Config) -> None:

@@ -295,7 +295,7 @@ def check_store(store: StoreConfig, reading: Reading) -> None:
 
 def check_security(security: SecurityConfig, reading: Reading) -> None:
     """That the files can be read; what is in them, the broker reads at its start."""
-    for name in ("password_file", "deny_file"):
+    for name in ("password_file", "deny_file", "acl_file"):
         path = getattr(security, name)
         if path is not None:
             check_file(path, f"security.{name}", reading)

@@ -42,8 +42,9 @@ class QueueWrite:
 class SessionRecord:
     """A durable session. `session_id` is also its queue's id.
 
-    `identity`: whoever created it. `expiry_interval` in seconds, 0xFFFFFFFF for ever. `disconnected_at`: None while
-    connected (and after a crash). `will`: what to publish if its connection was lost, `will_delay` in seconds.
+    `identity`: whoever created it; `username` and `groups`: what else was proved of whoever opened it last.
+    `expiry_interval` in seconds, 0xFFFFFFFF for ever. `disconnected_at`: None while connected (and after a crash).
+    `will`: what to publish if its connection was lost, `will_delay` in seconds.
     """
 
     session_id: int
@@ -53,6 +54,8 @@ class SessionRecord:
     disconnected_at: float | None
     will: Message | None = None
     will_delay: int = 0
+    username: str = ""
+    groups: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)

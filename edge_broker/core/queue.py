@@ -416,6 +416,13 @@ class Queue:
         if self.on_dropped is not None:
             self.on_dropped(reason)
 
+    def expire(self, number: int, message: Message) -> None:
+        """`number`, which waits, has expired; `message` is what it was, wherever that was read."""
+        self.expired += 1
+        if self.burials is not None:
+            self.burials.bury(message, "expired")
+        self.take_away(number, message)
+
     def take_away(self, number: int, on_disk: Message | None = None) -> None:
         """`number`, which waits and is not in flight, leaves the queue. `on_disk`: its message, where somebody read it."""
         message = self.messages.pop(number, None)

@@ -16,7 +16,8 @@ from edge_broker.core.delayed import Delayed
 from edge_broker.core.message import Message, build_message
 from edge_broker.core.ops import Snapshot
 from edge_broker.core.pending import Pending
-from edge_broker.core.ports import Authenticator, Authorizer, Observer
+from edge_broker.core.permitting import may_publish, permit, recognise
+from edge_broker.core.ports import Authenticator, Authorizer, Observer, Principal
 from edge_broker.core.queue import Queue
 from edge_broker.core.quota import Quota
 from edge_broker.core.retained import Retained
@@ -25,7 +26,7 @@ from edge_broker.core.session import Recipient, Session, Subscription
 from edge_broker.core.settings import Settings
 from edge_broker.core.totals import CountedQueue, Totals
 from edge_broker.core.upkeep import Upkeep
-from edge_broker.errors import MessageRefused, MqttError, QueueFull
+from edge_broker.errors import MessageRefused, MqttError, NotPermitted, QueueFull
 from edge_broker.wire import const
 from edge_broker.wire.topics import DELAYED_PREFIX, TopicCache, is_own
 
@@ -47,7 +48,8 @@ class Router:
     """Sessions, subscriptions, retained messages, and the way between them.
 
     `now` is the clock as of the last thing that happened; `dirty` lists the connections with output to flush;
-    `stalled` those that read no more until the store has caught up. `guarded`: publishes need a look beyond their form.
+    `stalled` those that read no more until the store has caught up. `guarded`: publishes need a look beyond their form
+    and their topic. `authorizer`: who says what each session may do, None where everybody may do everything.
     `observer`: who is told who comes and goes; None for nobody.
     """
 
@@ -107,7 +109,7 @@ class Router:
         self.received = self.counters.received
         self.sent = self.counters.sent
         self.topics = topics
-        self.table = RoutingTable(settings.durabilities)
+        self.table = RoutingTable(settings.durabilities, self.counters)
         self.retained = Retained(settings, pending, self.counters)
         self.sessions: dict[str, Session] = {}
         self.dirty: list[Output] = []
@@ -127,7 +129,8 @@ class Router:
         self._outboxes: list[Queue] = []  # durable queues that are no session's
         self.dead_letters = DeadLetters.as_wanted(self, settings)
         self.now = 0.0
-        self.guarded = authorizer is not None or settings.guards_publishes
+        self.guarded = settings.guards_publishes
+        self._companions: list[tuple[Recipient, Principal]] = []
         self._sessions_of: dict[str, int] = {}  # how many, by identity
         self._routes = self.table.routes
         self._next_queue_id = next_queue_id
@@ -185,7 +188,7 @@ class Router:
             if len(topic) * 4 > settings.max_topic_bytes and len(topic.encode()) > settings.max_topic_bytes:
                 raise MqttError(const.TOPIC_NAME_INVALID, "a longer topic than we allow")
             if is_own(topic):
-                raise MessageRefused(const.NOT_AUTHORIZED, "a topic that only the broker publishes to")
+                raise NotPermitted("publish", "a topic that only the broker publishes to")
 
     def _form(self, message: Message, subscription: Subscription) -> Message:
         """`message` as `subscription` gets it."""
@@ -226,7 +229,7 @@ class Router:
         groups_later = []
         for group in groups:
             subscription = group.choose()
-            if subscription.recipient.durable and subscription.qos:
+            if subscription is not None and subscription.recipient.durable and subscription.qos:
                 at_once.append(subscription)
             else:
                 groups_later.append(group)  # its member of now may be gone by then
@@ -252,10 +255,10 @@ class Router:
 
     def _deliver_to_one_of(self, group: ShareGroup, message: Message) -> None:
         """Give `message` to one member of a shared subscription [MQTT-4.8.2-4]."""
-        if not group.members:  # the last one left while the message waited for its commit
+        subscription = group.choose()
+        if subscription is None:  # the last one left while the message waited for its commit
             self.counters.drop("session_ended")
             return
-        subscription = group.choose()
         recipient = subscription.recipient
         form = self._form(message, subscription)
         if form.qos == 1 and isinstance(recipient, Session):
@@ -264,8 +267,11 @@ class Router:
             recipient.deliver(form)
 
     def deny(self, connection: Output, action: str, topic: str, identity: str) -> None:
-        """Count that a client may not `action` (publish, subscribe, will) that topic, and tell whoever keeps an account."""
-        self.counters.denied += 1
+        """Count that a client may not do that with that topic, and tell whoever keeps an account.
+
+        `action`: publish, subscribe, share, will; qos or retain where it may publish, but not like that.
+        """
+        self.counters.deny(action)
         if self.observer is not None:
             self.observer.on_denied(connection, action, topic, identity)
 
@@ -314,17 +320,38 @@ class Router:
             self.pending.remove_subscription(session.session_id, topic_filter)
         return True
 
+    # ---- permissions
+
+    def replace_authorizer(self, authorizer: Authorizer | None) -> int:
+        """Ask `authorizer` from now on, also for those who are here; how many subscriptions were taken from them.
+
+        Nobody's connection ends. Have the output flushed afterwards.
+        """
+        self.authorizer = authorizer
+        removed = sum(permit(self, session) for session in list(self.sessions.values()))
+        for companion, principal in self._companions:
+            companion.permissions = None if authorizer is None else authorizer.permissions_of(principal)
+        self.table.forget_permissions()
+        return removed
+
+    def admit_companion(self, companion: Recipient, principal: Principal) -> None:
+        """`companion` rides along in the broker, as `principal`: it may do what that may, now and after a change."""
+        self._companions.append((companion, principal))
+        if self.authorizer is not None:
+            companion.permissions = self.authorizer.permissions_of(principal)
+
     # ---- sessions
 
     def open_session(
-        self, connection: Connection, client_id: str, identity: str, clean_start: bool, expiry_interval: int
+        self, connection: Connection, principal: Principal, clean_start: bool, expiry_interval: int
     ) -> tuple[Session, bool]:
         """The session that a CONNECT asks for, and whether it was there before.
 
         `MqttError` if it is another identity's, or one more than there may be.
         """
+        client_id = principal.client_id
         session = self.sessions.get(client_id)
-        if session is not None and session.identity != identity:
+        if session is not None and session.identity != principal.identity:
             raise MqttError(
                 const.CLIENT_IDENTIFIER_NOT_VALID, "this client identifier belongs to another identity"
             )
@@ -337,7 +364,8 @@ class Router:
             session = None
         present = session is not None
         if session is None:
-            session = self._new_session(client_id, identity, expiry_interval)
+            session = self._new_session(client_id, principal.identity, expiry_interval)
+        recognise(self, session, principal)
         session.claimed_by = connection
         session.disconnected_at = None  # on disk too: a crash must not age it from an earlier leave
         session.expiry_interval = expiry_interval
@@ -376,14 +404,18 @@ class Router:
                 self._delayed_wills[session.client_id] = (self.now + delay, session)
             else:
                 session.will = None
-                self.publish_will(will)
+                self.publish_will(session, will)
         if ends:
             self.end_session(session)
         elif session.durable:
             self.pending.save_session(session.record())
 
-    def publish_will(self, will: Message) -> None:
+    def publish_will(self, session: Session, will: Message) -> None:
         """Publish a will message; it comes from nobody's connection, so nobody is answered."""
+        if not may_publish(session.permissions, will.topic, will.qos, will.retain):
+            self.counters.deny("will")  # allowed when it was left, and not any more
+            self.counters.drop("will_refused")
+            return
         try:
             self.publish(will, None)
         except MessageRefused:
@@ -409,7 +441,7 @@ class Router:
         self.full.pop(session, None)
         delayed = self._delayed_wills.pop(session.client_id, None)
         if delayed is not None and session.will is not None:
-            self.publish_will(session.will)  # the will does not outlive its session [MQTT-3.1.3-9]
+            self.publish_will(session, session.will)  # the will does not outlive its session [MQTT-3.1.3-9]
         if session.durable:
             self.pending.remove_session(session.session_id)
 
@@ -420,7 +452,7 @@ class Router:
         """
         handed_on = 0
         for message, group in session.take_shared():
-            if group.members:
+            if not group.is_empty:
                 self._deliver_to_one_of(group, message)
                 handed_on += 1
             elif not session.durable:  # those of a durable session are counted with the rest of its queue
@@ -443,7 +475,7 @@ class Router:
                 del self._delayed_wills[client_id]
                 will, session.will = session.will, None
                 if will is not None:
-                    self.publish_will(will)
+                    self.publish_will(session, will)
                     self.pending.save_session(session.record())
         for session in list(self.sessions.values()):
             if session.disconnected_at is not None:
@@ -477,6 +509,7 @@ class Router:
             left_at = self.now if record.disconnected_at is None else record.disconnected_at
             session.disconnected_at = min(left_at, self.now)  # a board without a clock may boot in the past
             session.will, session.will_delay = record.will, record.will_delay
+            session.username, session.groups = record.username, record.groups
             by_id[record.session_id] = session
             self._enter(session)
             if session.may_reject:
@@ -500,6 +533,8 @@ class Router:
                 session.inbound = (session.inbound or set()) | {packet_id}
         self.retained.restore(snapshot.retained)
         self.delayed.restore(snapshot)
+        if self.authorizer is not None:
+            self.replace_authorizer(self.authorizer)  # the rules may have changed meanwhile
 
     def outbox_queue(self, snapshot: Snapshot, name: str) -> Queue:
         """The durable queue of the bridge `name`: the one in the store, or a new one."""

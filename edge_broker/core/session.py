@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from edge_broker.core.dead_letters import SESSION
 from edge_broker.core.message import Message
 from edge_broker.core.ops import SessionRecord, SubscriptionRecord
+from edge_broker.core.ports import Permissions, Principal
 from edge_broker.core.queue import LARGE_FRAME_BYTES, QUEUE_FULL, Queue
 from edge_broker.core.quota import KEEP_LATEST, REJECT, Numbers
 from edge_broker.wire import const
@@ -33,7 +34,12 @@ _BROKEN: Final = frozenset(
 
 
 class Recipient(Protocol):
-    """Whoever the router delivers to: a session, or a bridge's outbox."""
+    """Whoever the router delivers to: a session, or a bridge's outbox.
+
+    `permissions`: what it may do, None where that is everything.
+    """
+
+    permissions: Permissions | None
 
     @property
     def durable(self) -> bool:
@@ -97,6 +103,17 @@ class Subscription:
         self.instead: Subscription | None = None
         self.simple = not (no_local or retain_as_published or subscription_ids)
 
+    def at_qos(self, qos: int) -> Subscription:
+        """The same at another QoS."""
+        return Subscription(
+            self.recipient,
+            self.topic_filter,
+            qos,
+            self.no_local,
+            self.retain_as_published,
+            self.subscription_ids,
+        )
+
     def for_own_messages(self) -> Subscription | None:
         """What the recipient gets its own messages by [MQTT-3.8.3-3]."""
         return self.instead if self.no_local else self
@@ -106,6 +123,8 @@ class Session:
     """One client identifier's session. `session_id` is its queue's id, 0 where nothing of it is stored.
 
     `connection` is set while deliveries can be sent; `claimed_by` already while a CONNECT is being worked on.
+    `username`, `groups`: what else was proved of whoever opened it last, for `permissions`, which hold while it is away
+    too; None where everything is allowed.
     """
 
     __slots__ = (
@@ -115,8 +134,10 @@ class Session:
         "connection",
         "disconnected_at",
         "expiry_interval",
+        "groups",
         "identity",
         "inbound",
+        "permissions",
         "queue",
         "router",
         "session_id",
@@ -124,6 +145,7 @@ class Session:
         "shared_away",
         "subscriptions",
         "suspect",
+        "username",
         "will",
         "will_delay",
     )
@@ -134,6 +156,9 @@ class Session:
         self.router = router
         self.client_id = client_id
         self.identity = identity
+        self.username = ""
+        self.groups: tuple[str, ...] = ()
+        self.permissions: Permissions | None = None
         self.expiry_interval = expiry_interval
         self.queue = queue
         queue.owner = self
@@ -165,6 +190,11 @@ class Session:
     def durable(self) -> bool:
         """Whether it outlives its connection, and so a restart."""
         return self.session_id != 0
+
+    @property
+    def principal(self) -> Principal:
+        """Whose permissions it has."""
+        return Principal(self.identity, self.client_id, self.username, self.groups)
 
     @property
     def online(self) -> bool:
@@ -347,6 +377,8 @@ class Session:
             self.disconnected_at,
             self.will,
             self.will_delay,
+            self.username,
+            self.groups,
         )
 
     def subscription_record(self, subscription: Subscription) -> SubscriptionRecord:

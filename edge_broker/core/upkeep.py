@@ -107,10 +107,7 @@ def free_expired(queue: Queue, page: Mapping[int, Message], page_end: int, now: 
             continue
         if not queue.is_over(number, message, now):
             return _over_at(queue, number, message)
-        queue.expired += 1
-        if queue.burials is not None:
-            queue.burials.bury(message, "expired")
-        queue.take_away(number, message)
+        queue.expire(number, message)
     return math.inf
 
 

@@ -90,7 +90,7 @@ class Commands:
             "received_per_second": round(self._rates.received, 1),
             "sent_per_second": round(self._rates.sent, 1),
             "dropped": {reason: n for reason, n in dropped_messages(self._observed).items() if n},
-            "denied": router.counters.denied,
+            "denied": sum(router.counters.denied.values()),
             "retained": router.retained_messages,
             "elided": router.pending.elided,
         }

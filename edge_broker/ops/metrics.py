@@ -30,6 +30,8 @@ from edge_broker.ops.backlog import Backlog, BacklogView
 from edge_broker.ops.observed import Observed, ObservedAudit, ObservedStatus, dropped_messages
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+_DENIED: Final = ("publish", "qos", "retain", "subscribe", "share", "receive", "will", "removed")
+"""All of them also where none was denied, so that a rule finds what it asks for."""
 
 
 class Metrics:
@@ -149,8 +151,9 @@ class BrokerCollector(Collector):
             "reason",
             dropped_messages(self._observed).items(),
         )
-        yield _counter(
-            "publish_denied", "What a client published, subscribed to or willed and may not.", counters.denied
+        denied = dict.fromkeys(_DENIED, 0) | counters.denied
+        yield _counters(
+            "denied", "What somebody wanted and may not, and what about it.", "kind", denied.items()
         )
         yield _histogram(
             "publish_acknowledge_seconds",

@@ -51,11 +51,15 @@ def opened(row: RowT) -> RowT:
 
 
 def session_row(record: SessionRecord, times: Times) -> Row:
-    """For `session`: session_id, client_id, identity, expiry_interval, disconnected_ms, will_delay, will, crc."""
+    """For `session`: session_id, client_id, identity, expiry_interval, disconnected_ms, will_delay, will, crc.
+
+    Behind the identity, where there are any, user name and groups, each behind a NUL, which none of them can have.
+    """
+    proved = (record.username, *record.groups) if record.username or record.groups else ()
     return sealed(
         record.session_id,
         record.client_id,
-        record.identity,
+        "\0".join((record.identity, *proved)),
         record.expiry_interval,
         None if record.disconnected_at is None else times.stamp(record.disconnected_at),
         record.will_delay,
@@ -65,7 +69,9 @@ def session_row(record: SessionRecord, times: Times) -> Row:
 
 def session_record(row: Row, topics: TopicNames, times: Times) -> SessionRecord:
     """What `session_row` was made of."""
-    session_id, client_id, identity, expiry_interval, disconnected_ms, will_delay, raw_will, _ = opened(row)
+    session_id, client_id, proved, expiry_interval, disconnected_ms, will_delay, raw_will, _ = opened(row)
+    identity, *rest = proved.split("\0")
+    username, groups = (rest[0], rest[1:]) if rest else ("", [])
     will = None if raw_will is None else decode_record(raw_will, topics, times)
     if will is not None and will.expires_at is not None:
         will.expiry_interval = round(will.expires_at - will.received_at)  # counts from when it is published
@@ -77,6 +83,8 @@ def session_record(row: Row, topics: TopicNames, times: Times) -> SessionRecord:
         None if disconnected_ms is None else times.read(disconnected_ms),
         will,
         will_delay,
+        username,
+        tuple(groups),
     )
 
 

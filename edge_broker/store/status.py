@@ -221,10 +221,10 @@ def _received_at(inspection: Inspection, queue_id: int, number: int) -> float | 
 
 
 def _session(row: tuple[str, str, int, int | None, int, int, int], times: Times) -> SessionStatus:
-    client_id, identity, expiry_interval, disconnected_ms, has_will, subscriptions, inbound = row
+    client_id, proved, expiry_interval, disconnected_ms, has_will, subscriptions, inbound = row
     return SessionStatus(
         client_id,
-        identity,
+        proved.partition("\0")[0],  # user name and groups stand behind it
         expiry_interval,
         None if disconnected_ms is None else times.read(disconnected_ms),
         bool(has_will),

@@ -28,6 +28,7 @@ class Local:
     """A local subscriber. `durable`: what it takes at QoS > 0 is unsafe until the next `Bridged.commit`."""
 
     online = ready = True
+    permissions = None
 
     def __init__(self, bridged: "Bridged", topic_filter: str, durable: bool) -> None:
         self.durable = durable

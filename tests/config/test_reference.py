@@ -79,8 +79,8 @@ def test_the_examples_are_accepted(name: str, tmp_path: Path) -> None:
     for pair in ("gateway", "sensors-ca", "cloud-ca"):
         write_pair(tmp_path / "tls", pair)
     (tmp_path / "cloud.password").write_text("secret\n")
-    (tmp_path / "passwords").write_text("")
-    (tmp_path / "denied").write_text("")
+    for empty in ("passwords", "acl.toml", "denied"):
+        (tmp_path / empty).write_text("")
     write_crl(tmp_path / "tls", "sensors-ca").rename(tmp_path / "tls" / "sensors.crl")
     (tmp_path / "http-tokens").write_text("")
     write_set(tmp_path / "issuer.json", jwk("RS256", kid="2026"))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from edge_broker.core.delayed import QUEUE_NAME
+from edge_broker.core.ports import Principal
 from edge_broker.core.session import Session
 from edge_broker.wire import const
 from edge_broker.wire.packets import Ack, Connack, Publish, Suback, Will
+from tests.permitting import SimpleRules
 from tests.pump.pump import Pump, TestClient
 
 
@@ -217,12 +219,9 @@ def test_no_more_than_there_may_be(limits: dict[str, int]) -> None:
     assert pump.router.delayed.refused == {"quota_exceeded": 1}
 
 
-class OnlyT:
-    def may_publish(self, identity: str, client_id: str, topic: str) -> bool:
+class OnlyT(SimpleRules):
+    def may_publish(self, principal: Principal, topic: str) -> bool:
         return topic == "t"
-
-    def may_subscribe(self, identity: str, client_id: str, topic_filter: str) -> bool:
-        return True
 
 
 def test_permission_is_that_of_the_target() -> None:

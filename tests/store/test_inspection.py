@@ -26,7 +26,7 @@ async def fill(directory: Path) -> None:
         will = make_message("will", b"gone")
         batch = Batch(
             sessions=[
-                SessionRecord(SESSION, "sensor", "pi", 3600, None, will),
+                SessionRecord(SESSION, "sensor", "pi", 3600, None, will, 0, "pi", ("staff",)),
                 SessionRecord(2, "display", "", 60, 123.5),
             ],
             subscriptions=[SubscriptionRecord(SESSION, topic, 1, False, False, 0) for topic in ("a", "b")],

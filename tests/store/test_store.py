@@ -75,6 +75,8 @@ async def test_sessions_come_back_as_they_were(state_dir: Path) -> None:
     records = [
         SessionRecord(4, "sensor-ä", "CN=x", 0xFFFFFFFF, None),
         SessionRecord(5, "", "", 60, 123.5, will, 30),
+        SessionRecord(6, "g", "anna", 60, None, username="anna", groups=("staff", "", "ä")),
+        SessionRecord(7, "h", "CN=x", 60, None, groups=("staff",)),
     ]
     subscriptions = [
         SubscriptionRecord(4, "a/+/c", 2, True, False, 0),
@@ -89,8 +91,8 @@ async def test_sessions_come_back_as_they_were(state_dir: Path) -> None:
         assert snapshot.subscriptions == subscriptions
         assert sorted(snapshot.inbound) == [(4, 2), (5, 65535)]
         assert snapshot.next_queue_id > 5
-        plain, with_will = snapshot.sessions
-        assert plain == records[0]
+        plain, with_will, *in_groups = snapshot.sessions
+        assert (plain, in_groups) == (records[0], records[2:])
         assert with_will.will is not None
         assert essence(with_will.will) == essence(will)
         assert with_will.disconnected_at == pytest.approx(123.5)
