@@ -49,7 +49,6 @@ _SWITCH_SECONDS: Final = 0.0005
 """How long the store's thread waits for the interpreter while the event loop is busy. It asks a dozen times per commit:
 at the default of 5 ms a flood of QoS 0 would delay every acknowledgement by a multiple of that."""
 _PAGE_MESSAGES: Final = 1000
-_READ_RETRY_SECONDS: Final = 1.0
 _CLOSING_SECONDS: Final = 2.0
 _FLUSHING_SECONDS: Final = 10.0
 _MOST_STRANGERS_LOGGED: Final = 5
@@ -365,9 +364,9 @@ class Broker:
             )
         except StoreError as error:
             self.read_errors += 1
-            log.error("a queue could not be read, it is tried again: %s", error)
+            log.debug("a queue could not be read, it is tried again: %s", error)  # the store has told it
             queue.take_page(None)
-            await asyncio.sleep(_READ_RETRY_SECONDS)
+            await asyncio.sleep(self.store.read_retry_seconds)
             page = None
             if queue.owner is not None:
                 queue.owner.pump()
@@ -385,8 +384,8 @@ class Broker:
             messages = await self.store.read_retained(topics)
         except StoreError as error:
             self.read_errors += 1
-            log.error("retained messages could not be read, it is tried again: %s", error)
-            await asyncio.sleep(_READ_RETRY_SECONDS)
+            log.debug("retained messages could not be read, it is tried again: %s", error)
+            await asyncio.sleep(self.store.read_retry_seconds)
             pages.take(None)
         else:
             self.router.now = time.monotonic()

@@ -148,8 +148,8 @@ class BrokerCollector(Collector):
         store, journal, pending = observed.store, observed.journal, observed.router.pending
         yield _gauge(
             "store_healthy",
-            "0: the store cannot be written, nothing it must keep is acknowledged.",
-            journal.healthy,
+            "0: the store cannot be written, nothing it must keep is acknowledged; or it cannot be read.",
+            journal.healthy and not store.read_problem,
         )
         yield _counter("store_commits", "Commits to disk.", store.commits)
         yield _counter(

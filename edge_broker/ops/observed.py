@@ -50,6 +50,10 @@ class ObservedStore(Protocol):
         """Whether the last commit failed for want of space."""
 
     @property
+    def read_problem(self) -> str:
+        """Why the last read failed; empty where it did not."""
+
+    @property
     def commits(self) -> int:
         """Commits that are on the disk."""
 

@@ -11,6 +11,7 @@ behind it. Numbers known to be lost keep their place as tombstones and are not g
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from edge_broker.store import rows
-from edge_broker.store.faults import Damaged
+from edge_broker.store.faults import Damaged, is_io_error
 from edge_broker.store.salvage import SalvageSource
 from edge_broker.store.schema import build_empty, move_into_place, side_files, sync
 from edge_broker.store.segment import SegmentRow, is_intact, tombstone
@@ -101,15 +102,15 @@ def recover(path: Path, reason: str, stamp: str, *, or_empty: bool) -> RecoveryR
     """Put a database with all that is readable in the place of the one at `path`; nobody may have it open.
 
     `stamp` names the file set aside. If there is no room for what was saved: with `or_empty` an empty database takes the
-    place, else `sqlite3.Error` or `OSError` is raised and the old one is still there.
+    place, else, and where the disk itself fails, `sqlite3.Error` or `OSError` is raised and the old one is still there.
     """
     path.touch(0o600)
     aside = _set_aside_name(path, stamp)
     try:
         report = _salvage(path, RecoveryReport(reason, aside))
     except (sqlite3.Error, OSError) as error:
-        if not or_empty:
-            raise
+        if not or_empty or is_io_error(error) or getattr(error, "errno", None) == errno.EIO:
+            raise  # a disk that does not take it now may take it later: nothing is given up for that
         report = RecoveryReport(f"{reason}, and what was readable could not be written anew: {error}", aside)
         build_empty(_stage(path, "salvaging")).close()
     move_into_place(_stage(path, "salvaging"), _stage(path, "salvaged"))

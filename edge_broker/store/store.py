@@ -7,6 +7,7 @@ neither waits for the other. What the store promises:
 - A connection that saw an error of the disk is not trusted again: it is made anew, and everything that the log shows
   is brought into the database and synced before the next commit builds on it.
 - Damage in the database's structure, whenever it is found, leads to recovery and not to a broker that stands still.
+- A disk that refuses to read is not damage: nothing is set aside for it, the caller tries again.
 
 It decides nothing about when to commit (`journal`) and keeps no messages in memory.
 """
@@ -27,9 +28,11 @@ from edge_broker.core.ops import Batch, Page, Snapshot
 from edge_broker.errors import StoreError
 from edge_broker.store import rows
 from edge_broker.store.connection import ThreadedConnection
-from edge_broker.store.faults import READ_ERRORS, NoRoom, calls_for_recovery, explain, is_damage
+from edge_broker.store.faults import READ_ERRORS, NoRoom, calls_for_recovery, explain, is_damage, is_io_error
 from edge_broker.store.lock import DirectoryLock
 from edge_broker.store.pages import PageReader
+from edge_broker.store.readback import SurelyDamaged, open_again
+from edge_broker.store.reading_trouble import ReadingTrouble
 from edge_broker.store.recovery import RecoveryReport, finish_interrupted, recover
 from edge_broker.store.reserve import RESERVE_BYTES, Reserve
 from edge_broker.store.retained import read_retained
@@ -82,6 +85,7 @@ class Store:
         self._writing = ThreadedConnection("store-writer", self._open_database, self._reopen_to_write)
         self._reading = ThreadedConnection("store-reader", self._open_to_read, self._open_to_read)
         self._no_reads = asyncio.Lock()
+        self._trouble = ReadingTrouble(self._path)
         self._tidy_timer: asyncio.TimerHandle | None = None
         self._tidy_task: asyncio.Task[None] | None = None
         self._rebuilt_at = -_REBUILD_SECONDS
@@ -141,6 +145,16 @@ class Store:
         return self._pages.corrupt_segments
 
     @property
+    def read_problem(self) -> str:
+        """Why the last read failed; empty where it did not."""
+        return self._trouble.problem
+
+    @property
+    def read_retry_seconds(self) -> float:
+        """How long whoever could not read should wait before the next try."""
+        return self._trouble.retry_seconds
+
+    @property
     def file_bytes(self) -> int:
         """The size of the database and its write-ahead log, as they are on the disk now."""
         files = (self._path, side_files(self._path)[0])
@@ -152,7 +166,7 @@ class Store:
         """Have `batch` on the disk. `StoreError` if it is not; the same batch may be given again then."""
         started = time.perf_counter()
         try:
-            await self._writing.run(lambda connection: self._apply(connection, batch))
+            await self._write(batch)
         except Exception as error:
             self.commit_errors += 1
             if self._reserve.ran_out(error):
@@ -160,8 +174,6 @@ class Store:
                 raise explain("commit", NoRoom(str(error))) from error
             if not isinstance(error, sqlite3.Error | OSError):
                 _log.exception("a batch could not be written")
-            if is_damage(error):
-                await self._rebuild(error)
             raise explain("commit", error) from error
         self.last_commit_seconds = time.perf_counter() - started
         self.total_commit_seconds += self.last_commit_seconds
@@ -206,6 +218,7 @@ class Store:
             self._tidy_timer.cancel()
         if self._tidy_task is not None:
             await asyncio.wait([self._tidy_task])
+        await self._trouble.close()
         try:
             await self._reading.close()
         finally:
@@ -227,17 +240,52 @@ class Store:
             _log.error("queue %s holds messages, but whose it was is lost", queue_id)
         return snapshot
 
+    async def _write(self, batch: Batch) -> None:
+        """Have `batch` written; where that meets damage in the database, recover it and raise all the same."""
+
+        def apply(connection: sqlite3.Connection) -> None:
+            self._apply(connection, batch)
+
+        try:
+            await self._writing.run(apply)
+            return
+        except Exception as error:
+            if not is_damage(error):
+                raise
+            await self._trouble.check_disk(error)
+        try:
+            await self._writing.run(apply)
+        except Exception as error:
+            if is_damage(error):
+                await self._trouble.check_disk(error)
+                await self._rebuild(error)
+            raise
+
     async def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
         """What `read` returns; where it meets damage in the database, what it returns after recovery. `StoreError`."""
         try:
-            return await self._read_once(read)
+            return await self._read_or_recover(read)
         except Exception as error:
-            if not is_damage(error) or not await self._rebuild(error):
-                raise explain("read", error) from error
+            told = explain("read", error)
+            self._trouble.begin(str(told), lambda: self._read(read))
+            raise told from error
+
+    async def _read_or_recover(self, read: Callable[[sqlite3.Connection], T]) -> T:
         try:
             return await self._read_once(read)
         except Exception as error:
-            raise explain("read", error) from error
+            if not is_damage(error):
+                raise
+            await self._trouble.check_disk(error)
+        try:  # on a new connection: it may have been one bad moment
+            return await self._read_once(read)
+        except Exception as error:
+            if not is_damage(error):
+                raise
+            await self._trouble.check_disk(error)
+            if not await self._rebuild(error):
+                raise
+        return await self._read_once(read)
 
     async def _read_once(self, read: Callable[[sqlite3.Connection], T]) -> T:
         async with self._no_reads:
@@ -278,13 +326,21 @@ class Store:
         try:
             return self._open_and_load()
         except READ_ERRORS as error:
-            if self._reserve.ran_out(error):
-                if not self._reserve.give_up():
-                    raise NoRoom(str(error)) from error
-            elif calls_for_recovery(error):
-                self.recovery = recover(self._path, str(error), _stamp(), or_empty=True)
-            else:
-                raise
+            if not self._reserve.ran_out(error):
+                return self._open_in_spite_of(error)
+            if not self._reserve.give_up():
+                raise NoRoom(str(error)) from error
+        return self._open_and_load()
+
+    def _open_in_spite_of(self, error: BaseException) -> sqlite3.Connection:
+        """The database that could not be opened, once more; or what could be saved of it, where it is damaged."""
+        if not calls_for_recovery(error) and not is_io_error(error):
+            raise error
+        _log.warning("the store cannot be opened, it is looked at once more: %s", error)
+        try:
+            return open_again(self._path, error, self._open_and_load)
+        except SurelyDamaged as damage:
+            self.recovery = recover(self._path, str(damage), _stamp(), or_empty=True)
         return self._open_and_load()
 
     def _open_and_load(self) -> sqlite3.Connection:
@@ -349,6 +405,7 @@ class Store:
                 )
         except Exception as failure:
             raise explain("recover", failure) from failure
+        self._trouble.end()
         self._log_recovery()
         return True
 

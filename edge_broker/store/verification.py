@@ -20,8 +20,10 @@ from typing import Any, Final
 
 from edge_broker.core.message import Message
 from edge_broker.store import rows
-from edge_broker.store.faults import READ_ERRORS, Damaged, is_damage
+from edge_broker.store.faults import READ_ERRORS, Damaged, is_damage, is_io_error
 from edge_broker.store.inspection import Inspection, Marks, Place
+from edge_broker.store.readback import read_back
+from edge_broker.store.schema import DATABASE_NAME
 
 WHOLE_CHECK_BYTES: Final = 64 << 20
 """Up to this size the structure is checked beside a running broker too: a second at most on an SD card."""
@@ -125,10 +127,23 @@ def verify(
         with Inspection(directory) as inspection:
             _Verifier(inspection, found, in_memory_only, progress).run(whole)
     except READ_ERRORS as error:
-        if not is_damage(error):
+        if not is_damage(error) and not is_io_error(error):
             raise
         found.problems.append(f"the database cannot be opened: {error}")
+    if not found.sound:
+        _blame_the_disk(directory / DATABASE_NAME, found)
     return found
+
+
+def _blame_the_disk(path: Path, found: Verification) -> None:
+    """SQLite calls damaged what the disk does not give; say so where that is what it was."""
+    refused = read_back(path)
+    if refused.refused:
+        file, place = refused.refused[0]
+        found.problems.append(
+            f"the disk refuses to give {file.name} at byte {place}: {refused.why} ({len(refused.refused)} pages in all);"
+            " what seems damaged may be whole, look at the kernel's log (dmesg)"
+        )
 
 
 class _Verifier:
