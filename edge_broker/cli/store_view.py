@@ -103,6 +103,7 @@ def _summary(status: StoreStatus, now: float) -> Iterator[str]:
     )
     yield f"schema {status.schema_version}, epoch {status.epoch}"
     yield f"retained messages: {status.retained}, {size(status.retained_bytes)}"
+    yield from status.log_problems
     for damaged in status.damaged:
         yield f"damaged, taken out of {damaged.queue}: messages {damaged.first} to {damaged.last}"
     for aside in status.set_aside:

@@ -162,6 +162,11 @@ class BrokerCollector(Collector):
             journal.commit_seconds_buckets,
             journal.commit_seconds_sum,
         )
+        yield _gauge(
+            "store_log_frames_dropped",
+            "Frames of a damaged write-ahead log that this start had to drop.",
+            store.log_frames_dropped,
+        )
         yield _gauge("store_bytes", "The size of the store's files.", store.file_bytes)
         yield _gauge("uncommitted_bytes", "Messages that are not on disk yet.", pending.uncommitted_bytes)
         yield _counter(

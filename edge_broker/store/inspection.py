@@ -23,6 +23,7 @@ from edge_broker.store.faults import READ_ERRORS, Damaged, explain, is_damage
 from edge_broker.store.lock import holder_of
 from edge_broker.store.schema import DATABASE_NAME, DamagedStore, check, connect
 from edge_broker.store.segment import SegmentRow, decode_segment
+from edge_broker.store.write_ahead_log import LogState, examine
 from edge_broker.wire.topics import TopicCache
 
 QUEUE_IDS: Final = """
@@ -68,6 +69,7 @@ class Inspection:
 
     `StoreError` where there is no store, it cannot be read or is not ours; `DamagedStore` or another `sqlite3.Error` where
     it is ours and broken. `holder`: the process id of the broker that runs on it, or None. `topics`: names seen so far.
+    `log_state`: of the write-ahead log, where no broker writes to it.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -75,6 +77,7 @@ class Inspection:
         self.path = directory / DATABASE_NAME
         self.topics = TopicCache()
         self.holder = self._look_for_holder()
+        self.log_state = LogState() if self.holder else examine(self.path)
         self.connection = self._open()
 
     def __enter__(self) -> Inspection:

@@ -142,6 +142,14 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def write_private(path: Path, content: bytes) -> None:
+    """A new file at `path`, or an old one's content replaced, readable for its owner only whatever the umask."""
+    descriptor = os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        os.fchmod(descriptor, 0o600)
+        file.write(content)
+
+
 def check(connection: sqlite3.Connection, path: Path) -> None:
     """Refuse what is not ours to touch with `StoreError`; what is ours but broken with `DamagedStore`."""
     application_id = connection.execute("PRAGMA application_id").fetchone()[0]

@@ -31,7 +31,7 @@ SELECT client_id, identity, expiry_interval, disconnected_ms, will IS NOT NULL,
     (SELECT count(*) FROM inbound WHERE inbound.session_id = session.session_id)
 FROM session ORDER BY client_id
 """
-_SET_ASIDE: Final = re.compile(re.escape(DATABASE_NAME) + r"\.damaged-(\d{8}-\d{6})(?:-\d+)?")
+_SET_ASIDE: Final = re.compile(re.escape(DATABASE_NAME) + r"(?:-wal)?\.damaged-(\d{8}-\d{6})(?:-\d+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,8 @@ class SessionStatus:
 
 @dataclass(frozen=True, slots=True)
 class SetAside:
-    """A database that was damaged and set aside, with the files that belong to it. `at`: wall seconds.
+    """A database, or a write-ahead log alone, that was damaged and set aside, with the files that belong to it. `at`: wall
+    seconds.
 
     `report`: what was saved of it and what was lost, line by line.
     """
@@ -96,7 +97,7 @@ class StoreStatus:
     """Everything that `edge-broker store status` says. `holder`: the process id of the broker that runs on it.
 
     Sizes in bytes; `free_bytes` are inside the database and used before it grows, `reserve_bytes` are kept for a full
-    disk. `epoch`: the number of the last run.
+    disk. `epoch`: the number of the last run. `log_problems`: what the next start will drop of a damaged write-ahead log.
     """
 
     directory: str
@@ -113,6 +114,7 @@ class StoreStatus:
     retained_bytes: int
     damaged: list[DamagedSegment]
     set_aside: list[SetAside]
+    log_problems: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -156,6 +158,7 @@ def read_status(inspection: Inspection) -> StoreStatus:
         retained_bytes=retained[1],
         damaged=[DamagedSegment(names.get(row[0], f"lost:{row[0]}"), row[1], row[2]) for row in damaged],
         set_aside=sorted(_set_aside(inspection.directory), key=lambda aside: aside.file),
+        log_problems=list(inspection.log_state.lines()),
     )
 
 

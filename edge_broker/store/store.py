@@ -49,6 +49,7 @@ from edge_broker.store.schema import (
 from edge_broker.store.segment import TopicNames
 from edge_broker.store.snapshot import SnapshotLoader
 from edge_broker.store.space import give_back
+from edge_broker.store.write_ahead_log import LogState, examine, keep_log
 from edge_broker.store.writer import Writer, needs_room
 
 _log: Final = logging.getLogger(__name__)
@@ -66,7 +67,8 @@ class Store:
 
     Counters, plain ints unless seconds: `commits`, `commit_errors`, `last_commit_seconds`, `total_commit_seconds`,
     `messages_written`, `segments_written`, `segment_bytes_written`, `pages_read`, `corrupt_segments`. `recovery` is the
-    report of the last recovery in this run, None if there was none. `full`: nothing can be added for want of space; a
+    report of the last recovery in this run, None if there was none. `log_state`: the write-ahead log that the start found.
+    `full`: nothing can be added for want of space; a
     batch of acknowledgements alone is still taken then, and makes some.
     """
 
@@ -92,6 +94,7 @@ class Store:
         self._closed = False
         self.full = False
         self.recovery: RecoveryReport | None = None
+        self.log_state = LogState()
         self.commits = self.commit_errors = 0
         self.last_commit_seconds = self.total_commit_seconds = 0.0
 
@@ -143,6 +146,11 @@ class Store:
     def corrupt_segments(self) -> int:
         """Segments whose checksum was wrong when they were read."""
         return self._pages.corrupt_segments
+
+    @property
+    def log_frames_dropped(self) -> int:
+        """Frames of a damaged write-ahead log that SQLite dropped at the start."""
+        return self.log_state.dropped_frames
 
     @property
     def read_problem(self) -> str:
@@ -323,6 +331,9 @@ class Store:
         finish_interrupted(self._path, _stamp())
         if not self._path.exists() and not side_files(self._path)[0].exists():
             create(self._path)
+        self.log_state = examine(self._path)
+        if self.log_state.lost_commits:
+            keep_log(self._path, self.log_state, _stamp())
         try:
             return self._open_and_load()
         except READ_ERRORS as error:
@@ -349,6 +360,8 @@ class Store:
         connection = connect(self._path)
         try:
             check(connection, self._path)
+            if self.log_state.tail_frames:  # else it would be taken for a part of what is written next
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             self._begin_run(connection)
         except BaseException:
             connection.close()
@@ -412,8 +425,10 @@ class Store:
     def _log_recovery(self) -> None:
         """Say what recovery did: in the log, and beside the damaged file for whoever asks later."""
         if self.recovery is None:
+            for line in self.log_state.lines():
+                _log.log(logging.ERROR if self.log_state.lost_commits else logging.WARNING, "%s", line)
             return
-        lines = list(self.recovery.lines())
+        lines = [*self.recovery.lines(), *self.log_state.lines()]
         for line in lines:
             _log.error("%s", line)
         aside = self.recovery.set_aside

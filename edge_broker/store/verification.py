@@ -162,6 +162,7 @@ class _Verifier:
 
     def run(self, whole: bool | None) -> None:
         inspection, found = self._inspection, self._found
+        found.problems.extend(inspection.log_state.lines())
         for table, key in _TABLES:
             self._check_table(table, key)
         self._check_owners()
