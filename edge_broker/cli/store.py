@@ -19,7 +19,6 @@ from edge_broker.cli.configuration import load_or_exit
 from edge_broker.errors import StoreError
 
 if TYPE_CHECKING:
-    from edge_broker.config.model import Config
     from edge_broker.store.inspection import Inspection
 
 EXIT_PROBLEM: Final = 1
@@ -80,16 +79,15 @@ def status(config: Path | None, data_dir: Path | None, as_json: bool) -> None:
 def verify(config: Path | None, data_dir: Path | None, whole: bool | None) -> None:
     """Read every row; say exactly what is damaged or missing.
 
-    Ends with 0 if everything is as it was written, with 1 if not. Where topics are kept in memory only, give the
-    configuration: a number that is on no disk is no fault then.
+    Ends with 0 if everything is as it was written, with 1 if not. What was kept in memory only, by choice, is told and is
+    no fault.
     """
     from edge_broker.cli import store_view
     from edge_broker.store.verification import verify as verify_store
 
     directory = _directory(config, data_dir)
-    in_memory_only = data_dir is None and _keeps_in_memory(load_or_exit(config, ""))
     with _problems_told(), store_view.counting("messages read") as progress:
-        found = verify_store(directory, whole=whole, in_memory_only=in_memory_only, progress=progress)
+        found = verify_store(directory, whole=whole, progress=progress)
     for line in found.lines():
         click.echo(line)
     click.echo(store_view.verdict(found))
@@ -163,12 +161,6 @@ def _directory(config: Path | None, data_dir: Path | None) -> Path:
     if config is not None and data_dir is not None:
         raise click.UsageError("--config and --data-dir: one of them is enough")
     return load_or_exit(config, "").data_dir if data_dir is None else data_dir
-
-
-def _keeps_in_memory(config: Config) -> bool:
-    """Whether any topic's messages are not stored by the user's choice."""
-    store = config.store
-    return "memory" in (store.durability, *(rule.durability for rule in store.topics))
 
 
 @contextlib.contextmanager

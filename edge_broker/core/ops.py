@@ -24,6 +24,7 @@ class QueueWrite:
     `acknowledged`: numbers above `head` that are acknowledged. `released`: QoS 2 numbers whose PUBREC has come; what the
     subscriber gets next of them is PUBREL, so their messages are no longer needed. Both sorted.
     `sent`: messages at QoS 2 below it may have been sent, so that they do not expire any more [MQTT-4.3.3-7].
+    `volatile`: (first, last) of each stretch of numbers before the last of `messages` that are in memory only, by choice.
     """
 
     queue_id: int
@@ -32,6 +33,7 @@ class QueueWrite:
     acknowledged: list[int]
     released: list[int]
     sent: int = 0
+    volatile: list[tuple[int, int]] = field(default_factory=list)
 
 
 @dataclass(slots=True)

@@ -22,7 +22,7 @@ from edge_broker.store import rows
 from edge_broker.store.faults import READ_ERRORS, Damaged, explain, is_damage
 from edge_broker.store.lock import holder_of
 from edge_broker.store.schema import DATABASE_NAME, DamagedStore, check, connect
-from edge_broker.store.segment import SegmentRow, decode_segment
+from edge_broker.store.segment import SegmentRow, decode_segment, decode_volatile
 from edge_broker.store.write_ahead_log import LogState, examine
 from edge_broker.wire.topics import TopicCache
 
@@ -205,6 +205,10 @@ class Inspection:
     def messages(self, queue_id: int, place: Place) -> list[tuple[int, Message]]:
         """(number, message) of the segment at `place`, with wall time in seconds; `Damaged`, `sqlite3.Error`."""
         return decode_segment(self.segment(queue_id, place), self.topics, 0.0)
+
+    def volatile(self, queue_id: int, place: Place) -> list[tuple[int, int]]:
+        """(first, last) of numbers that the segment at `place` says are in no segment: they were kept in memory only."""
+        return decode_volatile(self.segment(queue_id, place))
 
     def _first_number(self, queue_id: int) -> int:
         select = "SELECT first_number FROM segment WHERE queue_id = ? ORDER BY first_number LIMIT 1"

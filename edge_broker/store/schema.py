@@ -17,7 +17,9 @@ from edge_broker.errors import StoreError
 
 DATABASE_NAME: Final = "broker.db"
 APPLICATION_ID: Final = 0x65644252  # "edBR"
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+"""2: segments say which numbers are in memory only, and messages may be encrypted."""
+_OLDEST_VERSION: Final = 1
 PAGE_BYTES: Final = 4096
 CHECKPOINT_BYTES: Final = 4 << 20
 """The write-ahead log goes into the database when it is this large: so often is a page written twice at most."""
@@ -169,5 +171,25 @@ def check(connection: sqlite3.Connection, path: Path) -> None:
             f"{path} was written by a newer edge-broker (schema {version}, this one knows {SCHEMA_VERSION})",
             "install the newer version again, or choose another data_dir",
         )
-    if version != SCHEMA_VERSION or not tables >= _TABLE_NAMES:
+    if version < _OLDEST_VERSION or not tables >= _TABLE_NAMES:
         raise DamagedStore("tables are missing")
+
+
+def migrate(connection: sqlite3.Connection) -> int | None:
+    """Bring a database that `check` let pass to this version, in one transaction; the version it had, None if this one.
+
+    From 1 to 2 no row changes: what is there keeps its meaning, and an older broker, to which new rows would seem
+    damaged, is kept from them.
+    """
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version == SCHEMA_VERSION:
+        return None
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.rollback()
+        raise
+    return version

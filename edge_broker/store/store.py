@@ -39,10 +39,12 @@ from edge_broker.store.retained import read_retained
 from edge_broker.store.schema import (
     DATABASE_NAME,
     PAGE_BYTES,
+    SCHEMA_VERSION,
     DamagedStore,
     check,
     connect,
     create,
+    migrate,
     side_files,
     sync,
 )
@@ -362,6 +364,9 @@ class Store:
             check(connection, self._path)
             if self.log_state.tail_frames:  # else it would be taken for a part of what is written next
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            before = migrate(connection)
+            if before is not None:
+                _log.info("the store was of schema %d and is of %d now", before, SCHEMA_VERSION)
             self._begin_run(connection)
         except BaseException:
             connection.close()

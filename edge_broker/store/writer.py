@@ -19,7 +19,7 @@ from edge_broker.core.ops import Batch, QueueWrite
 from edge_broker.store import rows
 from edge_broker.store.marks import encode_marks
 from edge_broker.store.pages import DamagedPlace
-from edge_broker.store.segment import SegmentRow, encode_segments, tombstone
+from edge_broker.store.segment import SegmentRow, encode_segments, tombstone, with_volatile
 
 _CHUNK_SIZES: Final = (128, 32, 8, 2, 1)
 """Rows per statement. Few sizes, so that SQLite's prepared statements are found again."""
@@ -73,12 +73,7 @@ class Writer:
 
     def apply(self, connection: sqlite3.Connection, batch: Batch, wall_offset: float) -> None:
         """Have `batch` on the disk, or nothing of it and an `sqlite3.Error`."""
-        segments = [
-            row
-            for write in batch.queues
-            if write.messages
-            for row in encode_segments(write.queue_id, write.messages, wall_offset)
-        ]
+        segments = [row for write in batch.queues if write.messages for row in _segments(write, wall_offset)]
         changed = self._changed_queues(batch.queues)
         damaged = len(self.damaged)
         if not (segments or changed or damaged or _changes_more_than_queues(batch)):
@@ -160,6 +155,11 @@ def _changes_more_than_queues(batch: Batch) -> bool:
         or batch.retained
         or batch.inbound
     )
+
+
+def _segments(write: QueueWrite, wall_offset: float) -> list[SegmentRow]:
+    rows = encode_segments(write.queue_id, write.messages, wall_offset)
+    return with_volatile(rows, write.volatile) if write.volatile else rows
 
 
 def _remove_sessions(connection: sqlite3.Connection, session_ids: list[int]) -> None:
