@@ -43,7 +43,7 @@ def compact(directory: Path, progress: Callable[[float], None] = lambda _: None)
     if not path.exists():
         raise StoreError("compact", f"there is no store in {directory}", "name the broker's data_dir")
     try:
-        lock = DirectoryLock(directory)
+        lock = DirectoryLock(directory, "edge-broker store compact")
         try:
             return _rewrite(path, progress)
         finally:

@@ -20,7 +20,7 @@ from edge_broker.core.message import Message
 from edge_broker.errors import StoreError
 from edge_broker.store import rows
 from edge_broker.store.faults import READ_ERRORS, Damaged, explain, is_damage
-from edge_broker.store.lock import holder_of
+from edge_broker.store.lock import Holder, holder_of
 from edge_broker.store.schema import DATABASE_NAME, DamagedStore, check, connect
 from edge_broker.store.segment import SegmentRow, decode_segment, decode_volatile
 from edge_broker.store.write_ahead_log import LogState, examine
@@ -68,7 +68,7 @@ class Inspection:
     """The store in `directory`, open for reading. A context manager.
 
     `StoreError` where there is no store, it cannot be read or is not ours; `DamagedStore` or another `sqlite3.Error` where
-    it is ours and broken. `holder`: the process id of the broker that runs on it, or None. `topics`: names seen so far.
+    it is ours and broken. `holder`: the broker that runs on it, or whoever else has it, or None. `topics`: names seen so far.
     `log_state`: of the write-ahead log, where no broker writes to it.
     """
 
@@ -90,7 +90,7 @@ class Inspection:
         """Let go of the database."""
         self.connection.close()
 
-    def _look_for_holder(self) -> str | None:
+    def _look_for_holder(self) -> Holder | None:
         try:
             if not self.path.exists():
                 hint = "name the broker's data_dir, or its configuration file"

@@ -94,7 +94,8 @@ class DamagedSegment:
 
 @dataclass(frozen=True, slots=True)
 class StoreStatus:
-    """Everything that `edge-broker store status` says. `holder`: the process id of the broker that runs on it.
+    """Everything that `edge-broker store status` says. `holder`: the process id of whoever has it, a broker mostly;
+    `holder_is` says what it is.
 
     Sizes in bytes; `free_bytes` are inside the database and used before it grows, `reserve_bytes` are kept for a full
     disk. `epoch`: the number of the last run. `log_problems`: what the next start will drop of a damaged write-ahead log.
@@ -115,6 +116,7 @@ class StoreStatus:
     damaged: list[DamagedSegment]
     set_aside: list[SetAside]
     log_problems: list[str] = field(default_factory=list)
+    holder_is: str | None = None
 
 
 @dataclass(slots=True)
@@ -145,7 +147,8 @@ def read_status(inspection: Inspection) -> StoreStatus:
         version = _pragma(connection, "user_version")
     return StoreStatus(
         directory=str(inspection.directory),
-        holder=inspection.holder,
+        holder=inspection.holder.process if inspection.holder else None,
+        holder_is=inspection.holder.what if inspection.holder else None,
         schema_version=version,
         epoch=epoch[0] if epoch else None,
         database_bytes=_file_bytes(inspection.path),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from pathlib import Path
 
@@ -82,7 +83,8 @@ async def test_beside_an_open_store_its_holder_is_named_and_sizes_are_told(state
     async with opened(state_dir) as (store, _):
         await store.commit(queue_batch(OUTBOX, numbered(21, 5)))
         status = status_of(state_dir)
-        assert status.holder == (state_dir / LOCK_NAME).read_text().strip()
+        assert (status.holder, status.holder_is) == (str(os.getpid()), "a broker")
+        assert (state_dir / LOCK_NAME).read_text().split() == [str(os.getpid()), "a", "broker"]
         assert queue_in(status, "bridge:cloud").depth == 25
         assert status.wal_bytes > 0
         assert status.reserve_bytes == 16 << 20
