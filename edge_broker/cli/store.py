@@ -7,6 +7,7 @@ cannot be done, with 2 where the configuration is wrong.
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -103,8 +104,9 @@ def verify(config: Path | None, data_dir: Path | None, whole: bool | None) -> No
 @click.option("--from", "from_number", type=click.IntRange(min=0), default=0, help="The first number wanted.")
 @click.option("--to", "to_number", type=click.IntRange(min=0), default=None, help="The last number wanted.")
 @click.option(
-    "-o", "--output", type=click.File("wb"), default="-", help="A file in place of standard output."
-)
+    "-o", "--output", type=click.Path(allow_dash=True, dir_okay=False, path_type=Path), default="-",
+    help="A file in place of standard output; a new one is for its owner only.",
+)  # fmt: skip
 def export(
     queue: str,
     config: Path | None,
@@ -112,7 +114,7 @@ def export(
     form: str,
     from_number: int,
     to_number: int | None,
-    output: IO[bytes],
+    output: Path,
 ) -> None:
     """The messages of QUEUE that wait, oldest first.
 
@@ -122,7 +124,7 @@ def export(
     from edge_broker.cli.store_export import encoder
     from edge_broker.store.exporting import Gaps, export_queue, export_retained
 
-    if form == "cbor" and output.isatty():
+    if form == "cbor" and str(output) == "-" and sys.stdout.isatty():
         raise click.UsageError("CBOR is not for a terminal: redirect it, or give --output")
     if queue == RETAINED and (from_number or to_number is not None):
         raise click.UsageError("retained messages have no numbers: leave --from and --to out")
@@ -134,9 +136,9 @@ def export(
             queue_id = inspection.find_queue(queue)
             messages = export_queue(inspection, queue_id, gaps, from_number, to_number)
         encode = encoder(form)
-        for message in messages:
-            output.write(encode(message))
-        output.flush()
+        with _writing(output) as file:
+            for message in messages:
+                file.write(encode(message))
     for line in gaps.lines:
         click.echo(line, err=True)
     if gaps.lines:
@@ -161,6 +163,21 @@ def _directory(config: Path | None, data_dir: Path | None) -> Path:
     if config is not None and data_dir is not None:
         raise click.UsageError("--config and --data-dir: one of them is enough")
     return load_or_exit(config, "").data_dir if data_dir is None else data_dir
+
+
+@contextlib.contextmanager
+def _writing(output: Path) -> Iterator[IO[bytes]]:
+    """Standard output, or a file; what is in messages is nobody else's, so a new one is for its owner only."""
+    if str(output) == "-":
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    try:
+        descriptor = os.open(output, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
+    except OSError as error:
+        raise click.UsageError(f"cannot write {output}: {error.strerror}") from error
+    with os.fdopen(descriptor, "wb") as file:
+        yield file
 
 
 @contextlib.contextmanager

@@ -5,11 +5,12 @@ emptying the write-ahead log, and a gateway's disk would fill for somebody's cur
 tables may be of different moments while a broker runs; what is said of one queue is of one moment.
 
 Nothing is created, repaired or moved. SQLite may leave its two side files next to the database of a stopped broker;
-the next start takes them over.
+the next start takes them over. Where it may not, as on a card that is mounted read-only, it does without them.
 """
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from typing import Final, NamedTuple
 from edge_broker.core.message import Message
 from edge_broker.errors import StoreError
 from edge_broker.store import rows
-from edge_broker.store.faults import READ_ERRORS, Damaged, explain, is_damage
+from edge_broker.store.faults import READ_ERRORS, Damaged, explain, is_damage, primary_code
 from edge_broker.store.lock import Holder, holder_of
 from edge_broker.store.schema import DATABASE_NAME, DamagedStore, check, connect
 from edge_broker.store.segment import SegmentRow, decode_segment, decode_volatile
@@ -68,8 +69,8 @@ class Inspection:
     """The store in `directory`, open for reading. A context manager.
 
     `StoreError` where there is no store, it cannot be read or is not ours; `DamagedStore` or another `sqlite3.Error` where
-    it is ours and broken. `holder`: the broker that runs on it, or whoever else has it, or None. `topics`: names seen so far.
-    `log_state`: of the write-ahead log, where no broker writes to it.
+    it is ours and broken. `holder`: the broker that runs on it, or whoever else has it, or None. `topics`: names seen so
+    far. `log_state`: of the write-ahead log, where no broker writes to it.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -107,10 +108,12 @@ class Inspection:
         if self.path.stat().st_size == 0:
             raise DamagedStore("the database file is empty")
         try:
-            connection = connect(self.path, read_only=True)
+            return self._checked(connect(self.path, read_only=True))
         except READ_ERRORS as error:
             if is_damage(error):
                 raise
+            if self._is_unwritable(error):
+                return self._checked(connect(self.path, read_only=True, unwritable=True))
             if getattr(error, "sqlite_errorname", "") == "SQLITE_READONLY_ROLLBACK":
                 raise StoreError(
                     "open",
@@ -118,6 +121,13 @@ class Inspection:
                     "starting the broker does that",
                 ) from error
             raise explain("open", error) from error
+
+    def _is_unwritable(self, error: BaseException) -> bool:
+        """Whether SQLite failed because it may not make its side files, and nobody else has them."""
+        codes = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
+        return primary_code(error) in codes and self.holder is None and not os.access(self.directory, os.W_OK)
+
+    def _checked(self, connection: sqlite3.Connection) -> sqlite3.Connection:
         try:
             check(connection, self.path)
         except BaseException:

@@ -67,10 +67,17 @@ def side_files(path: Path) -> tuple[Path, Path]:
     return path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")
 
 
-def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
-    """A connection as the store uses it. The file must exist."""
+def connect(path: Path, *, read_only: bool = False, unwritable: bool = False) -> sqlite3.Connection:
+    """A connection as the store uses it. The file must exist.
+
+    `unwritable`: not even the side files can be, and nobody else has the database open, as on a disk that is mounted
+    read-only. SQLite then keeps the index of the write-ahead log in memory, or reads the database alone if there is no log.
+    """
+    options = "mode=ro" if read_only else "mode=rw"
+    if unwritable:
+        options += "&vfs=unix-none" if _has_log(path) else "&immutable=1"
     connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rw'}",
+        f"{path.absolute().as_uri()}?{options}",
         uri=True,
         isolation_level=None,
         check_same_thread=False,
@@ -78,6 +85,8 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     )
     connection.text_factory = lenient_text
     try:
+        if unwritable:
+            connection.execute("PRAGMA locking_mode=EXCLUSIVE")
         if not read_only:
             connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
@@ -92,6 +101,11 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _has_log(path: Path) -> bool:
+    log = side_files(path)[0]
+    return log.exists() and log.stat().st_size > 0
 
 
 def lenient_text(raw: bytes) -> str:

@@ -47,6 +47,7 @@ from edge_broker.store.schema import (
     migrate,
     side_files,
     sync,
+    write_private,
 )
 from edge_broker.store.segment import TopicNames
 from edge_broker.store.snapshot import SnapshotLoader
@@ -438,7 +439,8 @@ class Store:
             _log.error("%s", line)
         aside = self.recovery.set_aside
         try:
-            aside.with_name(f"{aside.name}.report").write_text("\n".join(lines) + "\n", "utf-8")
+            report = "\n".join([*lines, ""]).encode("utf-8", "replace")
+            write_private(aside.with_name(f"{aside.name}.report"), report)
         except OSError as error:  # the log has it
             _log.warning("the report could not be written beside %s: %s", aside, error)
 
