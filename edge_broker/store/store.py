@@ -28,7 +28,15 @@ from edge_broker.core.ops import Batch, Page, Snapshot
 from edge_broker.errors import StoreError
 from edge_broker.store import rows
 from edge_broker.store.connection import ThreadedConnection
-from edge_broker.store.faults import READ_ERRORS, NoRoom, calls_for_recovery, explain, is_damage, is_io_error
+from edge_broker.store.faults import (
+    READ_ERRORS,
+    NoRoom,
+    calls_for_recovery,
+    explain,
+    is_damage,
+    is_io_error,
+    primary_code,
+)
 from edge_broker.store.lock import DirectoryLock
 from edge_broker.store.pages import PageReader
 from edge_broker.store.readback import SurelyDamaged, open_again
@@ -363,8 +371,8 @@ class Store:
         connection = connect(self._path)
         try:
             check(connection, self._path)
-            if self.log_state.tail_frames:  # else it would be taken for a part of what is written next
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if self.log_state.tail_frames:
+                _empty_log(connection)
             before = migrate(connection)
             if before is not None:
                 _log.info("the store was of schema %d and is of %d now", before, SCHEMA_VERSION)
@@ -476,6 +484,15 @@ def _take_directory(directory: Path) -> DirectoryLock:
             f"cannot use {directory}: {error.strerror or error}",
             "data_dir must be a directory that the broker's user may write",
         ) from error
+
+
+def _empty_log(connection: sqlite3.Connection) -> None:
+    """Have nothing behind the end of the log that could be taken for a part of what is written next, if there is room."""
+    try:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    except sqlite3.Error as error:
+        if primary_code(error) != sqlite3.SQLITE_FULL:
+            raise
 
 
 def _stamp() -> str:
