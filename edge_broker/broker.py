@@ -116,7 +116,12 @@ class Broker:
         sys.setswitchinterval(_SWITCH_SECONDS)
         self._passwords = wiring.make_passwords(self.config.security, self._call_later)
         topics = TopicCache()
-        self.store, snapshot = await Store.open(self.config.data_dir, topics=topics, wall_offset=_wall_offset)
+        self.store, snapshot = await Store.open(
+            self.config.data_dir,
+            topics=topics,
+            wall_offset=_wall_offset,
+            vault=wiring.make_vault(self.config),
+        )
         try:
             self.router = self._make_router(snapshot, topics)
             self.router.now = time.monotonic()

@@ -105,6 +105,8 @@ def _summary(status: StoreStatus, now: float) -> Iterator[str]:
     )
     yield f"schema {status.schema_version}, epoch {status.epoch}"
     yield f"retained messages: {status.retained}, {size(status.retained_bytes)}"
+    if status.keys:
+        yield f"messages are encrypted (key {', '.join(status.keys)})"
     yield from status.log_problems
     for damaged in status.damaged:
         yield f"damaged, taken out of {damaged.queue}: messages {damaged.first} to {damaged.last}"

@@ -10,6 +10,7 @@ from edge_broker.store.journal import Journal, PendingOperations, SealedBatch
 from edge_broker.store.recovery import RecoveryReport
 from edge_broker.store.schema import DATABASE_NAME
 from edge_broker.store.store import Store
+from edge_broker.store.vault import Vault
 
 __all__ = [
     "DATABASE_NAME",
@@ -18,5 +19,6 @@ __all__ = [
     "RecoveryReport",
     "SealedBatch",
     "Store",
+    "Vault",
     "WriteBudget",
 ]

@@ -24,6 +24,7 @@ from edge_broker.store.faults import READ_ERRORS, Damaged, explain, is_damage, p
 from edge_broker.store.lock import Holder, holder_of
 from edge_broker.store.schema import DATABASE_NAME, DamagedStore, check, connect
 from edge_broker.store.segment import SegmentRow, decode_segment, decode_volatile
+from edge_broker.store.vault import KEY_NAME, Vault
 from edge_broker.store.write_ahead_log import LogState, examine
 from edge_broker.wire.topics import TopicCache
 
@@ -73,8 +74,9 @@ class Inspection:
     far. `log_state`: of the write-ahead log, where no broker writes to it.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, vault: Vault | None = None) -> None:
         self.directory = directory
+        self.vault = vault or Vault()
         self.path = directory / DATABASE_NAME
         self.topics = TopicCache()
         self.holder = self._look_for_holder()
@@ -145,6 +147,15 @@ class Inspection:
             if self.connection.in_transaction:
                 self.connection.execute("ROLLBACK")
 
+    def key_ids(self) -> list[str]:
+        """The ids of the keys that the store was written with; none where nothing is encrypted."""
+        select = f"SELECT name FROM meta WHERE name LIKE '{KEY_NAME}%' ORDER BY name"
+        return [str(name).removeprefix(KEY_NAME) for (name,) in self.connection.execute(select)]
+
+    def check_keys(self) -> None:
+        """`MissingKey` if one of them was not given."""
+        self.vault.check({f"{KEY_NAME}{key_id}": 1 for key_id in self.key_ids()})
+
     # ---- queues
 
     def owners(self) -> dict[int, str]:
@@ -214,11 +225,11 @@ class Inspection:
 
     def messages(self, queue_id: int, place: Place) -> list[tuple[int, Message]]:
         """(number, message) of the segment at `place`, with wall time in seconds; `Damaged`, `sqlite3.Error`."""
-        return decode_segment(self.segment(queue_id, place), self.topics, 0.0)
+        return decode_segment(self.vault.open_segment(self.segment(queue_id, place)), self.topics, 0.0)
 
     def volatile(self, queue_id: int, place: Place) -> list[tuple[int, int]]:
         """(first, last) of numbers that the segment at `place` says are in no segment: they were kept in memory only."""
-        return decode_volatile(self.segment(queue_id, place))
+        return decode_volatile(self.vault.open_segment(self.segment(queue_id, place)))
 
     def _first_number(self, queue_id: int) -> int:
         select = "SELECT first_number FROM segment WHERE queue_id = ? ORDER BY first_number LIMIT 1"

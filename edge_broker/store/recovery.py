@@ -26,6 +26,7 @@ from edge_broker.store.faults import Damaged, is_io_error
 from edge_broker.store.salvage import SalvageSource
 from edge_broker.store.schema import build_empty, move_into_place, side_files, sync
 from edge_broker.store.segment import SegmentRow, is_intact, tombstone
+from edge_broker.store.vault import KEY_NAME, key_ids
 
 _CHUNK_ROWS: Final = 64
 _STRETCHES_TOLD: Final = 50
@@ -133,6 +134,7 @@ def _salvage(path: Path, report: RecoveryReport) -> RecoveryReport:
         }
         _copy_segments(source, target, owned, report)
         _account(source, target, owned, report)
+        _remember_keys(target)
         target.execute("COMMIT")
     finally:
         source.close()
@@ -239,6 +241,17 @@ def _account(
             if lost[-1][1] == last:
                 row = tombstone(queue_id, *lost[-1])
                 target.execute(f"INSERT INTO segment ({_SEGMENT_COLUMNS}) VALUES (?,?,?,?,?,?)", row)
+
+
+def _remember_keys(target: sqlite3.Connection) -> None:
+    """Note which keys the saved rows are sealed with, should the rows that said so be lost: a start asks for them."""
+    beginnings = target.execute(
+        "SELECT DISTINCT substr(body, 1, 16) FROM segment UNION SELECT DISTINCT substr(body, 1, 16) FROM retained"
+        " UNION SELECT DISTINCT substr(will, 1, 16) FROM session"
+    )
+    for key_id in key_ids([beginning for (beginning,) in beginnings]):
+        row = rows.sealed(f"{KEY_NAME}{key_id}", 1)
+        target.execute("INSERT OR IGNORE INTO meta VALUES (?, ?, ?)", row)
 
 
 def _missing(

@@ -19,6 +19,7 @@ from edge_broker.store import rows
 from edge_broker.store.faults import Damaged
 from edge_broker.store.schema import DamagedStore
 from edge_broker.store.segment import TopicNames
+from edge_broker.store.vault import Vault
 
 _QUEUE_IDS: Final = """
 WITH RECURSIVE owner(queue_id) AS (
@@ -41,7 +42,14 @@ class SnapshotLoader:
     `damaged`: (table, first column) of each row left out. `ownerless`: queues with messages, but without a recipient.
     """
 
-    def __init__(self, connection: sqlite3.Connection, topics: TopicNames, wall_offset: float) -> None:
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        topics: TopicNames,
+        wall_offset: float,
+        vault: Vault | None = None,
+    ) -> None:
+        self._vault = vault or Vault()
         self._connection = connection
         self._topics = topics
         self._wall_offset = wall_offset
@@ -89,7 +97,9 @@ class SnapshotLoader:
         records = []
         for row in self._connection.execute("SELECT * FROM session"):
             with self._checking("session", row):
-                records.append(rows.session_record(row, self._topics, self._wall_offset))
+                records.append(
+                    rows.session_record(self._vault.open_session(row), self._topics, self._wall_offset)
+                )
         return records
 
     def _outboxes(self) -> dict[str, int]:
@@ -137,7 +147,8 @@ class SnapshotLoader:
         messages = []
         for row in self._connection.execute("SELECT topic, crc, body FROM retained"):
             with self._checking("retained", row):
-                messages.append(rows.retained_message(row, self._topics, self._wall_offset))
+                opened = self._vault.open_retained(row)
+                messages.append(rows.retained_message(opened, self._topics, self._wall_offset))
         return messages
 
     def _add_subscriptions(self, snapshot: Snapshot, known: set[int]) -> None:

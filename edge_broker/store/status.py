@@ -19,6 +19,7 @@ from edge_broker.store.faults import READ_ERRORS, Damaged
 from edge_broker.store.inspection import Inspection, Marks
 from edge_broker.store.reserve import RESERVE_NAME
 from edge_broker.store.schema import DATABASE_NAME, side_files
+from edge_broker.store.vault import MissingKey
 
 _ROWS_AT_ONCE: Final = 5_000
 _SIZES: Final = """
@@ -99,6 +100,7 @@ class StoreStatus:
 
     Sizes in bytes; `free_bytes` are inside the database and used before it grows, `reserve_bytes` are kept for a full
     disk. `epoch`: the number of the last run. `log_problems`: what the next start will drop of a damaged write-ahead log.
+    `keys`: ids of those that messages are encrypted with; without them the times of messages are not known.
     """
 
     directory: str
@@ -117,6 +119,7 @@ class StoreStatus:
     set_aside: list[SetAside]
     log_problems: list[str] = field(default_factory=list)
     holder_is: str | None = None
+    keys: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -148,6 +151,7 @@ def read_status(inspection: Inspection) -> StoreStatus:
     return StoreStatus(
         directory=str(inspection.directory),
         holder=inspection.holder.process if inspection.holder else None,
+        keys=inspection.key_ids(),
         holder_is=inspection.holder.what if inspection.holder else None,
         schema_version=version,
         epoch=epoch[0] if epoch else None,
@@ -219,7 +223,7 @@ def _received_at(inspection: Inspection, queue_id: int, number: int) -> float | 
         for place in inspection.places(queue_id, number, 1):
             found: list[tuple[int, Message]] = inspection.messages(queue_id, place)
             return next((message.received_at for at, message in found if at >= number), None)
-    except (Damaged, *READ_ERRORS):
+    except (Damaged, MissingKey, *READ_ERRORS):
         return None
     return None
 

@@ -60,6 +60,7 @@ from edge_broker.store.schema import (
 from edge_broker.store.segment import TopicNames
 from edge_broker.store.snapshot import SnapshotLoader
 from edge_broker.store.space import give_back
+from edge_broker.store.vault import Vault
 from edge_broker.store.write_ahead_log import LogState, examine, keep_log
 from edge_broker.store.writer import Writer, needs_room
 
@@ -84,15 +85,21 @@ class Store:
     """
 
     def __init__(
-        self, directory: Path, lock: DirectoryLock, topics: TopicNames, wall_offset: Callable[[], float]
+        self,
+        directory: Path,
+        lock: DirectoryLock,
+        topics: TopicNames,
+        wall_offset: Callable[[], float],
+        vault: Vault,
     ) -> None:
+        self._vault = vault
         self._path = directory / DATABASE_NAME
         self._lock = lock
         self._topics = topics
         self._wall_offset = wall_offset
         self._reserve = Reserve(directory)
-        self._writer = Writer()
-        self._pages = PageReader(topics)
+        self._writer = Writer(vault)
+        self._pages = PageReader(topics, vault)
         self._loader: SnapshotLoader | None = None
         self._snapshot: Snapshot | None = None
         self._writing = ThreadedConnection("store-writer", self._open_database, self._reopen_to_write)
@@ -111,15 +118,21 @@ class Store:
 
     @classmethod
     async def open(
-        cls, directory: Path, *, topics: TopicNames, wall_offset: Callable[[], float]
+        cls,
+        directory: Path,
+        *,
+        topics: TopicNames,
+        wall_offset: Callable[[], float],
+        vault: Vault | None = None,
     ) -> tuple[Store, Snapshot]:
         """The store in `directory`, which is made if need be, and what it holds. This run's epoch is on the disk.
 
-        `wall_offset` gives wall time minus monotonic time in seconds. Raises `StoreError` if another broker has the
-        directory, if it cannot be used, or if its database is not ours or newer than we are; damage is no reason.
+        `wall_offset` gives wall time minus monotonic time in seconds; `vault` has the keys if messages are encrypted.
+        Raises `StoreError` if another broker has the directory, if it cannot be used, if its database is not ours or newer
+        than we are, or if a key is missing; damage is no reason.
         """
         lock = _take_directory(directory)
-        store = cls(directory, lock, topics, wall_offset)
+        store = cls(directory, lock, topics, wall_offset, vault or Vault())
         try:
             await store._writing.start()
             await store._reading.start()
@@ -222,7 +235,13 @@ class Store:
 
         What is not there is left out, and so is what is damaged, which the log hears of.
         """
-        read = partial(read_retained, topics=topics, names=self._topics, wall_offset=self._wall_offset())
+        read = partial(
+            read_retained,
+            topics=topics,
+            names=self._topics,
+            wall_offset=self._wall_offset(),
+            vault=self._vault,
+        )
         messages, damaged = await self._read(read)
         for topic in damaged:
             _log.error("the retained message of %a is damaged and lost", topic)
@@ -389,12 +408,15 @@ class Store:
         next life are not taken for those of this one.
         """
         wall_offset = self._wall_offset()
-        loader = SnapshotLoader(connection, self._topics, wall_offset)
+        loader = SnapshotLoader(connection, self._topics, wall_offset, self._vault)
         meta = loader.meta()
+        self._vault.check(meta)
         epoch = meta.get("epoch", int(time.monotonic() + wall_offset) - 1) + 1
         epoch = max(1, min(epoch, _MAX_EPOCH))
         snapshot = loader.load(epoch, meta.get("next_queue_id", 1))
-        connection.execute("REPLACE INTO meta VALUES (?, ?, ?)", rows.sealed("epoch", epoch))
+        numbers = [rows.sealed("epoch", epoch), *self._vault.new_meta(meta)]
+        marks = ",".join(["(?, ?, ?)"] * len(numbers))
+        connection.execute(f"REPLACE INTO meta VALUES {marks}", [value for row in numbers for value in row])
         self._writer.ids_below = snapshot.next_queue_id
         self._reserve.take()
         self._loader, self._snapshot = loader, snapshot

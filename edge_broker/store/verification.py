@@ -11,6 +11,7 @@ It changes nothing. What is damaged is mended by the broker itself: single segme
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from edge_broker.store.faults import READ_ERRORS, Damaged, is_damage, is_io_erro
 from edge_broker.store.inspection import Inspection, Marks, Place
 from edge_broker.store.readback import read_back
 from edge_broker.store.schema import DATABASE_NAME
+from edge_broker.store.vault import Vault
 
 WHOLE_CHECK_BYTES: Final = 64 << 20
 """Up to this size the structure is checked beside a running broker too: a second at most on an SD card."""
@@ -114,15 +116,19 @@ def verify(
     directory: Path,
     *,
     whole: bool | None = None,
+    vault: Vault | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Verification:
     """Read the whole store in `directory`. `whole`: whether to have SQLite check its structure; None decides by itself.
 
-    `progress` is called with the messages read so far. Raises `StoreError` where there is nothing that could be verified.
+    `progress` is called with the messages read so far. Raises `StoreError` where there is nothing that could be
+    verified, or a key is missing.
     """
     found = Verification()
     try:
-        with Inspection(directory) as inspection:
+        with Inspection(directory, vault) as inspection:
+            with contextlib.suppress(*READ_ERRORS):  # `meta` is complained of further down
+                inspection.check_keys()
             _Verifier(inspection, found, progress).run(whole)
     except READ_ERRORS as error:
         if not is_damage(error) and not is_io_error(error):
@@ -202,16 +208,16 @@ class _Verifier:
         return self._inspection.connection.execute(select, values).fetchall()
 
     def _check_row(self, table: str, key: tuple[Any, ...], row: tuple[Any, ...]) -> None:
-        topics = self._inspection.topics
+        topics, vault = self._inspection.topics, self._inspection.vault
         try:
             if table == "session":
-                rows.session_record(row, topics, 0.0)
+                rows.session_record(vault.open_session(row), topics, 0.0)
             elif table == "subscription":
                 rows.subscription_record(row)
             elif table == "queue":
                 rows.queue_marks(row)
             elif table == "retained":
-                rows.retained_message(row, topics, 0.0)
+                rows.retained_message(vault.open_retained(row), topics, 0.0)
             else:
                 rows.opened(row)
         except (Damaged, TypeError, ValueError) as error:

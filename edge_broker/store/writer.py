@@ -20,6 +20,7 @@ from edge_broker.store import rows
 from edge_broker.store.marks import encode_marks
 from edge_broker.store.pages import DamagedPlace
 from edge_broker.store.segment import SegmentRow, encode_segments, tombstone, with_volatile
+from edge_broker.store.vault import Vault
 
 _CHUNK_SIZES: Final = (128, 32, 8, 2, 1)
 """Rows per statement. Few sizes, so that SQLite's prepared statements are found again."""
@@ -59,7 +60,8 @@ _OF_SESSION: Final = (
 class Writer:
     """Applies batches over a connection that the caller gives, in that connection's thread. Counts what it wrote."""
 
-    def __init__(self) -> None:
+    def __init__(self, vault: Vault | None = None) -> None:
+        self._vault = vault or Vault()
         self._known: dict[int, tuple[int, bytes]] = {}  # head and marks as we wrote them, by queue
         self.ids_below = 0  # identifiers below it count as given out, whatever becomes of their queues
         self.damaged: list[DamagedPlace] = []  # to be taken out of the way by the next transaction
@@ -74,6 +76,7 @@ class Writer:
     def apply(self, connection: sqlite3.Connection, batch: Batch, wall_offset: float) -> None:
         """Have `batch` on the disk, or nothing of it and an `sqlite3.Error`."""
         segments = [row for write in batch.queues if write.messages for row in _segments(write, wall_offset)]
+        segments = self._vault.seal_segments(segments)
         changed = self._changed_queues(batch.queues)
         damaged = len(self.damaged)
         if not (segments or changed or damaged or _changes_more_than_queues(batch)):
@@ -85,9 +88,9 @@ class Writer:
                 _bury(connection, self.damaged[:damaged])
             self._write_queues(connection, changed)
             _write(connection, _SEGMENTS, segments)
-            _write_sessions(connection, batch, wall_offset)
+            _write_sessions(connection, batch, wall_offset, self._vault)
             ids_below = self._give_out_ids(connection, batch)
-            _write_retained(connection, batch, wall_offset)
+            _write_retained(connection, batch, wall_offset, self._vault)
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
@@ -168,24 +171,25 @@ def _remove_sessions(connection: sqlite3.Connection, session_ids: list[int]) -> 
         _write(connection, statement, removed)
 
 
-def _write_sessions(connection: sqlite3.Connection, batch: Batch, wall_offset: float) -> None:
+def _write_sessions(connection: sqlite3.Connection, batch: Batch, wall_offset: float, vault: Vault) -> None:
     _write(connection, _OUTBOXES, [rows.sealed(queue_id, name) for queue_id, name in batch.outboxes])
-    _write(connection, _SESSIONS, [rows.session_row(record, wall_offset) for record in batch.sessions])
+    sessions = [vault.seal_session(rows.session_row(record, wall_offset)) for record in batch.sessions]
+    _write(connection, _SESSIONS, sessions)
     _write(connection, _NO_SUBSCRIPTIONS, batch.removed_subscriptions)
     _write(connection, _SUBSCRIPTIONS, [rows.subscription_row(record) for record in batch.subscriptions])
     _write(connection, _NO_INBOUND, [key for key, held in batch.inbound.items() if not held])
     _write(connection, _INBOUND, [rows.sealed(*key) for key, held in batch.inbound.items() if held])
 
 
-def _write_retained(connection: sqlite3.Connection, batch: Batch, wall_offset: float) -> None:
-    _write(
-        connection, _NOT_RETAINED, [(topic,) for topic, message in batch.retained.items() if message is None]
-    )
+def _write_retained(connection: sqlite3.Connection, batch: Batch, wall_offset: float, vault: Vault) -> None:
+    """Where there are keys, a topic's row may be there under each of them."""
+    gone = [topic for topic, message in batch.retained.items() if message is None or vault.has_keys]
+    _write(connection, _NOT_RETAINED, [(key,) for topic in gone for key in vault.retained_keys(topic)])
     _write(
         connection,
         _RETAINED,
         [
-            rows.retained_row(topic, message, wall_offset)
+            vault.seal_retained(rows.retained_row(topic, message, wall_offset))
             for topic, message in batch.retained.items()
             if message is not None
         ],

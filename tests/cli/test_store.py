@@ -187,11 +187,14 @@ def test_what_is_kept_in_memory_only_is_no_fault(start_broker: StartBroker) -> N
     for where in (("-c", broker.directory / "edge-broker.toml"), ("--data-dir", broker.data_dir)):
         told = run("verify", *where)
         assert told.returncode == 0
-        assert b"session:display: messages 2 to 3 are on no disk: they were kept in memory only" in told.stdout
+        assert (
+            b"session:display: messages 2 to 3 are on no disk: they were kept in memory only" in told.stdout
+        )
     assert [one["topic"] for one in lines(run("export", "display", "--data-dir", broker.data_dir))] == [
         "slow/1",
         "slow/2",
     ]
+
 
 def test_the_configuration_says_where_it_is(broker: BrokerProcess, tmp_path: Path) -> None:
     config = tmp_path / "broker.toml"
