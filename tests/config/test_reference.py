@@ -15,6 +15,7 @@ from edge_broker.cli import main
 from edge_broker.config.model import Config
 from edge_broker.config.reading import struct_of
 from edge_broker.config.reference import BEGIN, render_reference, replace_reference
+from edge_broker.store.keys import new_key
 from tests.config.certificates import write_pair
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"
@@ -79,6 +80,7 @@ def test_the_examples_are_accepted(name: str, tmp_path: Path) -> None:
         write_pair(tmp_path / "tls", pair)
     (tmp_path / "cloud.password").write_text("secret\n")
     (tmp_path / "passwords").write_text("")
+    new_key(tmp_path / "store.key")
     path = tmp_path / "edge-broker.toml"
     path.write_text(EXAMPLES[name])
     result = CliRunner().invoke(main, ["check", str(path)])
