@@ -127,6 +127,9 @@ class Broker:
             self.router.now = time.monotonic()
             self.router.restore(snapshot)
             self.journal = self._make_journal()
+            if self.store.unwritable:  # health says so from the beginning, and when it is over
+                self.router.pending.after_commit(lambda: log.warning("the store can be written now"))
+                self.journal.poke()
             self._write_budget = wiring.make_write_budget(self.config.store)
             for bridge in self.bridges:
                 bridge.start(self, snapshot)

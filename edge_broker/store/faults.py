@@ -75,6 +75,13 @@ class NoRoom(sqlite3.OperationalError):
     sqlite_errorname = "SQLITE_FULL"
 
 
+class ReadOnly(sqlite3.OperationalError):
+    """The file system of the store is mounted read-only. Counts as SQLITE_READONLY."""
+
+    sqlite_errorcode = sqlite3.SQLITE_READONLY
+    sqlite_errorname = "SQLITE_READONLY"
+
+
 def primary_code(error: BaseException) -> int:
     """SQLite's primary result code of `error`, or 0 where it is none of SQLite's."""
     code = getattr(error, "sqlite_errorcode", None)

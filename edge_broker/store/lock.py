@@ -35,11 +35,14 @@ class Holder(NamedTuple):
 class DirectoryLock:
     """The lock on `directory`, taken at once; `StoreError` that says who has it if somebody has.
 
-    `what`: who takes it, in a word or two. `OSError` where the directory cannot be written.
+    `what`: who takes it, in a word or two. `OSError` where the directory cannot be written, unless it is `unwritable`
+    and known to be: then it is enough that the file is there.
     """
 
-    def __init__(self, directory: Path, what: str = BROKER) -> None:
-        self._descriptor = os.open(directory / LOCK_NAME, os.O_CREAT | os.O_RDWR, 0o600)
+    def __init__(self, directory: Path, what: str = BROKER, *, unwritable: bool = False) -> None:
+        self.unwritable = unwritable
+        flags = os.O_RDONLY if unwritable else os.O_CREAT | os.O_RDWR
+        self._descriptor = os.open(directory / LOCK_NAME, flags, 0o600)
         try:
             self._take(directory)
         except (OSError, StoreError):

@@ -15,7 +15,10 @@ It decides nothing about when to commit (`journal`) and keeps no messages in mem
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import logging
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
@@ -31,6 +34,7 @@ from edge_broker.store.connection import ThreadedConnection
 from edge_broker.store.faults import (
     READ_ERRORS,
     NoRoom,
+    ReadOnly,
     calls_for_recovery,
     explain,
     is_damage,
@@ -80,8 +84,8 @@ class Store:
     Counters, plain ints unless seconds: `commits`, `commit_errors`, `last_commit_seconds`, `total_commit_seconds`,
     `messages_written`, `segments_written`, `segment_bytes_written`, `pages_read`, `corrupt_segments`. `recovery` is the
     report of the last recovery in this run, None if there was none. `log_state`: the write-ahead log that the start found.
-    `full`: nothing can be added for want of space; a
-    batch of acknowledgements alone is still taken then, and makes some.
+    `full`: nothing can be added for want of space; a batch of acknowledgements alone is still taken then, and makes some.
+    `unwritable`: the disk is mounted read-only; what is on it can be read, and no commit succeeds before that changes.
     """
 
     def __init__(
@@ -110,6 +114,8 @@ class Store:
         self._tidy_task: asyncio.Task[None] | None = None
         self._rebuilt_at = -_REBUILD_SECONDS
         self._closed = False
+        self.unwritable = lock.unwritable
+        self._run_meta: list[rows.Row] = []
         self.full = False
         self.recovery: RecoveryReport | None = None
         self.log_state = LogState()
@@ -142,6 +148,8 @@ class Store:
         except BaseException:
             await store.close()
             raise
+        if store.unwritable:
+            store._writing.doubt()  # whatever is to be written tries to become able to first
         return store, store._take_snapshot()
 
     # ---- counters of the parts
@@ -358,6 +366,8 @@ class Store:
 
     def _open_database(self) -> sqlite3.Connection:
         """The writing connection to a database that is ours and whole, and this run's snapshot."""
+        if self.unwritable:
+            return self._open_unwritable()
         finish_interrupted(self._path, _stamp())
         if not self._path.exists() and not side_files(self._path)[0].exists():
             create(self._path)
@@ -383,6 +393,18 @@ class Store:
         except SurelyDamaged as damage:
             self.recovery = recover(self._path, str(damage), _stamp(), or_empty=True)
         return self._open_and_load()
+
+    def _open_unwritable(self) -> sqlite3.Connection:
+        """A connection that only reads, on a disk that is mounted read-only: commits fail until that changes."""
+        connection = connect(self._path, read_only=True, unwritable=True)
+        try:
+            check(connection, self._path)
+            self._begin_run(connection)
+        except BaseException:
+            connection.close()
+            raise
+        _log.error("%s is on a disk that is mounted read-only: nothing can be kept", self._path)
+        return connection
 
     def _open_and_load(self) -> sqlite3.Connection:
         if not self._path.exists() or self._path.stat().st_size == 0:
@@ -414,20 +436,34 @@ class Store:
         epoch = meta.get("epoch", int(time.monotonic() + wall_offset) - 1) + 1
         epoch = max(1, min(epoch, _MAX_EPOCH))
         snapshot = loader.load(epoch, meta.get("next_queue_id", 1))
-        numbers = [rows.sealed("epoch", epoch), *self._vault.new_meta(meta)]
-        marks = ",".join(["(?, ?, ?)"] * len(numbers))
-        connection.execute(f"REPLACE INTO meta VALUES {marks}", [value for row in numbers for value in row])
+        self._run_meta = [rows.sealed("epoch", epoch), *self._vault.new_meta(meta)]
         self._writer.ids_below = snapshot.next_queue_id
-        self._reserve.take()
+        if not self.unwritable:
+            self._write_run(connection)
         self._loader, self._snapshot = loader, snapshot
+
+    def _write_run(self, connection: sqlite3.Connection) -> None:
+        """Have on the disk that this run has begun, and the space for it to end well."""
+        marks = ",".join(["(?, ?, ?)"] * len(self._run_meta))
+        values = [value for row in self._run_meta for value in row]
+        connection.execute(f"REPLACE INTO meta VALUES {marks}", values)
+        self._reserve.take()
 
     def _reopen_to_write(self) -> sqlite3.Connection:
         """A new connection after an error: what the log shows may not be on the disk, so it is brought there first."""
+        if self.unwritable:
+            if not os.access(self._path.parent, os.W_OK):
+                raise ReadOnly(f"{self._path.parent} is mounted read-only")
+            self._reading.doubt()  # it counts on nobody writing
         connection = connect(self._path)
         try:
             busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
             if busy:
                 raise sqlite3.OperationalError("the write-ahead log is in use")
+            if self.unwritable:
+                migrate(connection)
+                self._write_run(connection)
+                self.unwritable = False
         except BaseException:
             connection.close()
             raise
@@ -435,7 +471,7 @@ class Store:
         return connection
 
     def _open_to_read(self) -> sqlite3.Connection:
-        return connect(self._path, read_only=True)
+        return connect(self._path, read_only=True, unwritable=self.unwritable)
 
     # ---- damage and space
 
@@ -501,6 +537,9 @@ def _take_directory(directory: Path) -> DirectoryLock:
             sync(directory.parent)
         return DirectoryLock(directory)
     except OSError as error:
+        if error.errno == errno.EROFS and (directory / DATABASE_NAME).exists():
+            with contextlib.suppress(OSError):
+                return DirectoryLock(directory, unwritable=True)
         raise StoreError(
             "open",
             f"cannot use {directory}: {error.strerror or error}",
