@@ -10,12 +10,12 @@ from typing import Any
 import paho.mqtt.client as paho
 import pytest
 
-from edge_broker.store import reading_trouble as trouble_module
 from edge_broker.broker import Broker
 from edge_broker.config.limits import LimitsConfig
 from edge_broker.core.message import Message
 from edge_broker.core.retained import Stub
 from edge_broker.errors import StoreError
+from edge_broker.store import reading_trouble as trouble_module
 from tests.bridge.real import Person
 from tests.integration.foreign import V5, Paho
 from tests.ops.gateway import bridge_to, gateway, until
