@@ -55,7 +55,6 @@ _SWITCH_SECONDS: Final = 0.0005
 """How long the store's thread waits for the interpreter while the event loop is busy. It asks a dozen times per commit:
 at the default of 5 ms a flood of QoS 0 would delay every acknowledgement by a multiple of that."""
 _PAGE_MESSAGES: Final = 1000
-_READ_RETRY_SECONDS: Final = 1.0
 _CLOSING_SECONDS: Final = 2.0
 _FLUSHING_SECONDS: Final = 10.0
 _MOST_STRANGERS_LOGGED: Final = 5
@@ -142,7 +141,11 @@ class Broker:
         self._authorizer = self._read_acl()
         topics = TopicCache()
         self.store, snapshot = await Store.open(
-            self.config.data_dir, topics=topics, wall_offset=_wall_offset, monotonic=_monotonic
+            self.config.data_dir,
+            topics=topics,
+            wall_offset=_wall_offset,
+            monotonic=_monotonic,
+            vault=wiring.make_vault(self.config),
         )
         try:
             self.router = self._make_router(snapshot, topics)
@@ -150,6 +153,9 @@ class Broker:
             self.router.observer = self.audit = wiring.make_audit(self.config.audit)
             self.router.restore(snapshot)
             self.journal = self._make_journal()
+            if self.store.unwritable:  # health says so from the beginning, and when it is over
+                self.router.pending.after_commit(lambda: log.warning("the store can be written now"))
+                self.journal.poke()
             self._write_budget = wiring.make_write_budget(self.config.store)
             for bridge in self.bridges:
                 bridge.start(self, snapshot)
@@ -445,9 +451,9 @@ class Broker:
             )
         except StoreError as error:
             self.read_errors += 1
-            log.error("a queue could not be read, it is tried again: %s", error)
+            log.debug("a queue could not be read, it is tried again: %s", error)  # the store has told it
             queue.take_page(None)
-            await asyncio.sleep(_READ_RETRY_SECONDS)
+            await asyncio.sleep(self.store.read_retry_seconds)
             page = None
             if queue.owner is not None:
                 queue.owner.pump()
@@ -468,8 +474,8 @@ class Broker:
             )
         except StoreError as error:
             self.read_errors += 1
-            log.error("a queue could not be read, it is tried again: %s", error)
-            await asyncio.sleep(_READ_RETRY_SECONDS)
+            log.debug("a queue could not be read, it is tried again: %s", error)  # the store has told it
+            await asyncio.sleep(self.store.read_retry_seconds)
         self.router.now = time.monotonic()
         lookup.take(page)
         self.request_tick()
@@ -483,8 +489,8 @@ class Broker:
             messages = await self.store.read_retained(topics)
         except StoreError as error:
             self.read_errors += 1
-            log.error("retained messages could not be read, it is tried again: %s", error)
-            await asyncio.sleep(_READ_RETRY_SECONDS)
+            log.debug("retained messages could not be read, it is tried again: %s", error)
+            await asyncio.sleep(self.store.read_retry_seconds)
             pages.take(None)
         else:
             self.router.now = time.monotonic()

@@ -30,7 +30,7 @@ from edge_broker.ops.disk import written_bytes
 from edge_broker.security.admission import ListenerAdmission
 from edge_broker.security.certificates import CertificateVetting, Demands
 from edge_broker.security.denied import Denied, DenyList, read_denied
-from edge_broker.store import WriteBudget
+from edge_broker.store import Vault, WriteBudget
 
 if TYPE_CHECKING:
     from edge_broker.config.acl_file import AclFile
@@ -96,6 +96,20 @@ def make_write_budget(store: StoreConfig) -> WriteBudget | None:
         store.max_commit_delay_ms / 1000,
         time.monotonic(),
         written_bytes() or 0,
+    )
+
+
+def make_vault(config: Config) -> Vault:
+    """The keys that messages on disk are encrypted with. `StoreError` where one cannot be used."""
+    from edge_broker.store.keys import credential_file, read_key
+
+    store = config.store
+    path = store.encryption_key_file
+    if store.encryption_key_credential:
+        path = credential_file(store.encryption_key_credential)
+    return Vault(
+        None if path is None else read_key(path, config.data_dir),
+        [read_key(old, config.data_dir) for old in store.old_encryption_key_files],
     )
 
 

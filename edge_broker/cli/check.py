@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +31,7 @@ def check(file: Path) -> None:
     _check_certificates(config)
     keys = _describe_keys(config)
     _read_http_tokens(config)
+    key_id = _key_id(config)
     click.echo(f"{file}: OK")
     for line in describe(config):
         click.echo(f"  {line}")
@@ -39,6 +41,23 @@ def check(file: Path) -> None:
         click.echo(f"  tokens  {keys}")
     if roles is not None:
         click.echo(f"  acl     {roles} roles in {config.security.acl_file}")
+    if key_id is not None:
+        click.echo(f"  key     messages on disk are encrypted (key {key_id})")
+
+
+def _key_id(config: Config) -> str | None:
+    """The id of the key that messages are encrypted with; a key that will not do, and the end with 2."""
+    from edge_broker.errors import StoreError
+    from edge_broker.wiring import make_vault
+
+    store = config.store
+    if store.encryption_key_credential and not os.environ.get("CREDENTIALS_DIRECTORY"):
+        return "of a systemd credential, which is only there for the service"
+    try:
+        return make_vault(config).key_id
+    except StoreError as error:
+        click.echo(str(error), err=True)
+        raise SystemExit(EXIT_CONFIG) from None
 
 
 def _count_names(file: Path, config: Config) -> int | None:

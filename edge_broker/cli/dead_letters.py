@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from edge_broker.cli.control import ask, socket_path, which_broker
-from edge_broker.cli.store import EXIT_PROBLEM, _directory, _inspecting, _problems_told, _with_directory
+from edge_broker.cli.store import EXIT_PROBLEM, _inspecting, _problems_told, _store, _with_directory
 
 if TYPE_CHECKING:
     from edge_broker.core.message import Message
     from edge_broker.store.exporting import Exported, Gaps
+    from edge_broker.store.vault import Vault
 
 _COLUMNS: Final = ("number", "died", "reason", "for", "topic", "bytes")
 _LONGEST_TOPIC: Final = 60
@@ -45,14 +46,16 @@ def dead_letters() -> None:
 @click.option(
     "--json", "as_json", is_flag=True, help="For programs: one object a line, as `store export` has it."
 )
-def list_letters(config: Path | None, data_dir: Path | None, as_json: bool) -> None:
+def list_letters(
+    config: Path | None, data_dir: Path | None, key_files: tuple[Path, ...], as_json: bool
+) -> None:
     """All dead letters, the oldest first."""
     from edge_broker.cli.store_export import encoder
     from edge_broker.store.exporting import Gaps
 
     gaps = Gaps()
     with _problems_told():
-        letters = _read(_directory(config, data_dir), gaps)
+        letters = _read(*_store(config, data_dir, key_files), gaps)
         if as_json:
             encode = encoder("json")
             for letter in letters:
@@ -69,7 +72,7 @@ def list_letters(config: Path | None, data_dir: Path | None, as_json: bool) -> N
 @dead_letters.command()
 @click.argument("number", type=click.IntRange(min=1))
 @_with_directory
-def show(number: int, config: Path | None, data_dir: Path | None) -> None:
+def show(number: int, config: Path | None, data_dir: Path | None, key_files: tuple[Path, ...]) -> None:
     """Everything of one dead letter, its payload too, as JSON."""
     import msgspec
 
@@ -78,7 +81,7 @@ def show(number: int, config: Path | None, data_dir: Path | None) -> None:
 
     gaps = Gaps()
     with _problems_told():
-        found = list(_read(_directory(config, data_dir), gaps, number, number))
+        found = list(_read(*_store(config, data_dir, key_files), gaps, number, number))
     if not found:
         gaps.lines.append(
             f"there is no dead letter {number} (edge-broker dead-letters list says which there are)"
@@ -117,12 +120,14 @@ def _ask(command: str, done: str, numbers: tuple[int, ...], everything: bool, pa
         raise SystemExit(EXIT_PROBLEM)
 
 
-def _read(directory: Path, gaps: Gaps, first: int = 0, last: int | None = None) -> Iterator[Exported]:
+def _read(
+    directory: Path, vault: Vault, gaps: Gaps, first: int = 0, last: int | None = None
+) -> Iterator[Exported]:
     """The dead letters with these numbers; none where no broker ever kept any."""
     from edge_broker.core.dead_letters import QUEUE_NAME
     from edge_broker.store.exporting import export_queue
 
-    with _inspecting(directory) as inspection:
+    with _inspecting(directory, vault) as inspection:
         queue_ids = [queue_id for queue_id, name in inspection.owners().items() if name == QUEUE_NAME]
         for queue_id in queue_ids:
             yield from export_queue(inspection, queue_id, gaps, first, last)

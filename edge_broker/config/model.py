@@ -314,6 +314,24 @@ class StoreConfig(Section, frozen=True):
         int,
         Meta(ge=1_024, le=GIBIBYTE, description="This many waiting bytes are written without further delay."),
     ] = 65_536
+    encryption_key_file: Annotated[
+        Path | None,
+        Meta(
+            description="Messages are encrypted on disk with the key in this file, which is outside of `data_dir`: "
+            "`edge-broker store new-key FILE` makes one.",
+        ),
+    ] = None
+    encryption_key_credential: Annotated[
+        str,
+        Meta(description="The same with the key in the systemd credential of this name (`LoadCredential=`)."),
+    ] = ""
+    old_encryption_key_files: Annotated[
+        tuple[Path, ...],
+        Meta(
+            description="Keys that what is on disk may still be encrypted with; with these alone, new messages are "
+            "written plainly.",
+        ),
+    ] = ()
 
 
 class HttpConfig(Section, frozen=True):

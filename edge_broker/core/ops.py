@@ -26,7 +26,8 @@ class QueueWrite:
     subscriber gets next of them is PUBREL, so their messages are no longer needed. Both sorted.
     `sent`: messages at QoS 2 below it may have been sent, so that they do not expire any more [MQTT-4.3.3-7].
     `moved`: something acknowledged here is among the messages of other queues in this batch, so none of it may be committed
-    before them.
+    before them. `volatile`: (first, last) of each stretch of numbers before the last of `messages` that are in memory only,
+    by choice.
     """
 
     queue_id: int
@@ -36,6 +37,7 @@ class QueueWrite:
     released: list[int]
     sent: int = 0
     moved: bool = False
+    volatile: list[tuple[int, int]] = field(default_factory=list)
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ A session's deliveries and a bridge's outbox are both a `Queue`. What it keeps t
 - A message acknowledged before its batch is sealed is never written, and is safe for its publisher at once.
 - What was received at QoS 2, or goes out at it, is not sent before it is committed.
 - What is volatile stays in memory for as long as it is not acknowledged, and has a number like all others; the store
-  never hears of it, so after a restart its number is missing there, and counted as lost.
+  only hears, with the next message that it keeps, that the number is none of its own. After a restart it counts as lost.
 
 It sends nothing itself: `next_to_send` tells what is due, the owner sends it.
 """
@@ -99,6 +99,7 @@ class Queue:
         "sent_marked",
         "surely_sent_before",
         "touched",
+        "untold",
         "unwritten",
         "volatile",
         "watch",
@@ -121,6 +122,7 @@ class Queue:
         self.unwritten: dict[int, Message] = {}
         self.acknowledged: set[int] | None = None  # above head; most queues never need the two sets
         self.volatile: set[int] | None = None  # in memory and never on disk
+        self.untold: list[tuple[int, int]] | None = None  # stretches of those that the store has not heard of
         self.released: set[int] | None = None  # PUBREC has come, PUBCOMP has not
         self.dirty = self.touched = self.moved = False
         self.reading: tuple[int, int] | None = None  # the stretch that was asked for
@@ -178,13 +180,23 @@ class Queue:
             size if number == self.head else self.packet_bytes + size
         )  # empty: whatever was assumed
         if message.volatile:
-            if self.volatile is None:
-                self.volatile = set()
-            self.volatile.add(number)
+            self._keep_volatile(number)
         else:
             self.unwritten[number] = message
             pending.append(self, message)
         return number
+
+    def _keep_volatile(self, number: int) -> None:
+        if self.volatile is None or self.untold is None:
+            self.volatile, self.untold = set(), []
+        self.volatile.add(number)
+        untold = self.untold
+        if untold and untold[-1][1] < self.head:  # all of them are acknowledged: nobody will miss them
+            untold.clear()
+        if untold and untold[-1][1] == number - 1:
+            untold[-1] = (untold[-1][0], number)
+        else:
+            untold.append((number, number))
 
     # ---- sending
 
@@ -503,6 +515,10 @@ class Queue:
             self.moved,
         )
         self.moved = False
+        if self.untold and write.messages:
+            end = write.messages[-1][0]
+            write.volatile = [stretch for stretch in self.untold if stretch[0] < end]
+            del self.untold[: len(write.volatile)]
         self.unwritten.clear()
         if self.burials is not None:
             self.burials.hold_back(write)
@@ -527,6 +543,6 @@ class Queue:
         if self.burials is not None:
             self.burials.end()
         self.messages.clear()
-        self.volatile = None
+        self.volatile = self.untold = None
         self.bytes_in_memory = 0
         self.online = False

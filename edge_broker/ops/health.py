@@ -115,7 +115,8 @@ def _store_problem(facts: Facts) -> Problem:
     return Problem(
         "store",
         facts.store_problem or "the last commit failed",
-        "nothing it must keep is acknowledged until it works again: look at the disk (df, dmesg)",
+        "until it works again, nothing that must be written is acknowledged, and nothing that is only on the disk is"
+        " delivered: look at the disk (df, dmesg)",
     )
 
 

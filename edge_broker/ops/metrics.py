@@ -182,8 +182,8 @@ class BrokerCollector(Collector):
         store, journal, pending = observed.store, observed.journal, observed.router.pending
         yield _gauge(
             "store_healthy",
-            "0: the store cannot be written, nothing it must keep is acknowledged.",
-            journal.healthy,
+            "0: the store cannot be written, nothing it must keep is acknowledged; or it cannot be read.",
+            journal.healthy and not store.read_problem,
         )
         yield _counter("store_commits", "Commits to disk.", store.commits)
         yield _counter(
@@ -195,6 +195,11 @@ class BrokerCollector(Collector):
             journal.commit_seconds_bounds,
             journal.commit_seconds_buckets,
             journal.commit_seconds_sum,
+        )
+        yield _gauge(
+            "store_log_frames_dropped",
+            "Frames of a damaged write-ahead log that this start had to drop.",
+            store.log_frames_dropped,
         )
         yield _gauge("store_bytes", "The size of the store's files.", store.file_bytes)
         yield _gauge("uncommitted_bytes", "Messages that are not on disk yet.", pending.uncommitted_bytes)

@@ -52,6 +52,14 @@ class ObservedStore(Protocol):
         """Whether the last commit failed for want of space."""
 
     @property
+    def log_frames_dropped(self) -> int:
+        """Frames of a damaged write-ahead log that were dropped at the start."""
+
+    @property
+    def read_problem(self) -> str:
+        """Why the last read failed; empty where it did not."""
+
+    @property
     def commits(self) -> int:
         """Commits that are on the disk."""
 

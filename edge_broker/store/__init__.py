@@ -11,6 +11,7 @@ from edge_broker.store.journal import Journal, PendingOperations, SealedBatch
 from edge_broker.store.recovery import RecoveryReport
 from edge_broker.store.schema import DATABASE_NAME
 from edge_broker.store.store import Store
+from edge_broker.store.vault import Vault
 
 __all__ = [
     "DATABASE_NAME",
@@ -20,5 +21,6 @@ __all__ = [
     "SealedBatch",
     "Store",
     "StoreClock",
+    "Vault",
     "WriteBudget",
 ]

@@ -99,7 +99,8 @@ def _read_retained(inspection: Inspection, after: str, gaps: Gaps) -> tuple[str,
         for row in cursor:
             last = row[0]
             try:
-                page.append(Exported(None, rows.retained_message(row, inspection.topics, times)))
+                opened = inspection.vault.open_retained(row)
+                page.append(Exported(None, rows.retained_message(opened, inspection.topics, times)))
                 size_bytes += len(row[2])
             except Damaged as error:
                 gaps.lines.append(f"the retained message of {last!a} cannot be read: {error}")

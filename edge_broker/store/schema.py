@@ -18,7 +18,8 @@ from edge_broker.errors import StoreError
 DATABASE_NAME: Final = "broker.db"
 APPLICATION_ID: Final = 0x65644252  # "edBR"
 SCHEMA_VERSION: Final = 2
-"""2: times are stamps on timelines (`times`); those of version 1, plain wall time, are on timeline 0."""
+"""2: times are stamps on timelines (`times`), those of version 1, plain wall time, on timeline 0; segments say which
+numbers are in memory only; messages may be encrypted."""
 _OLDEST_VERSION: Final = 1
 PAGE_BYTES: Final = 4096
 CHECKPOINT_BYTES: Final = 4 << 20
@@ -67,10 +68,17 @@ def side_files(path: Path) -> tuple[Path, Path]:
     return path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")
 
 
-def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
-    """A connection as the store uses it. The file must exist."""
+def connect(path: Path, *, read_only: bool = False, unwritable: bool = False) -> sqlite3.Connection:
+    """A connection as the store uses it. The file must exist.
+
+    `unwritable`: not even the side files can be, and nobody else has the database open, as on a disk that is mounted
+    read-only. SQLite then keeps the index of the write-ahead log in memory, or reads the database alone if there is no log.
+    """
+    options = "mode=ro" if read_only else "mode=rw"
+    if unwritable:
+        options += "&vfs=unix-none" if _has_log(path) else "&immutable=1"
     connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rw'}",
+        f"{path.absolute().as_uri()}?{options}",
         uri=True,
         isolation_level=None,
         check_same_thread=False,
@@ -78,6 +86,8 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     )
     connection.text_factory = lenient_text
     try:
+        if unwritable:
+            connection.execute("PRAGMA locking_mode=EXCLUSIVE")
         if not read_only:
             connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
@@ -92,6 +102,11 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _has_log(path: Path) -> bool:
+    log = side_files(path)[0]
+    return log.exists() and log.stat().st_size > 0
 
 
 def lenient_text(raw: bytes) -> str:
@@ -144,6 +159,14 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def write_private(path: Path, content: bytes) -> None:
+    """A new file at `path`, or an old one's content replaced, readable for its owner only whatever the umask."""
+    descriptor = os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        os.fchmod(descriptor, 0o600)
+        file.write(content)
+
+
 def check(connection: sqlite3.Connection, path: Path) -> None:
     """Refuse what is not ours to touch with `StoreError`; what is ours but broken with `DamagedStore`."""
     application_id = connection.execute("PRAGMA application_id").fetchone()[0]
@@ -170,8 +193,8 @@ def check(connection: sqlite3.Connection, path: Path) -> None:
 def migrate(connection: sqlite3.Connection) -> int | None:
     """Bring a database that `check` let pass to this version, in one transaction; the version it had, None if this one.
 
-    From 1 to 2 no row changes: what is there keeps its meaning, and an older broker, to which new rows would mean dates
-    far in the future, is kept from them.
+    From 1 to 2 no row changes: what is there keeps its meaning, and an older broker, to which new rows would seem damaged,
+    or mean dates far in the future, is kept from them.
     """
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     if version == SCHEMA_VERSION:

@@ -5,8 +5,9 @@ lock away and must win it back; a segment costs one step for up to 2,000 message
 
 A body is a run of records: a fixed header, then the PUBLISH as it was framed. The checksum of a segment covers its
 place too (queue and numbers), so that a row cannot pass for another. Numbers inside a segment rise, but may have gaps:
-what was acknowledged before the commit is not written. Times are stamps here, which `times` explains, and the monotonic
-clock's seconds in a `Message`; a message expires as long after it came as it did when it was written.
+what was acknowledged before the commit is not written. A record of no version and no length is none of a message: it
+says which numbers are in memory only, by choice. Times are stamps here, which `times` explains, and the monotonic clock's
+seconds in a `Message`; a message expires as long after it came as it did when it was written.
 
 Pure: bytes in, messages out. It keeps nothing and opens nothing.
 """
@@ -121,6 +122,39 @@ def _segment(queue_id: int, first: int, last: int, count: int, parts: list[bytes
     return queue_id, first, last, count, segment_crc(queue_id, first, last, count, body), body
 
 
+def with_volatile(rows: list[SegmentRow], stretches: list[tuple[int, int]]) -> list[SegmentRow]:
+    """`rows` of one queue, which also say that the numbers in `stretches`, (first, last), are in memory only.
+
+    Each stretch stands in the first row that reaches beyond it.
+    """
+    told: dict[int, list[tuple[int, int]]] = {}
+    for stretch in stretches:
+        place = next((at for at, row in enumerate(rows) if row[2] > stretch[0]), None)
+        if place is not None:
+            told.setdefault(place, []).append(stretch)
+    rows = list(rows)
+    for place, found in told.items():
+        queue_id, first, last, count, _, body = rows[place]
+        body += b"".join(
+            _RECORD.pack(0, 0, end - start + 1, 0, 0, 0, start - first, 0, 0) for start, end in found
+        )
+        rows[place] = (queue_id, first, last, count, segment_crc(queue_id, first, last, count, body), body)
+    return rows
+
+
+def decode_volatile(row: SegmentRow) -> list[tuple[int, int]]:
+    """(first, last) of each stretch of numbers that an intact row says are in memory only."""
+    first, body = row[1], row[5]
+    stretches = []
+    at = 0
+    while at + _RECORD_BYTES <= len(body):
+        _, _, count, flags, _, _, start, _, length = _RECORD.unpack_from(body, at)
+        at += _RECORD_BYTES + length
+        if not flags:
+            stretches.append((first + start, first + start + count - 1))
+    return stretches
+
+
 def decode_segment(
     row: SegmentRow, topics: TopicNames, times: Times, from_number: int = 0
 ) -> list[tuple[int, Message]]:
@@ -162,6 +196,8 @@ def decode_records(body: bytes, first: int, topics: TopicNames, times: Times) ->
                 body, at
             )
             at += _RECORD_BYTES
+            if not flags:
+                continue
             frame = body[at : at + length]
             at += length
             topic_at = 1

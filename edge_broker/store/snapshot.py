@@ -20,6 +20,7 @@ from edge_broker.store.faults import Damaged
 from edge_broker.store.schema import DamagedStore
 from edge_broker.store.segment import TopicNames, decode_segment
 from edge_broker.store.times import Times
+from edge_broker.store.vault import Vault
 
 _QUEUE_IDS: Final = """
 WITH RECURSIVE owner(queue_id) AS (
@@ -45,7 +46,10 @@ class SnapshotLoader:
     `damaged`: (table, first column) of each row left out. `ownerless`: queues with messages, but without a recipient.
     """
 
-    def __init__(self, connection: sqlite3.Connection, topics: TopicNames) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, topics: TopicNames, vault: Vault | None = None
+    ) -> None:
+        self._vault = vault or Vault()
         self._connection = connection
         self._topics = topics
         self._times = Times(0.0)
@@ -86,7 +90,9 @@ class SnapshotLoader:
         """When the last message in a segment came, by `times`; None where there is none, or it cannot be read."""
         row = self._connection.execute(_NEWEST).fetchone()
         try:
-            messages = [] if row is None else decode_segment(row, self._topics, times)
+            messages = (
+                [] if row is None else decode_segment(self._vault.open_segment(row), self._topics, times)
+            )
         except Damaged:
             return None  # whoever reads the queue hears of it
         return messages[-1][1].received_at if messages else None
@@ -103,7 +109,7 @@ class SnapshotLoader:
         records = []
         for row in self._connection.execute("SELECT * FROM session"):
             with self._checking("session", row):
-                records.append(rows.session_record(row, self._topics, self._times))
+                records.append(rows.session_record(self._vault.open_session(row), self._topics, self._times))
         return records
 
     def _outboxes(self) -> dict[str, int]:
@@ -151,7 +157,8 @@ class SnapshotLoader:
         messages = []
         for row in self._connection.execute("SELECT topic, crc, body FROM retained"):
             with self._checking("retained", row):
-                messages.append(rows.retained_message(row, self._topics, self._times))
+                opened = self._vault.open_retained(row)
+                messages.append(rows.retained_message(opened, self._topics, self._times))
         return messages
 
     def _add_subscriptions(self, snapshot: Snapshot, known: set[int]) -> None:

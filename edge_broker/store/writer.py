@@ -19,8 +19,9 @@ from edge_broker.core.ops import Batch, QueueWrite
 from edge_broker.store import rows
 from edge_broker.store.marks import encode_marks
 from edge_broker.store.pages import DamagedPlace
-from edge_broker.store.segment import SegmentRow, encode_segments, tombstone
+from edge_broker.store.segment import SegmentRow, encode_segments, tombstone, with_volatile
 from edge_broker.store.times import Times
+from edge_broker.store.vault import Vault
 
 _CHUNK_SIZES: Final = (128, 32, 8, 2, 1)
 """Rows per statement. Few sizes, so that SQLite's prepared statements are found again."""
@@ -63,7 +64,8 @@ _OF_SESSION: Final = (
 class Writer:
     """Applies batches over a connection that the caller gives, in that connection's thread. Counts what it wrote."""
 
-    def __init__(self) -> None:
+    def __init__(self, vault: Vault | None = None) -> None:
+        self._vault = vault or Vault()
         self._known: dict[int, tuple[int, bytes]] = {}  # head and marks as we wrote them, by queue
         self.ids_below = 0  # identifiers below it count as given out, whatever becomes of their queues
         self.damaged: list[DamagedPlace] = []  # to be taken out of the way by the next transaction
@@ -80,12 +82,8 @@ class Writer:
 
         `meta` goes with it; returns False where there was nothing to write, and it waits for another batch.
         """
-        segments = [
-            row
-            for write in batch.queues
-            if write.messages
-            for row in encode_segments(write.queue_id, write.messages, times)
-        ]
+        segments = [row for write in batch.queues if write.messages for row in _segments(write, times)]
+        segments = self._vault.seal_segments(segments)
         changed = self._changed_queues(batch.queues)
         damaged = len(self.damaged)
         if not (segments or changed or damaged or _changes_more_than_queues(batch)):
@@ -97,9 +95,9 @@ class Writer:
                 _bury(connection, self.damaged[:damaged])
             self._write_queues(connection, changed)
             _write(connection, _SEGMENTS, segments)
-            _write_sessions(connection, batch, times)
+            _write_sessions(connection, batch, times, self._vault)
             ids_below = self._give_out_ids(connection, batch)
-            _write_retained(connection, batch, times)
+            _write_retained(connection, batch, times, self._vault)
             write_meta(connection, meta)
             connection.execute("COMMIT")
         except BaseException:
@@ -179,30 +177,36 @@ def _changes_more_than_queues(batch: Batch) -> bool:
     )
 
 
+def _segments(write: QueueWrite, times: Times) -> list[SegmentRow]:
+    rows = encode_segments(write.queue_id, write.messages, times)
+    return with_volatile(rows, write.volatile) if write.volatile else rows
+
+
 def _remove_sessions(connection: sqlite3.Connection, session_ids: list[int]) -> None:
     removed = [(session_id,) for session_id in session_ids]
     for statement in _OF_SESSION:
         _write(connection, statement, removed)
 
 
-def _write_sessions(connection: sqlite3.Connection, batch: Batch, times: Times) -> None:
+def _write_sessions(connection: sqlite3.Connection, batch: Batch, times: Times, vault: Vault) -> None:
     _write(connection, _OUTBOXES, [rows.sealed(queue_id, name) for queue_id, name in batch.outboxes])
-    _write(connection, _SESSIONS, [rows.session_row(record, times) for record in batch.sessions])
+    sessions = [vault.seal_session(rows.session_row(record, times)) for record in batch.sessions]
+    _write(connection, _SESSIONS, sessions)
     _write(connection, _NO_SUBSCRIPTIONS, batch.removed_subscriptions)
     _write(connection, _SUBSCRIPTIONS, [rows.subscription_row(record) for record in batch.subscriptions])
     _write(connection, _NO_INBOUND, [key for key, held in batch.inbound.items() if not held])
     _write(connection, _INBOUND, [rows.sealed(*key) for key, held in batch.inbound.items() if held])
 
 
-def _write_retained(connection: sqlite3.Connection, batch: Batch, times: Times) -> None:
-    _write(
-        connection, _NOT_RETAINED, [(topic,) for topic, message in batch.retained.items() if message is None]
-    )
+def _write_retained(connection: sqlite3.Connection, batch: Batch, times: Times, vault: Vault) -> None:
+    """Where there are keys, a topic's row may be there under each of them."""
+    gone = [topic for topic, message in batch.retained.items() if message is None or vault.has_keys]
+    _write(connection, _NOT_RETAINED, [(key,) for topic in gone for key in vault.retained_keys(topic)])
     _write(
         connection,
         _RETAINED,
         [
-            rows.retained_row(topic, message, times)
+            vault.seal_retained(rows.retained_row(topic, message, times))
             for topic, message in batch.retained.items()
             if message is not None
         ],

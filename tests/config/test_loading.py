@@ -56,6 +56,9 @@ def test_the_promised_defaults() -> None:
         "card_endurance_terabytes": 0.0,
         "early_commit_messages": 64,
         "early_commit_bytes": 64 * 1024,
+        "encryption_key_file": None,
+        "encryption_key_credential": "",
+        "old_encryption_key_files": (),
     }
     assert msgspec.to_builtins(config.dead_letters) == {
         "enabled": False,

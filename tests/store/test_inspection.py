@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from pathlib import Path
 
@@ -83,7 +84,8 @@ async def test_beside_an_open_store_its_holder_is_named_and_sizes_are_told(state
     async with opened(state_dir) as (store, _):
         await store.commit(queue_batch(OUTBOX, numbered(21, 5)))
         status = status_of(state_dir)
-        assert status.holder == (state_dir / LOCK_NAME).read_text().strip()
+        assert (status.holder, status.holder_is) == (str(os.getpid()), "a broker")
+        assert (state_dir / LOCK_NAME).read_text().split() == [str(os.getpid()), "a", "broker"]
         assert queue_in(status, "bridge:cloud").depth == 25
         assert status.wal_bytes > 0
         assert status.reserve_bytes == 16 << 20
@@ -184,7 +186,7 @@ def test_a_write_that_was_interrupted_is_left_to_the_broker(state_dir: Path) -> 
 async def test_looking_whether_a_broker_runs_keeps_none_from_starting(state_dir: Path) -> None:
     lock = DirectoryLock(state_dir)
     looking = [holder_of(state_dir) for _ in range(3)]
-    assert looking == [(state_dir / LOCK_NAME).read_text().strip()] * 3
+    assert looking == [(str(os.getpid()), "a broker")] * 3
     lock.release()
     assert holder_of(state_dir) is None
     DirectoryLock(state_dir).release()

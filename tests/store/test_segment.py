@@ -13,9 +13,12 @@ from edge_broker.store.segment import (
     MAX_SEGMENT_MESSAGES,
     decode_record,
     decode_segment,
+    decode_volatile,
     encode_record,
     encode_segments,
+    is_intact,
     tombstone,
+    with_volatile,
 )
 from edge_broker.store.times import Times
 from edge_broker.wire.topics import TopicCache
@@ -53,6 +56,26 @@ def test_what_goes_in_comes_out(steps: list[tuple[int, Message]], start: int) ->
         pairs.append((number, message))
     rows = encode_segments(9, pairs, TIMES)
     assert [(n, essence(m)) for n, m in decode_all(rows)] == [(n, essence(m)) for n, m in pairs]
+
+
+@given(st.lists(st.tuples(st.integers(1, 40_000), st.integers(0, 3)), min_size=1, max_size=9), messages)
+def test_numbers_in_memory_only_are_told_and_disturb_nothing(
+    steps: list[tuple[int, int]], message: Message
+) -> None:
+    """Between the messages, in as many rows as they take; what lies behind the last one waits for the next row."""
+    number, pairs, stretches = 1, [], []
+    for step, count in steps:
+        if count:
+            stretches.append((number + 1, number + count))
+        number += count + step
+        pairs.append((number, message))
+    rows = encode_segments(9, pairs, WALL_OFFSET)
+    told = with_volatile(rows, [*stretches, (number + 1, number + 5)])
+    assert [stretch for row in told for stretch in decode_volatile(row)] == stretches
+    assert [(n, essence(m)) for n, m in decode_all(told)] == [(n, essence(m)) for n, m in pairs]
+    assert [row[:4] for row in told] == [row[:4] for row in rows]
+    assert all(is_intact(row) for row in told)
+    assert [decode_volatile(row) for row in rows] == [[]] * len(rows)
 
 
 @given(messages)

@@ -20,6 +20,7 @@ from edge_broker.store import DATABASE_NAME, Store
 from edge_broker.store import store as store_module
 from edge_broker.store.lock import LOCK_NAME
 from edge_broker.store.reserve import RESERVE_NAME
+from edge_broker.store.schema import SCHEMA_VERSION
 from edge_broker.wire.topics import TopicCache
 from tests.store.sample import (
     essence,
@@ -51,7 +52,7 @@ async def test_the_file_says_what_it_is(state_dir: Path) -> None:
             for name in ("application_id", "user_version", "auto_vacuum", "journal_mode", "page_size")
         ]
         database.close()
-    assert pragmas == [0x65644252, 2, 2, "wal", 4096]
+    assert pragmas == [0x65644252, SCHEMA_VERSION, 2, "wal", 4096]
 
 
 async def test_each_run_has_a_higher_epoch(state_dir: Path) -> None:
@@ -419,7 +420,7 @@ async def test_the_lock_of_another_process_is_seen_and_ends_with_it(state_dir: P
 @pytest.mark.parametrize(
     ("statements", "problem"),
     [
-        (["PRAGMA user_version=3"], "newer edge-broker"),
+        ([f"PRAGMA user_version={SCHEMA_VERSION + 1}"], "newer edge-broker"),
         (["DROP TABLE meta", "PRAGMA user_version=7"], "newer edge-broker"),
     ],
 )
