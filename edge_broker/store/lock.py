@@ -7,6 +7,7 @@ it is, is for people only.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from edge_broker.errors import StoreError
+from edge_broker.store.schema import DATABASE_NAME, sync
 
 LOCK_NAME: Final = "edge-broker.lock"
 BROKER: Final = "a broker"
@@ -75,6 +77,27 @@ class DirectoryLock:
     def release(self) -> None:
         """Let the next one have it. The file stays: removing it would race with whoever opens it just now."""
         os.close(self._descriptor)
+
+
+def take_directory(directory: Path) -> DirectoryLock:
+    """The directory, made if need be and readable for nobody else, and a broker's lock on it; `StoreError`.
+
+    Where there is a store on a disk that is mounted read-only, the lock is `unwritable`.
+    """
+    try:
+        if not directory.exists():
+            directory.mkdir(parents=True, mode=0o700)
+            sync(directory.parent)
+        return DirectoryLock(directory)
+    except OSError as error:
+        if error.errno == errno.EROFS and (directory / DATABASE_NAME).exists():
+            with contextlib.suppress(OSError):
+                return DirectoryLock(directory, unwritable=True)
+        raise StoreError(
+            "open",
+            f"cannot use {directory}: {error.strerror or error}",
+            "data_dir must be a directory that the broker's user may write",
+        ) from error
 
 
 def holder_of(directory: Path) -> Holder | None:

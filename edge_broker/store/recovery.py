@@ -12,6 +12,7 @@ behind it. Numbers known to be lost keep their place as tombstones and are not g
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator
@@ -24,9 +25,11 @@ from typing import Final
 from edge_broker.store import rows
 from edge_broker.store.faults import Damaged, is_io_error
 from edge_broker.store.salvage import SalvageSource
-from edge_broker.store.schema import build_empty, move_into_place, side_files, sync
+from edge_broker.store.schema import build_empty, move_into_place, side_files, sync, write_private
 from edge_broker.store.segment import SegmentRow, is_intact, tombstone
 from edge_broker.store.vault import KEY_NAME, key_ids
+
+_log: Final = logging.getLogger(__name__)
 
 _CHUNK_ROWS: Final = 64
 _STRETCHES_TOLD: Final = 50
@@ -117,6 +120,19 @@ def recover(path: Path, reason: str, stamp: str, *, or_empty: bool) -> RecoveryR
     move_into_place(_stage(path, "salvaging"), _stage(path, "salvaged"))
     _swap(path, aside)
     return report
+
+
+def tell(report: RecoveryReport, more: Iterable[str]) -> None:
+    """Say what recovery did, and the lines of `more`: in the log, and beside the damaged file for whoever asks later."""
+    lines = [*report.lines(), *more]
+    for line in lines:
+        _log.error("%s", line)
+    aside = report.set_aside
+    try:
+        text = "\n".join([*lines, ""]).encode("utf-8", "replace")
+        write_private(aside.with_name(f"{aside.name}.report"), text)
+    except OSError as error:  # the log has it
+        _log.warning("the report could not be written beside %s: %s", aside, error)
 
 
 def _salvage(path: Path, report: RecoveryReport) -> RecoveryReport:

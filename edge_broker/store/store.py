@@ -15,8 +15,6 @@ It decides nothing about when to commit (`journal`) and keeps no messages in mem
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import errno
 import logging
 import os
 import sqlite3
@@ -40,14 +38,13 @@ from edge_broker.store.faults import (
     explain,
     is_damage,
     is_io_error,
-    primary_code,
 )
 from edge_broker.store.kernel_clock import kernel_says_synced
-from edge_broker.store.lock import DirectoryLock
+from edge_broker.store.lock import DirectoryLock, take_directory
 from edge_broker.store.pages import PageReader
 from edge_broker.store.readback import SurelyDamaged, open_again
 from edge_broker.store.reading_trouble import ReadingTrouble
-from edge_broker.store.recovery import RecoveryReport, finish_interrupted, recover
+from edge_broker.store.recovery import RecoveryReport, finish_interrupted, recover, tell
 from edge_broker.store.reserve import RESERVE_BYTES, Reserve
 from edge_broker.store.retained import read_retained
 from edge_broker.store.schema import (
@@ -60,15 +57,13 @@ from edge_broker.store.schema import (
     create,
     migrate,
     side_files,
-    sync,
-    write_private,
 )
 from edge_broker.store.segment import TopicNames
 from edge_broker.store.snapshot import SnapshotLoader
 from edge_broker.store.space import give_back
 from edge_broker.store.times import Times, wall_times
 from edge_broker.store.vault import Vault
-from edge_broker.store.write_ahead_log import LogState, examine, keep_log
+from edge_broker.store.write_ahead_log import LogState, empty_log, examine, keep_log
 from edge_broker.store.writer import MetaChanges, Writer, needs_room
 
 _log: Final = logging.getLogger(__name__)
@@ -145,7 +140,7 @@ class Store:
         another broker has the directory, if it cannot be used, if its database is not ours or newer than we are, or if a
         key is missing; damage is no reason.
         """
-        lock = _take_directory(directory)
+        lock = take_directory(directory)
         store = cls(directory, lock, topics, wall_offset, monotonic, clock_confirmed, vault or Vault())
         try:
             await store._writing.start()
@@ -434,7 +429,7 @@ class Store:
         try:
             check(connection, self._path)
             if self.log_state.tail_frames:
-                _empty_log(connection)
+                empty_log(connection)
             before = migrate(connection)
             if before is not None:
                 _log.info("the store was of schema %d and is of %d now", before, SCHEMA_VERSION)
@@ -526,15 +521,7 @@ class Store:
             for line in self.log_state.lines():
                 _log.log(logging.ERROR if self.log_state.lost_commits else logging.WARNING, "%s", line)
             return
-        lines = [*self.recovery.lines(), *self.log_state.lines()]
-        for line in lines:
-            _log.error("%s", line)
-        aside = self.recovery.set_aside
-        try:
-            report = "\n".join([*lines, ""]).encode("utf-8", "replace")
-            write_private(aside.with_name(f"{aside.name}.report"), report)
-        except OSError as error:  # the log has it
-            _log.warning("the report could not be written beside %s: %s", aside, error)
+        tell(self.recovery, self.log_state.lines())
 
     def _tidy_later(self) -> None:
         if self._tidy_timer is None and not self._closed:
@@ -553,33 +540,6 @@ class Store:
         self._tidy_timer = None
         if more:
             self._tidy_later()
-
-
-def _take_directory(directory: Path) -> DirectoryLock:
-    """The directory, made if need be and readable for nobody else, and the lock on it."""
-    try:
-        if not directory.exists():
-            directory.mkdir(parents=True, mode=0o700)
-            sync(directory.parent)
-        return DirectoryLock(directory)
-    except OSError as error:
-        if error.errno == errno.EROFS and (directory / DATABASE_NAME).exists():
-            with contextlib.suppress(OSError):
-                return DirectoryLock(directory, unwritable=True)
-        raise StoreError(
-            "open",
-            f"cannot use {directory}: {error.strerror or error}",
-            "data_dir must be a directory that the broker's user may write",
-        ) from error
-
-
-def _empty_log(connection: sqlite3.Connection) -> None:
-    """Have nothing behind the end of the log that could be taken for a part of what is written next, if there is room."""
-    try:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    except sqlite3.Error as error:
-        if primary_code(error) != sqlite3.SQLITE_FULL:
-            raise
 
 
 def _stamp() -> str:

@@ -14,12 +14,14 @@ misses them. It reads the log and never raises; what makes no sense to it is no 
 from __future__ import annotations
 
 import logging
+import sqlite3
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from edge_broker.store.faults import primary_code
 from edge_broker.store.schema import PAGE_BYTES, side_files, write_private
 
 _log: Final = logging.getLogger(__name__)
@@ -96,6 +98,15 @@ def keep_log(path: Path, state: LogState, stamp: str) -> None:
         write_private(copy.with_name(f"{copy.name}.report"), "\n".join([*state.lines(), ""]).encode())
     except OSError as error:  # what is lost is told in the broker's log
         _log.warning("the damaged write-ahead log could not be copied to %s: %s", copy, error)
+
+
+def empty_log(connection: sqlite3.Connection) -> None:
+    """Have nothing behind the end of the log that could be taken for a part of what is written next, if there is room."""
+    try:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    except sqlite3.Error as error:
+        if primary_code(error) != sqlite3.SQLITE_FULL:
+            raise
 
 
 def _walk(raw: memoryview) -> LogState:

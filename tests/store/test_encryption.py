@@ -23,6 +23,7 @@ from edge_broker.store.inspection import Inspection
 from edge_broker.store.schema import PAGE_BYTES
 from edge_broker.store.segment import encode_segments, segment_crc
 from edge_broker.store.status import read_status
+from edge_broker.store.times import Times
 from edge_broker.store.vault import MissingKey
 from edge_broker.store.verification import verify
 from edge_broker.wire.topics import TopicCache
@@ -33,6 +34,7 @@ SECRET = b"the-secret-payload"
 TOPIC = "secret/topic/name"
 SESSION, OUTBOX = 1, 2
 COUNT = 300
+TIMES = Times(WALL_OFFSET)
 
 
 @asynccontextmanager
@@ -153,21 +155,18 @@ async def test_a_wrong_or_missing_key_is_told_before_anything_is_touched(
 
 
 async def test_a_key_is_missed_also_where_nothing_says_which(state_dir: Path) -> None:
-    """The rows of `meta` are lost: the first message that cannot be opened tells, and is not taken for damaged."""
+    """The rows of `meta` are lost: the last message, which cannot be opened, tells, and is not taken for damaged."""
     await fill(state_dir, NEW)
     database = look_inside(state_dir)
     database.execute("DELETE FROM meta")
     database.execute("DELETE FROM retained")
     database.execute("DELETE FROM session")
     database.close()
-    async with opened(state_dir, None) as (store, _):
-        for _ in range(2):
-            with pytest.raises(StoreError, match="encrypted"):
-                await store.read_page(OUTBOX, 1, 1000, 1 << 20)
-        await store.commit(queue_batch(OUTBOX, secrets(COUNT + 1, 1)))
-        assert store.corrupt_segments == 0
+    with pytest.raises(StoreError, match="encrypted"):
+        await check_all(state_dir, None)
     async with opened(state_dir, NEW) as (store, _):
-        assert len(await read_all(store, OUTBOX)) == COUNT + 1
+        assert len(await read_all(store, OUTBOX)) == COUNT
+        assert store.corrupt_segments == 0
 
 
 async def test_encryption_is_turned_on_over_a_plain_store_and_off_again(state_dir: Path) -> None:
@@ -225,7 +224,7 @@ async def test_a_row_in_the_place_of_another_is_damaged(state_dir: Path) -> None
     await fill(state_dir, NEW)
     vault = Vault(NEW)
     one, other = (
-        vault.seal_segments(encode_segments(OUTBOX, [(n, make_message())], WALL_OFFSET))[0] for n in (1, 2)
+        vault.seal_segments(encode_segments(OUTBOX, [(n, make_message())], TIMES))[0] for n in (1, 2)
     )
     moved = (*one[:4], segment_crc(*one[:4], other[5]), other[5])
     assert vault.open_segment(one)[5] != one[5]
@@ -291,8 +290,8 @@ async def test_looking_at_it_takes_the_key_where_messages_are_read(state_dir: Pa
 @given(st.binary(min_size=1, max_size=300), st.integers(0, 10_000), st.integers(0, 7))
 def test_any_bit_that_changes_is_noticed(payload: bytes, at: int, bit: int) -> None:
     vault = Vault(NEW)
-    (row,) = vault.seal_segments(encode_segments(7, [(1, make_message(payload=payload))], WALL_OFFSET))
-    assert vault.open_segment(row) == encode_segments(7, [(1, make_message(payload=payload))], WALL_OFFSET)[0]
+    (row,) = vault.seal_segments(encode_segments(7, [(1, make_message(payload=payload))], TIMES))
+    assert vault.open_segment(row) == encode_segments(7, [(1, make_message(payload=payload))], TIMES)[0]
     body = bytearray(row[5])
     body[11 + at % (len(body) - 11)] ^= 1 << bit
     changed = (*row[:4], segment_crc(*row[:4], bytes(body)), bytes(body))

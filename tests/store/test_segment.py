@@ -69,7 +69,7 @@ def test_numbers_in_memory_only_are_told_and_disturb_nothing(
             stretches.append((number + 1, number + count))
         number += count + step
         pairs.append((number, message))
-    rows = encode_segments(9, pairs, WALL_OFFSET)
+    rows = encode_segments(9, pairs, TIMES)
     told = with_volatile(rows, [*stretches, (number + 1, number + 5)])
     assert [stretch for row in told for stretch in decode_volatile(row)] == stretches
     assert [(n, essence(m)) for n, m in decode_all(told)] == [(n, essence(m)) for n, m in pairs]

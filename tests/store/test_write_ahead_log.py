@@ -132,6 +132,7 @@ async def test_a_commit_that_was_cut_off_was_acknowledged_to_nobody(state_dir: P
         state = examine(put_back(state_dir, database, log[:end]))
         assert (state.dropped_commits, state.lost_commits) == (1, 0)
         assert "acknowledged to nobody" in "".join(state.lines())
+        assert verify(state_dir).sound
     cut = log[: 32 + commit_frames(log)[-2] * FRAME_BYTES]
     assert examine(put_back(state_dir, database, cut)).dropped_frames == 0
 
