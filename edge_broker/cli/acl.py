@@ -122,7 +122,9 @@ def answer(
         ]
     decision: Decision
     if action == "publish":
-        decision = permissions.decide_publish(topic, retain)
+        from edge_broker.core.delayed import target_of  # permission is asked for the topic behind the delay
+
+        decision = permissions.decide_publish(target_of(topic), retain)
     elif action == "subscribe":
         from edge_broker.wire.topics import split_share
 

@@ -53,6 +53,11 @@ def explain(file: Path, *arguments: str) -> Result:
         ([*CELLAR, "publish", "sensors/cellar/t", "--qos", "2"], 1, "QoS 2 is more: refused"),
         ([*CELLAR, "publish", "sensors/cellar/t", "--retain"], 1, "no allow.retain of role sensor matches"),
         ([*CELLAR, "publish", "sensors/cellar/state", "--retain"], 0, "allow.retain"),
+        (
+            [*CELLAR, "publish", "$delayed/5/sensors/cellar/t"],
+            0,
+            "may publish to '$delayed/5/sensors/cellar/t'",
+        ),
         ([*CELLAR, "publish", "sensors/attic/t"], 1, "no allow.publish of role sensor matches"),
         (["--identity", "cellar", "publish", "sensors/cellar/t"], 1, "there is no --client-id here"),
         (

@@ -269,6 +269,20 @@ def test_a_will_is_looked_at_when_it_is_left(allow: dict[str, Any], highest_qos:
     assert pump.router.counters.denied == ({"will": 1} if code else {})
 
 
+@pytest.mark.parametrize(("target", "code"), [("will/x", 0), ("other", DENIED)])
+def test_a_delayed_will_is_one_for_the_topic_behind_the_delay(target: str, code: int) -> None:
+    """`$delayed/#` in a rule opens nothing."""
+    pump = pump_with(bob=({"publish": ("will/#", "$delayed/#")},))
+    client = TestClient(pump)
+    client.connect("c", username="bob", will=Will(f"$delayed/1/{target}", b"gone", 0, False, 0, {}))
+    assert client.take(Connack).reason_code == code
+    if not code:
+        watcher = pump.client("w", username="all").subscribed("#")
+        client.vanish()
+        pump.wait(2)
+        assert received(watcher) == [("will/x", 0)]
+
+
 @pytest.mark.parametrize("delay", [0, 10])
 def test_and_again_when_it_is_published(delay: int) -> None:
     roles = {"bob": (EVERYTHING,)}
