@@ -39,6 +39,11 @@ _QUEUES: Final = """
 INSERT INTO queue (queue_id, head, marks, crc) VALUES {}
 ON CONFLICT DO UPDATE SET head = excluded.head, marks = excluded.marks, crc = excluded.crc
 """
+_STORED_BELOW: Final = """
+SELECT coalesce((SELECT last_number FROM segment WHERE queue_id = ? ORDER BY first_number DESC LIMIT 1), 0) + 1
+"""
+_ASKED_AT_ONCE: Final = 4
+_NO_NUMBER: Final = 1 << 62
 _BELOW_HEADS: Final = """
 WITH done(queue_id, head) AS (VALUES {})
 DELETE FROM segment WHERE id IN (
@@ -67,6 +72,7 @@ class Writer:
     def __init__(self, vault: Vault | None = None) -> None:
         self._vault = vault or Vault()
         self._known: dict[int, tuple[int, bytes]] = {}  # head and marks as we wrote them, by queue
+        self._stored_below: dict[int, int] = {}  # no message of a queue has this number or a higher one
         self.ids_below = 0  # identifiers below it count as given out, whatever becomes of their queues
         self.damaged: list[DamagedPlace] = []  # to be taken out of the way by the next transaction
         self.messages_written = 0
@@ -76,6 +82,7 @@ class Writer:
     def forget(self) -> None:
         """The tables may not be as they were written: write every queue's row anew when it next comes."""
         self._known.clear()
+        self._stored_below.clear()
 
     def apply(self, connection: sqlite3.Connection, batch: Batch, times: Times, meta: MetaChanges) -> bool:
         """Have `batch` on the disk, or nothing of it and an `sqlite3.Error`.
@@ -99,6 +106,7 @@ class Writer:
             ids_below = self._give_out_ids(connection, batch)
             _write_retained(connection, batch, times, self._vault)
             write_meta(connection, meta)
+            stored_below = self._ask_what_is_stored(connection, changed)
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
@@ -106,7 +114,7 @@ class Writer:
             raise
         self.ids_below = ids_below
         del self.damaged[:damaged]
-        self._note(batch, segments, changed)
+        self._note(batch, segments, changed, stored_below)
         return True
 
     def _changed_queues(self, writes: list[QueueWrite]) -> list[tuple[int, int, bytes]]:
@@ -114,9 +122,21 @@ class Writer:
         changed = []
         for write in writes:
             marks = encode_marks(write.head, write.acknowledged, write.released, write.sent)
-            if self._known.get(write.queue_id) != (write.head, marks):
+            known = self._known.get(write.queue_id)
+            if known != (write.head, marks) and not (known and self._says_nothing(write, marks, known)):
                 changed.append((write.queue_id, write.head, marks))
         return changed
+
+    def _says_nothing(self, write: QueueWrite, marks: bytes, known: tuple[int, bytes]) -> bool:
+        """Whether only messages that were never written were acknowledged: the head would move over nothing.
+
+        So it is with a subscriber that is there and quick, at each commit for somebody else. After a crash the queue goes
+        on from the old head, and gives out numbers again that nobody waits for.
+        """
+        return (
+            not (write.messages or marks or known[1])
+            and self._stored_below.get(write.queue_id, _NO_NUMBER) <= known[0]
+        )
 
     def _write_queues(self, connection: sqlite3.Connection, changed: list[tuple[int, int, bytes]]) -> None:
         """Heads and marks; what lies below a head that moved goes first, so that its pages are used again."""
@@ -140,12 +160,33 @@ class Writer:
         connection.execute("REPLACE INTO meta VALUES (?, ?, ?)", rows.sealed("next_queue_id", ids_below))
         return ids_below
 
-    def _note(self, batch: Batch, segments: list[SegmentRow], changed: list[tuple[int, int, bytes]]) -> None:
+    def _ask_what_is_stored(
+        self, connection: sqlite3.Connection, changed: list[tuple[int, int, bytes]]
+    ) -> dict[int, int]:
+        """Below what the numbers of queues lie that are new to us: once for each, and of a few in each commit."""
+        new = [queue_id for queue_id, _, _ in changed if queue_id not in self._stored_below]
+        return {
+            queue_id: connection.execute(_STORED_BELOW, (queue_id,)).fetchone()[0]
+            for queue_id in new[:_ASKED_AT_ONCE]
+        }
+
+    def _note(
+        self,
+        batch: Batch,
+        segments: list[SegmentRow],
+        changed: list[tuple[int, int, bytes]],
+        stored_below: dict[int, int],
+    ) -> None:
         """The transaction is on the disk."""
         for session_id in batch.removed_sessions:
             self._known.pop(session_id, None)
+            self._stored_below.pop(session_id, None)
         for queue_id, head, marks in changed:
             self._known[queue_id] = (head, marks)
+        self._stored_below |= stored_below
+        for write in batch.queues:
+            if write.messages:
+                self._stored_below[write.queue_id] = write.messages[-1][0] + 1
         self.segments_written += len(segments)
         for segment in segments:
             self.messages_written += segment[3]

@@ -226,6 +226,39 @@ async def test_a_batch_that_changes_nothing_is_no_transaction(state_dir: Path) -
         assert traced == []
 
 
+async def test_the_head_of_a_queue_that_nothing_is_stored_of_is_not_written_with_others(
+    state_dir: Path,
+) -> None:
+    """A subscriber that is there and quick costs no page at each commit that somebody else needs."""
+
+    def heads() -> dict[int, int]:
+        return dict(look_inside(state_dir).execute("SELECT queue_id, head FROM queue"))
+
+    async with opened(state_dir) as (store, _):
+        await store.commit(Batch(outboxes=[(1, "slow"), (2, "quick")]))
+        for number in range(1, 6):
+            quick = QueueWrite(2, [], 10 * number, [], [])
+            await store.commit(Batch(queues=[quick, QueueWrite(1, numbered(number, 1), 1, [], [])]))
+        assert heads() == {1: 1, 2: 10}
+        await store.commit(Batch(queues=[QueueWrite(2, numbered(51, 2), 51, [], [])]))
+        assert heads() == {1: 1, 2: 51}
+        await store.commit(Batch(queues=[QueueWrite(2, [], 53, [], [])]))
+        assert heads() == {1: 1, 2: 53}, "two messages go, so it says something"
+        await store.commit(
+            Batch(queues=[QueueWrite(2, [], 60, [], []), QueueWrite(1, numbered(6, 1), 1, [], [])])
+        )
+        await store.commit(
+            Batch(queues=[QueueWrite(2, [], 70, [], [75]), QueueWrite(1, numbered(7, 1), 1, [], [])])
+        )
+        assert heads() == {1: 1, 2: 70}, "and so does a PUBREC"
+    async with opened(state_dir) as (store, snapshot):
+        assert snapshot.queues[2].head == 70
+        for number in range(8, 14):
+            quick = QueueWrite(2, [], 70 + number, [], [])
+            await store.commit(Batch(queues=[quick, QueueWrite(1, numbered(number, 1), 1, [], [])]))
+        assert heads()[2] < 84
+
+
 async def test_many_queues_take_few_statements(state_dir: Path) -> None:
     async with opened(state_dir) as (store, _):
         traced: list[str] = []
