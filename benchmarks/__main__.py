@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 
 from benchmarks import process, report, scenarios
-from benchmarks.brokers import KINDS, BrokerUnavailable, Kind
+from benchmarks.brokers import KINDS, USUAL, BrokerUnavailable, Kind
 from benchmarks.figures import DISTURBED_PERCENT, Outcome
 from benchmarks.live import PATTERNS
 from benchmarks.machine import Cores, Machine, raise_open_files_limit
@@ -56,7 +56,7 @@ def labels_for(scenario: Scenario, kinds: dict[str, Kind]) -> list[str]:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
-    "--brokers", default=",".join(KINDS), show_default=True, help="What to compare; one may come twice."
+    "--brokers", default=",".join(USUAL), show_default=True, help="What to compare; one may come twice."
 )
 @click.option(
     "--scenario", "families", multiple=True, type=click.Choice(FAMILIES), help="Only this; repeatable."

@@ -136,13 +136,19 @@ class Mosquitto(Kind):
 class EdgeBroker(Kind):
     promise = "the message is committed and synced to disk; a power cut does not lose it"
 
-    def __init__(self, name: str, event_loop: str) -> None:
+    def __init__(self, name: str, event_loop: str, acl: str = "") -> None:
         self.name = name
-        self.settings = f"defaults, on the {event_loop} event loop"
+        self.settings = f"defaults, on the {event_loop} event loop{', with an ACL' if acl else ''}"
         self._event_loop = event_loop
+        self._acl = acl
 
     def write_config(self, setup: Setup) -> Path:
-        lines = [f'data_dir = "{setup.directory / "data"}"', *_listener("tcp", setup.address)]
+        lines = [f'data_dir = "{setup.directory / "data"}"']
+        if self._acl:
+            acl_file = setup.directory / "acl.toml"
+            acl_file.write_text(self._acl)
+            lines += ["[security]", f'acl_file = "{acl_file}"']
+        lines += _listener("tcp", setup.address)
         if setup.tls:
             lines += [
                 *_listener("tls", setup.tls_address),
@@ -185,11 +191,24 @@ def _listener(transport: str, address: Address) -> list[str]:
     ]
 
 
+_ACL = """
+[roles.bench]
+allow.publish = ["bench/#", "flood/#", "steady/#"]
+allow.subscribe = ["bench/#", "steady/#"]
+deny.publish = ["bench/+/private"]
+deny.receive = ["bench/+/private"]
+[identities]
+anonymous = ["bench"]
+"""
+
 KINDS: dict[str, Kind] = {
     "edge-broker": EdgeBroker("edge-broker", "uvloop"),
     "edge-broker-asyncio": EdgeBroker("edge-broker-asyncio", "asyncio"),
     "mosquitto": Mosquitto(),
+    "edge-broker-acl": EdgeBroker("edge-broker-acl", "uvloop", _ACL),
 }
+USUAL = ("edge-broker", "edge-broker-asyncio", "mosquitto")
+"""Those that are compared unless others are asked for."""
 
 
 @dataclass(frozen=True)
