@@ -112,3 +112,15 @@ def test_with_an_acl_what_it_does_not_allow_is_denied(tmp_path: Path) -> None:
         ]
         link.close()
     assert [answer[4] if len(answer) > 4 else 0 for answer in answers] == [0, 0x87, 0x87]
+
+
+def test_a_backlog_is_found_again_after_a_restart(tmp_path: Path) -> None:
+    raw = tmp_path / "raw.json"
+    load = "--scenario backlog --large-backlog 3000 --patience 0"
+    result = run(*load.split(), "--json", str(raw))
+    assert result.returncode == 0, result.stderr
+    [one] = json.loads(raw.read_text())["runs"]
+    assert one["failure"] is None
+    assert one["figures"]["messages"] == 3000
+    assert 0 < one["figures"]["first_message_seconds"] < 10
+    assert "A backlog of millions" in result.stdout
