@@ -142,10 +142,7 @@ class Downlink:
         else:
             if message.qos == 2:
                 self._router.pending.hold(local)
-            try:
-                self._router.publish(local, self._outbox)
-            except MessageRefused:
-                self._drop("refused")
+            self._publish(local)
         if not local.qos:
             return
         if local.unsafe or self._held:
@@ -173,6 +170,16 @@ class Downlink:
 
     def _drop(self, reason: str) -> None:
         self.dropped[reason] = self.dropped.get(reason, 0) + 1
+
+    def _publish(self, local: Message) -> None:
+        """Give it to whom it concerns here; what may not be is counted, and acknowledged all the same."""
+        if not self._outbox.may_publish(local):
+            self._drop("not_authorized")
+            return
+        try:
+            self._router.publish(local, self._outbox)
+        except MessageRefused:
+            self._drop("refused")
 
     def _is_new(self, message: Message) -> bool:
         """Whether a QoS 2 message was not here before; then its identifier is noted."""

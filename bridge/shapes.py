@@ -35,10 +35,14 @@ class Shape:
         payload, transform = message.payload, self._transform
         if transform is None or not payload:  # an empty one removes what is retained
             return payload, message.property_block
+        properties = message.properties
+        if (
+            properties.get(const.CONTENT_TYPE) == transform.content_type
+        ):  # a dead letter, say, that is sent again
+            return payload, message.property_block
         written = transform.convert(payload)
         if written is None:
             return None if self._drops else (payload, message.property_block)
-        properties = message.properties
         properties[const.CONTENT_TYPE] = transform.content_type
         properties[const.PAYLOAD_FORMAT_INDICATOR] = int(transform.is_text)
         return written, encode_properties(properties)

@@ -96,6 +96,13 @@ def test_what_cannot_be_written_goes_as_it_is_or_not_at_all(payload: bytes) -> N
     assert message.unsafe == 0
 
 
+def test_what_is_written_so_already_stays_as_it_is() -> None:
+    bridged = Bridged(out=[shaping(payload="json_to_cbor", unreadable="drop")])
+    bridged.connect()
+    bridged.publish("t", b"\x81\x01", properties={const.CONTENT_TYPE: "application/cbor"})
+    assert [sent.payload for sent in bridged.sent_messages()] == [b"\x81\x01"]
+
+
 def test_an_empty_payload_removes_what_is_retained_whatever_the_rule() -> None:
     bridged = Bridged(out=[shaping(payload="json_to_cbor", unreadable="drop")])
     bridged.connect()

@@ -213,6 +213,7 @@ async def test_two_gateways_in_a_ring_stop_a_loop(tmp_path: Path) -> None:
         await other.drained()
         await here.publish("end", "y")
         await until(lambda: one.bridge.status().dropped["loop"] == 2, "it did not come back")
+        await until(lambda: len(there.messages) >= 2 and len(here.messages) >= 4, "not all was seen")
         assert there.topics == ["t", "end"]
         assert here.topics == ["t", "t", "end", "end"]  # once as it was published, once by the ring
         assert other.bridge.status().dropped == {}
@@ -237,6 +238,7 @@ async def test_two_bridges_of_one_gateway_stop_a_loop(tmp_path: Path) -> None:
         device = await (await Person().connect(gateway.url)).subscribe("#")
         await device.publish("t/1", "x")
         await until(lambda: gateway.bridge.status().dropped.get("loop"), "it did not come back")
+        await until(lambda: len(device.messages) >= 2, "not all was seen")
         assert gateway.bridge.status().dropped == {"loop": 1}
         assert device.topics == ["t/1", "t/1"]
         names = dict(users(device.messages[1]))[HOPS].split(",")
@@ -257,6 +259,7 @@ async def test_what_crossed_too_many_bridges_goes_no_further(tmp_path: Path) -> 
             properties.UserProperty = [(HOPS, hops)]
             await device.publish("t", hops, properties=properties)
         await until(lambda: cloud.messages, "nothing came up")
+        await gateway.drained()
         assert cloud.payloads == ["a/1"]
         assert gateway.bridge.status().dropped == {"loop": 1}
         cloud.leave()
