@@ -66,6 +66,11 @@ def test_the_promised_defaults() -> None:
         "max_bytes": 16 << 20,
         "max_age_seconds": 30 * 24 * 3600,
     }
+    assert msgspec.to_builtins(config.tracing) == {
+        "endpoint": None,
+        "sample_rate": 0.0,
+        "service_name": "edge-broker",
+    }
     assert msgspec.to_builtins(config.limits) == {
         "max_packet_bytes": 1 << 20,
         "max_connections": 10_000,

@@ -71,6 +71,9 @@ KEYS = [
     ),
     # unknown keys
     ("dat_dir = '/x'", "dat_dir", "not a known key", "did you mean data_dir?"),
+    ("[tracing]\nendpoint = 'collector:4318'", "tracing.endpoint", "is no http://", "v1/traces"),
+    ("[tracing]\nendpoint = 'http://[::1'", "tracing.endpoint", "is no http://", "v1/traces"),
+    ("[tracing]\nsample_rate = 1.5", "tracing.sample_rate", "1.5 is out of range", "from 0 to 1"),
     ("[session]", "session", "not a known key", "did you mean sessions?"),
     ("[sessions]\nreceive-maximum = 1", "sessions.receive-maximum", "not a known", "receive_maximum"),
     ("[sessions]\nRECEIVE_MAXIMUM = 1", "sessions.RECEIVE_MAXIMUM", "not a known", "receive_maximum"),
