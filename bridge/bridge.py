@@ -22,16 +22,14 @@ from bridge.config import BridgeConfig, Upstream
 from bridge.conversation import Conversation, Ending
 from bridge.downlink import Downlink
 from bridge.forwarder import Forwarder
-from bridge.hops import HopLimit, bridge_name
 from bridge.identity import Credentials, FileIdentity
 from bridge.link import open_link
 from bridge.mapping import InMapping, OutMapping, may_echo
-from bridge.origin import OriginWriter
+from bridge.marking import find_lane, make_marks
 from bridge.outbox import Outbox
 from bridge.policy import Attempt, Policy
 from bridge.resolving import Resolver
 from bridge.spans import SpanExporter
-from bridge.stamps import Stamp
 from bridge.status import State, Status
 from bridge.tracing import MessageTracer, Span
 from edge_broker.config.tracing import TracingConfig
@@ -143,25 +141,12 @@ class Bridge:
         broker.request_tick()
 
     def _mark_messages(self, snapshot: Snapshot) -> None:
-        """Have messages bear their origin and their hops, as configured.
-
-        The lane has a random part, which the store keeps with the outbox's name: an outbox that is new counts from 1
-        again, and may not look like the one that was lost.
-        """
-        config, pending = self.config, self._router.pending
-        part = snapshot.lanes.get(config.name)
-        if part is None:
-            part = f"{int(self._random() * (1 << 32)):08x}"
-            pending.batch.outboxes.append((self.queue.queue_id, f"{config.name}/{part}"))
-            pending.urgent = True
-        lane = f"{config.name}-{part}"
-        writer = OriginWriter(config.gateway, lane) if config.origin else None
-        limit = HopLimit(bridge_name(config.gateway, lane), config.max_hops) if config.max_hops else None
-        if writer is not None or limit is not None:
-            self._forwarder.stamp = Stamp(writer, limit, pending.epoch)
-        if limit is not None:
-            self._outbox.limit = self._downlink.limit = limit
-            self._downlink.stamp = self._forwarder.stamp
+        """Have messages bear their origin and their hops, as configured."""
+        pending = self._router.pending
+        lane = find_lane(self.name, self.queue.queue_id, snapshot, pending, self._random)
+        marks = make_marks(self.config, lane, pending.epoch)
+        self._forwarder.stamp, self._downlink.stamp = marks.up, marks.down
+        self._outbox.limit = self._downlink.limit = marks.limit
 
     def _follow_messages(self) -> None:
         """Have messages followed, where `[tracing]` asks for it."""
