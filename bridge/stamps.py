@@ -48,7 +48,7 @@ class Stamp:
             own = self._own
         at = message.packet_id_at + 2 if message.qos else message.packet_id_at
         if message.version >= const.MQTT_5 and frame[at]:
-            own = self._add(frame[at:payload_at], own, writer is not None and number > 0)
+            own = self._add(frame[at:payload_at], own, number > 0 and writer is not None, writer is not None)
         if message.expires_at is not None:
             left = max(1, math.ceil(message.expires_at - now))
             own = b"%c%b%b" % (const.MESSAGE_EXPIRY_INTERVAL, left.to_bytes(4, "big"), own)
@@ -59,17 +59,18 @@ class Stamp:
 
     def mark(self, block: bytes) -> bytes:
         """The property block of a message that comes down, with the mark of this bridge."""
-        body = self._add(block, self._own, False)
+        body = self._add(block, self._own, False, False)
         return encode_varint(len(body)) + body
 
-    def _add(self, block: bytes, own: bytes, has_origin: bool) -> bytes:
-        """The properties of `block` and `own`, without the length in front."""
+    def _add(self, block: bytes, own: bytes, is_origin: bool, strips: bool) -> bytes:
+        """The properties of `block` and `own`, without the length in front. `is_origin`: that is what `own` is; `strips`:
+        an origin in `block` goes."""
         if _PREFIX in block:
-            return self._replace(block, own, has_origin)
+            return self._replace(block, own, is_origin, strips)
         _, at = decode_varint(block, 0, len(block))
         return block[at:] + own
 
-    def _replace(self, block: bytes, own: bytes, has_origin: bool) -> bytes:
+    def _replace(self, block: bytes, own: bytes, is_origin: bool, strips: bool) -> bytes:
         """`_add` for a message that crossed a bridge before."""
         properties: Properties = decode_properties(block, 0, len(block), const.PUBLISH)[0]
         before = properties.pop(const.USER_PROPERTY, [])
@@ -77,11 +78,11 @@ class Stamp:
         stays = [
             (name, value)
             for name, value in before
-            if (name != hops.NAME or limit is None) and (name != origin.NAME or not has_origin)
+            if (name != hops.NAME or limit is None) and (name != origin.NAME or not strips)
         ]
         if limit is not None:
             names = [name for name in hops.passed(before) if name != limit.name]
-            if not has_origin:
+            if not is_origin:
                 names.append(limit.name)
                 own = b""
             if names:

@@ -114,6 +114,15 @@ def test_an_origin_that_a_message_came_with_is_replaced_and_its_bridge_stays() -
     assert sent.properties[const.CONTENT_TYPE] == "a"
 
 
+@pytest.mark.parametrize("max_hops", [3, 0])
+def test_nobody_forges_an_origin_where_there_is_no_number_either(max_hops: int) -> None:
+    bridged = bridged_with(qos=0, max_hops=max_hops)
+    forged = [(ORIGIN, str(Origin("other", "up", 5, 6))), ("unit", "C")]
+    bridged.publish("t", b"x", properties={const.USER_PROPERTY: forged})
+    (sent,) = bridged.sent_messages()
+    assert users(sent) == [("unit", "C"), *([(HOPS, f"{OTHER},{ME}")] if max_hops else [])]
+
+
 def test_something_that_only_looks_like_a_mark_stays() -> None:
     bridged = bridged_with()
     mine = [("edge-of", "town"), (ORIGIN, "no origin")]
