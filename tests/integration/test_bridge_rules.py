@@ -149,17 +149,19 @@ async def test_a_message_keeps_its_origin_over_restarts(tmp_path: Path) -> None:
             await sensor.publish("t", payload)
             epochs.append(gateway.bridge._router.pending.epoch)
             sensor.leave()
-    again = Gateway(tmp_path / "data", config)
-    async with running(upstream, again):
+    async with running(upstream):
         cloud = await Person("cloud", keeps_session=True).connect(upstream.url)
-        sensor = await Person().connect(again.url)
-        await sensor.publish("t", "third")
-        epochs.append(again.bridge._router.pending.epoch)
-        await until(lambda: len(cloud.messages) == 3, "not all came up")
+        for payload in ("third", "fourth"):
+            again = Gateway(tmp_path / "data", config)
+            async with running(again):
+                sensor = await Person().connect(again.url)
+                await sensor.publish("t", payload)
+                epochs.append(again.bridge._router.pending.epoch)
+                await until(lambda: cloud.payloads[-1:] == [payload], "not all came up")  # noqa: B023
+                sensor.leave()
         origins = [origin_of(message) for message in cloud.messages]
-        sensor.leave()
         cloud.leave()
-    assert cloud.payloads == ["first", "second", "third"]
+    assert cloud.payloads == ["first", "second", "third", "fourth"]
     lane = origins[0].lane
     assert lane.startswith("line-")
     assert origins == [Origin("gateway", lane, epoch, number) for number, epoch in enumerate(epochs, 1)]
