@@ -148,8 +148,8 @@ class TracedRouter(Router):
             what = trace_events.DROPPED if reason else trace_events.SENT
             trace.tell(what, bridge.name, qos=0, detail=reason or "at QoS 0, by the bridge's rule")
 
-    def _enter(self, session: Session) -> None:
-        super()._enter(session)
+    def enter(self, session: Session) -> None:
+        super().enter(session)
         if self.table.tracer is not None:
             _trace_session(session, self.table.tracer)
 
