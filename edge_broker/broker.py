@@ -26,6 +26,7 @@ from edge_broker.core.pending import Pending
 from edge_broker.core.ports import Authorizer, Host
 from edge_broker.core.queue import Queue
 from edge_broker.core.router import Router
+from edge_broker.core.stored_queue import StoredQueue
 from edge_broker.errors import StoreError
 from edge_broker.net.gate import Gate
 from edge_broker.net.listeners import Listener
@@ -441,7 +442,7 @@ class Broker:
             self._reads.add(task)
             task.add_done_callback(self._reads.discard)
 
-    async def _read(self, queue: Queue) -> None:
+    async def _read(self, queue: StoredQueue) -> None:
         """Answer one `want_page`; where the store cannot, the queue asks again a little later."""
         if queue.reading is None:
             return
