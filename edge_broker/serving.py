@@ -11,7 +11,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from edge_broker import wiring
-from edge_broker.config.model import Config, ListenerConfig
+from edge_broker.config.listeners import ListenerConfig
+from edge_broker.config.model import Config
 from edge_broker.net.gate import Gate
 from edge_broker.net.listeners import Listener
 from edge_broker.renewing import Renewing
