@@ -16,9 +16,12 @@ import msgspec
 
 from edge_broker.config.audit import AuditConfig
 from edge_broker.config.bind import UnixBind
+from edge_broker.config.http import HttpConfig
 from edge_broker.config.limits import LimitsConfig
-from edge_broker.config.model import Config, HttpConfig, ListenerConfig, StoreConfig
+from edge_broker.config.listeners import ListenerConfig
+from edge_broker.config.model import Config
 from edge_broker.config.security import SecurityConfig
+from edge_broker.config.store import StoreConfig
 from edge_broker.core.settings import Settings
 from edge_broker.errors import ConfigError
 from edge_broker.net.endpoints import TcpEndpoint, UnixEndpoint

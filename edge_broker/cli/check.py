@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 import click
 
 from edge_broker.cli.configuration import EXIT_CONFIG, load_or_exit
+from edge_broker.config.http import HttpConfig
+from edge_broker.config.listeners import ListenerConfig
 from edge_broker.config.loading import ConfigMistakes
-from edge_broker.config.model import Config, HttpConfig, ListenerConfig
+from edge_broker.config.model import Config
 
 if TYPE_CHECKING:
     from bridge.config import BridgeConfig, RuleConfig

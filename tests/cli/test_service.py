@@ -21,8 +21,10 @@ import pytest
 
 from edge_broker.cli.service import Service, changed_keys
 from edge_broker.config.limits import LimitsConfig
+from edge_broker.config.listeners import ListenerConfig
 from edge_broker.config.loading import ConfigMistakes
-from edge_broker.config.model import Config, ListenerConfig, LogConfig, SessionsConfig
+from edge_broker.config.model import Config, LogConfig
+from edge_broker.config.sessions import SessionsConfig
 from edge_broker.errors import ConfigError, StoreError
 from edge_broker.ops.systemd import Systemd
 

@@ -17,7 +17,9 @@ import aiohttp
 import pytest
 
 from edge_broker.broker import Broker
-from edge_broker.config.model import Config, HttpConfig, ListenerConfig
+from edge_broker.config.http import HttpConfig
+from edge_broker.config.listeners import ListenerConfig
+from edge_broker.config.model import Config
 from edge_broker.errors import ConfigError
 from edge_broker.ops import http
 from edge_broker.ops.http_visitor import MAX_INPUT_BYTES

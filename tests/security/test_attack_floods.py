@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 
 from edge_broker.broker import Broker
+from edge_broker.config.http import HttpConfig
 from edge_broker.config.limits import LimitsConfig
-from edge_broker.config.model import Config, HttpConfig, ListenerConfig
+from edge_broker.config.listeners import ListenerConfig
+from edge_broker.config.model import Config
 from edge_broker.wire import const
 from edge_broker.wire.encoder import PINGREQ, encode_connect
 from edge_broker.wire.packets import Connack, Connect, Will

@@ -16,8 +16,9 @@ import pytest
 from edge_broker.broker import Broker
 from edge_broker.config.audit import AuditConfig
 from edge_broker.config.limits import LimitsConfig
+from edge_broker.config.listeners import ListenerConfig
 from edge_broker.config.loading import ConfigMistakes, load
-from edge_broker.config.model import Config, ListenerConfig
+from edge_broker.config.model import Config
 from edge_broker.config.security import SecurityConfig
 from edge_broker.errors import ConfigError
 from edge_broker.wire import const
