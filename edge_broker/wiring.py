@@ -139,9 +139,15 @@ def _guess_limits(security: SecurityConfig) -> GuessLimits:
 
 
 def make_tokens(
-    security: SecurityConfig, call_later: Timer, passwords: PasswordAdmission | None
+    security: SecurityConfig,
+    call_later: Timer,
+    passwords: PasswordAdmission | None,
+    wall: Callable[[], float] = time.time,
 ) -> TokenAdmission | None:
-    """Who comes in by JSON Web Token; what is guessed counts together with the passwords. `ConfigError` for a key file."""
+    """Who comes in by JSON Web Token; what is guessed counts together with the passwords. `ConfigError` for a key file.
+
+    `wall`: the time that tokens expire by, in Unix seconds.
+    """
     if not security.jwt_keys:
         return None
     from edge_broker.security.token_admission import (
@@ -155,6 +161,7 @@ def make_tokens(
         passwords.guessing if passwords is not None else _make_guessing(security),
         call_later,
         match_user_name=security.jwt_user_name == "must_match",
+        wall=wall,
     )
 
 

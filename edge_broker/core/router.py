@@ -334,6 +334,15 @@ class Router:
         self.table.forget_permissions()
         return removed
 
+    def still_may_publish(self, publisher: Recipient | None, message: Message) -> bool:
+        """Whether `message`, which `publisher` left here earlier, may still be published by it; None is not known any more."""
+        if self.authorizer is None or publisher is None:
+            return True
+        permissions = publisher.permissions
+        if isinstance(publisher, Session) and self.sessions.get(publisher.client_id) is not publisher:
+            permissions = self.authorizer.permissions_of(publisher.principal)  # it has ended: nobody keeps them new
+        return may_publish(permissions, message.topic, message.qos, message.retain)
+
     def admit_companion(self, companion: Recipient, principal: Principal) -> None:
         """`companion` rides along in the broker, as `principal`: it may do what that may, now and after a change."""
         self._companions.append((companion, principal))
