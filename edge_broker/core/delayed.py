@@ -5,9 +5,9 @@ topic and from when it was received, so nothing else is stored. It leaves that q
 recipients get it. At QoS 0 it is kept in memory only, and a restart loses it.
 
 What waits is in memory too, bounded by messages and bytes. After a restart nothing is delivered before all that waits is
-read, so that what fell due meanwhile comes in order. Its expiry counts from when it was published. Permission is asked for
-when it comes and again when it is due, the latter unless a restart lies between: whose it was is not on disk. What a recipient's
-full queue rejects is tried again. Timers have the resolution of `Router.sweep`: about a second, and never early.
+read, so that what fell due meanwhile comes in order. Its expiry counts from when it was published. What a recipient's
+full queue rejects is tried again. Permission is asked for when it comes, and again when it is due, unless a restart lies
+in between: on disk it has no sender. Timers have the resolution of `Router.sweep`: about a second, and never early.
 """
 
 from __future__ import annotations
@@ -257,7 +257,10 @@ class Delayed:
             if message.qos:
                 return False
             router.counters.drop("quota_exceeded")
-        except (MessageRefused, MqttError) as refusal:  # limits or permissions are others than when it was taken
+        except (
+            MessageRefused,
+            MqttError,
+        ) as refusal:  # limits or permissions are others than when it was taken
             self._count_refusal(refusal)
             router.counters.drop("delayed_refused")
             self._bury(message, "delayed_refused")
