@@ -23,8 +23,8 @@ from edge_broker.core.settings import Settings
 from edge_broker.errors import ConfigError
 from edge_broker.net.endpoints import TcpEndpoint, UnixEndpoint
 from edge_broker.net.gate import Gate
-from edge_broker.net.listeners import Listener
-from edge_broker.net.tls import TlsPipe, server_context
+from edge_broker.net.listeners import Listener, context_of_files
+from edge_broker.net.tls import TlsPipe
 from edge_broker.net.transport import Hub
 from edge_broker.ops.disk import written_bytes
 from edge_broker.security.admission import ListenerAdmission
@@ -221,8 +221,8 @@ def make_http(observed: Observed, config: HttpConfig) -> HttpServer | None:
 
 
 def _load_tls(certificate: str, key: str) -> Callable[[], TlsPipe]:
-    """What makes the server's side of each TLS connection; `OSError` where the files cannot be used."""
-    return partial(TlsPipe, server_context(certificate, key), server_side=True)
+    """What makes the server's side of each TLS connection; `ConfigError` where the files cannot be used."""
+    return partial(TlsPipe, context_of_files(certificate, key), server_side=True)
 
 
 def make_authorizer(acl_file: Path | None, bridges: Collection[str]) -> AclAuthorizer | None:

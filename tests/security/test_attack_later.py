@@ -130,3 +130,21 @@ def test_dead_letters_of_some_topics_may_be_allowed_alone() -> None:
     permissions = pump.session("r").permissions
     assert permissions is not None
     assert permissions.delivered_qos("$dead-letters/a", False) == NEVER
+
+
+def test_a_retained_message_that_is_read_from_the_disk_meanwhile_is_asked_about_again() -> None:
+    """The permission went while its page was under way."""
+    reads = acl(bob=Role("bob", {"subscribe": ("doors/#",)}))
+    pump = Pump(authorizer=reads, retained_memory_bytes=0)
+    owner = pump.client("owner", username="all")
+    for number in range(3):
+        owner.publish(f"doors/{number}", b"hers", 1, retain=True, packet_id=number + 1)
+    pump.commit()
+    bob = pump.client("bob", username="bob")
+    bob.subscribe("doors/#")
+    pump.run()
+    assert pump.pending.retained_reads, "all of them are on disk only"
+    bob.take(Suback)
+    pump.router.replace_authorizer(acl(bob=Role("bob", {"subscribe": ("lamps/#",)})))
+    pump.commit()
+    assert topics(bob) == []

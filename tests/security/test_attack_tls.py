@@ -171,7 +171,9 @@ async def test_tls_gets_nothing_from_a_plain_listener(tmp_path: Path) -> None:
             await shake(port_of(broker, 3), careless())
 
 
-async def answer_to(broker: Broker, listener: int, *, with_certificate: bool, username: str | None) -> Connack:
+async def answer_to(
+    broker: Broker, listener: int, *, with_certificate: bool, username: str | None
+) -> Connack:
     """CONNECT with a good certificate of `anna`, or none; `username` with a wrong password, or none."""
     folder = broker.config.data_dir.parent
     context = careless()
