@@ -84,10 +84,6 @@ ATTACKS = {
     },
     "topics: empty levels": {"security.test_attack_topics": ("test_empty_levels_are_levels",)},
     "topics: U+0000": {
-        "conformance.test_v5_strings": (
-            "test_a_nul_in_a_string_of_connect_is_refused",
-            "test_a_nul_in_a_string_ends_the_connection",
-        ),
         "wire.test_topics": ("test_bad_names", "test_bad_filters"),
         "pump.test_permissions": ("test_an_identity_with_a_nul_stays_out",),
     },
