@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from edge_broker import __version__, wiring
 from edge_broker.config.model import Config
 from edge_broker.core.connection import Connection
-from edge_broker.core.correcting import correct_times
+from edge_broker.core.correcting import correct_times, shift_expiry
 from edge_broker.core.histogram import Histogram
 from edge_broker.core.ops import Snapshot
 from edge_broker.core.pending import Pending
@@ -149,7 +149,9 @@ class Broker(Serving):
         """Whoever may come in, and what each may do then; changes of these files are seen from now on."""
         self.renewing.prepare()
         self._passwords = wiring.make_passwords(self.config.security, self._call_later)
-        self._tokens = wiring.make_tokens(self.config.security, self._call_later, self._passwords)
+        self._tokens = wiring.make_tokens(
+            self.config.security, self._call_later, self._passwords, self._wall_now
+        )
         self.watching.add("ACL", [self._acl_file], self._reload_acl)
         self._authorizer = self._read_acl()
 
@@ -297,6 +299,10 @@ class Broker(Serving):
         """What time it is, and how far that is known."""
         return self.store.clock
 
+    def _wall_now(self) -> float:
+        """What time it is, by the clock that a step of the system's does not turn back."""
+        return self.store.clock.wall(time.monotonic())
+
     @property
     def started_at(self) -> float:
         """When it started, in wall seconds as known by now."""
@@ -346,7 +352,11 @@ class Broker(Serving):
 
     def _look_at_clock(self) -> None:
         """Where the clock has come right, what is in memory from before this run is older than it seemed."""
+        believed = self.clock.wall(0.0)
         correction = self.store.look_at_clock()
+        moved = self.clock.wall(0.0) - believed
+        if moved:
+            shift_expiry(self.connections, moved)
         if correction is not None:
             outboxes = [bridge.queue for bridge in self.bridges]
             correct_times(self.router, outboxes, correction.before, correction.seconds)

@@ -24,7 +24,7 @@ class HttpConfig(Section, frozen=True):
     certificate: Annotated[
         Path | None,
         Meta(
-            description="The server's certificate, with its chain, PEM: then it is HTTPS. Read again on SIGHUP."
+            description="The server's certificate, with its chain, PEM: then it is HTTPS. Read anew when it changes."
         ),
     ] = None
     key: Annotated[
@@ -35,7 +35,7 @@ class HttpConfig(Section, frozen=True):
         Path | None,
         Meta(
             description="Hashed tokens, made by `edge-broker http-token`: whoever looks needs one of them, on loopback "
-            "too. Read again on SIGHUP.",
+            "too. Read anew when it changes.",
         ),
     ] = None
     open_health: Annotated[

@@ -136,6 +136,15 @@ class Router(Delivering):
         self.table.forget_permissions()
         return removed
 
+    def still_may_publish(self, publisher: Recipient | None, message: Message) -> bool:
+        """Whether `publisher` may still publish `message`, which it left here earlier; None: not known any more."""
+        if self.authorizer is None or publisher is None:
+            return True
+        permissions = publisher.permissions
+        if isinstance(publisher, Session) and self.sessions.get(publisher.client_id) is not publisher:
+            permissions = self.authorizer.permissions_of(publisher.principal)  # it has ended: its own are old
+        return may_publish(permissions, message.topic, message.qos, message.retain)
+
     def admit_companion(self, companion: Recipient, principal: Principal) -> None:
         """`companion` rides along in the broker, as `principal`: it may do what that may, now and after a change."""
         self._companions.append((companion, principal))
