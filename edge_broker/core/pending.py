@@ -226,8 +226,13 @@ class Pending:
 
     # ---- the journal's side
 
-    def seal(self) -> Sealed:
-        """Hand over everything since the last seal, as one batch."""
+    def seal(self, waiting_since: float | None = None) -> Sealed:
+        """Hand over everything since the last seal, as one batch.
+
+        With `waiting_since`, queues whose messages all came after that stay for a later batch, unless somebody waits for
+        more than messages: their recipients are there and may be about to acknowledge, and then nothing is to be written.
+        """
+        young = [] if waiting_since is None else self._take_young(waiting_since)
         batch = self.batch
         batch.sessions = list(self.session_records.values())
         for (session_id, topic_filter), record in self.subscriptions.items():
@@ -244,7 +249,39 @@ class Pending:
         batch.queues = [write for write in writes if write is not None]
         sealed = Sealed(self, batch, queues, self.safes, self.callbacks, self.bytes)
         self._clear()
+        self._put_back(young)
         return sealed
+
+    def _take_young(self, waiting_since: float) -> list[StoredQueue]:
+        """Take out the queues of whose messages none came before."""
+        queues = self.dirty_queues
+        if self.urgent or self.callbacks or self.safes:
+            return []
+        if any(queue.moved for queue in queues) or any(queue.moved for queue in self.acknowledged_queues):
+            return []  # what left one queue for another is in the same batch
+        young = [queue for queue in queues if not queue.touched and _is_young(queue, waiting_since)]
+        if young:
+            taken = set(young)
+            self.dirty_queues = [queue for queue in queues if queue not in taken]
+            for queue in young:
+                self._count(queue, -1)
+        return young
+
+    def _put_back(self, young: list[StoredQueue]) -> None:
+        self.dirty_queues += young
+        for queue in young:
+            self._count(queue, 1)
+
+    def _count(self, queue: StoredQueue, times: int) -> None:
+        self.waiting += times * len(queue.unwritten)
+        self.bytes += times * sum(len(message.frame) for message in queue.unwritten.values())
+
+
+def _is_young(queue: StoredQueue, waiting_since: float) -> bool:
+    """Whether there are unwritten messages, and the oldest came after `waiting_since`."""
+    for message in queue.unwritten.values():
+        return message.received_at > waiting_since
+    return False
 
 
 class Sealed:
