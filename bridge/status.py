@@ -15,7 +15,8 @@ class Status:
     `version`: "5" or "3.1.1", empty while not online. `depth`: messages that wait for the upstream's acknowledgement,
     `in_flight` those of them that are sent. `sent`, `received`: by QoS. `dropped`: not taken, by reason; `refused`: given
     up because the upstream would never take them, by reason. `expired`: older than their publisher allowed.
-    `lost`: damaged in the store. `last_error` and `last_hint` stay after a connection succeeded, for the log's sake.
+    `lost`: damaged in the store. `failures`: of connections and attempts, by `bridge.failures.KINDS`.
+    `last_error` and `last_hint` stay after a connection succeeded, for the log's sake.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Status:
     lost: int
     subscriptions_refused: int
     last_acknowledged_wall: float | None
+    failures: dict[str, int]
     last_error: str
     last_hint: str
 

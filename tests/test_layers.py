@@ -72,6 +72,8 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
         "edge_broker.store",
         "edge_broker.net.transport",
         "edge_broker.net.tls",
+        "edge_broker.security.spiffe",  # reading of names and of DER, which decides nothing
+        "edge_broker.security.der",
         "edge_broker.config.*",
     ),
     "devices.*": (),

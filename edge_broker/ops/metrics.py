@@ -224,6 +224,15 @@ def _bridges(statuses: Sequence[ObservedStatus]) -> Iterator[Metric]:
         "bridge",
         [(status.name, status.connects) for status in statuses],
     )
+    failures = CounterMetricFamily(
+        "edge_broker_bridge_failures",
+        "Connections to the upstream that failed or were lost, by what happened.",
+        labels=["bridge", "kind"],
+    )
+    for status in statuses:
+        for kind, count in status.failures.items():
+            failures.add_metric([status.name, kind], count)
+    yield failures
     yield _gauges(
         "bridge_in_flight",
         "Messages sent and not yet acknowledged.",

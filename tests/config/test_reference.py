@@ -68,7 +68,7 @@ def test_the_full_example_has_every_key() -> None:
     for name, struct in sections().items():
         tables = example[name] if isinstance(example[name], list) else [example[name]]
         assert {key for table in tables for key in table} == set(struct.__struct_encode_fields__)
-    (bridge,) = example["bridges"]
+    bridge = example["bridges"][0]
     for rule in (*bridge["out"], *bridge["in"]):
         assert set(rule) == set(RuleConfig.__struct_encode_fields__)
 
