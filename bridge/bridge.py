@@ -1,7 +1,7 @@
 """The bridge: keeps one connection to the upstream and carries messages both ways, for as long as the broker runs.
 
 `_run` is the whole story: what to try next, the connection, how it ended, and again. All that has to survive lives beside
-it: the outbox takes messages whether the upstream is there or not. A failure is logged when it is not the one logged
+it: the outbox takes messages whether the upstream is there or not. A failure is logged when it is not among those logged
 last for that URL, so an outage of a week is a few lines.
 """
 
@@ -11,6 +11,7 @@ import asyncio
 import logging
 import random
 import time
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 log: Final = logging.getLogger("bridge")
 
 _VERSION_NAMES: Final = {const.MQTT_5: "5", const.MQTT_3_1_1: "3.1.1"}
+_LOGGED: Final = 3
+"""A refusal may show itself in two ways by turns: as an alert of TLS, and as a reset that overtakes it."""
 _GRACE_SECONDS: Final = 1.0
 """How long a stop waits for acknowledgements that are on their way: each saves the upstream a duplicate."""
 
@@ -73,7 +76,7 @@ class Bridge:
         self._last_error: UpstreamError | None = None
         self._failures = dict.fromkeys(failures.KINDS, 0)
         self._left_at: float | None = None  # a connection, for the one that follows it
-        self._logged: dict[Upstream, str] = {}
+        self._logged: dict[Upstream, deque[str]] = {}
         self._last_given_up = ""
         self._warned_of_echo = False
         self._conversation: Conversation | None = None
@@ -343,8 +346,9 @@ class Bridge:
         self._failures[error.kind] += 1
         self._left_at = None
         text = str(error)
-        if self._logged.get(attempt.upstream) != text:
-            self._logged[attempt.upstream] = text
+        logged = self._logged.setdefault(attempt.upstream, deque(maxlen=_LOGGED))
+        if text not in logged:
+            logged.append(text)
             log.warning("bridge %s: %s", self.name, text)
 
     def _on_given_up(self, reason: str, topic: str) -> None:

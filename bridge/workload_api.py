@@ -102,20 +102,18 @@ class WorkloadApi:
         self._ended.set()
 
     def _note(self, problem: str) -> None:
-        """Said once, until it is over."""
+        """Said once, until it is over; while there is no identity at all, the bridge says why it cannot connect."""
         if self._stopping.is_set():
             return
-        self.problem = problem
-        if problem != self._logged:
-            self._logged = problem
+        self.problem = problem.removeprefix("Invalid WorkloadApiClient configuration: ")
+        if self.newest is not None and self.problem != self._logged:
+            self._logged = self.problem
             log.warning(
-                "bridge %s: nothing comes from the Workload API at %s: %s (it is tried again; %s)",
+                "bridge %s: nothing comes from the Workload API at %s: %s (it is tried again; the identity that it gave last "
+                "counts as long as it is valid)",
                 self._name,
                 self.socket_path,
-                problem,
-                "the identity that it gave last counts as long as it is valid"
-                if self.newest
-                else "without an identity the bridge cannot connect",
+                self.problem,
             )
 
 

@@ -55,8 +55,12 @@ class MeshBroker(Mosquitto):
 
     def take(self, svid: Svid) -> None:
         """Show another one from now on."""
-        svid.write(self._config.parent, "broker")
+        self.take_before_start(svid)
         self.send(signal.SIGHUP)
+
+    def take_before_start(self, svid: Svid) -> None:
+        """Show another one from the start on."""
+        svid.write(self._config.parent, "broker")
 
 
 def meshed(url: str, directory: Path, us: Svid, *domains: TrustDomain, **settings: object) -> BridgeConfig:
