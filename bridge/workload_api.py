@@ -109,8 +109,8 @@ class WorkloadApi:
         if self.newest is not None and self.problem != self._logged:
             self._logged = self.problem
             log.warning(
-                "bridge %s: nothing comes from the Workload API at %s: %s (it is tried again; the identity that it gave last "
-                "counts as long as it is valid)",
+                "bridge %s: nothing comes from the Workload API at %s: %s (it is tried again; the identity that it gave "
+                "last counts as long as it is valid)",
                 self._name,
                 self.socket_path,
                 self.problem,

@@ -1,4 +1,4 @@
-"""A SPIFFE agent played by a small gRPC server: the Workload API's X.509 stream, with the `spiffe` package's own messages."""
+"""A SPIFFE agent played by a small gRPC server: the Workload API's X.509 stream, in the `spiffe` package's own messages."""
 
 import queue
 import threading
@@ -51,7 +51,7 @@ class Agent(workload_pb2_grpc.SpiffeWorkloadAPIServicer):
             for waiting in self._waiting:
                 waiting.put(None)
 
-    def FetchX509SVID(self, request: Any, context: Any) -> Iterator[Any]:  # noqa: N802 - the API's name
+    def FetchX509SVID(self, request: Any, context: Any) -> Iterator[Any]:
         if ("workload.spiffe.io", "true") not in context.invocation_metadata():
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "security header missing from request")
         news: queue.SimpleQueue[None] = queue.SimpleQueue()

@@ -1,5 +1,6 @@
 """A certificate that is about to expire while the bridge is connected: a new one takes over, and nothing is lost."""
 
+import logging
 import os
 import time
 from pathlib import Path
@@ -32,8 +33,9 @@ def short_lived(domain: TrustDomain) -> Svid:
 
 @pytest.mark.needs("mosquitto")
 async def test_a_successor_takes_over_before_the_end_and_nothing_is_lost(
-    tmp_path: Path, cluster: TrustDomain
+    tmp_path: Path, cluster: TrustDomain, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "bridge")
     upstream = MeshBroker(tmp_path / "upstream", cluster.issue(), cluster)
     us = short_lived(cluster)
     config = meshed(upstream.mesh_url, tmp_path, us, cluster, out=(rule("s"),), in_=(rule("cmd"),))
