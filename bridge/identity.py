@@ -185,7 +185,7 @@ class SpireIdentity:
         password = _read_password(config)
         if not tls:
             return Credentials(None, config.username, password)
-        svid = self._api.newest
+        svid = self._api.wait(config.connect_timeout_seconds / 2)
         if svid is None:
             raise failures.agent_silent(self._api.socket_path, self._api.problem)
         judge = None

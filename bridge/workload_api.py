@@ -46,6 +46,7 @@ class WorkloadApi:
         self._name = name
         self._stopping = threading.Event()
         self._ended = threading.Event()
+        self._answered = threading.Event()
         self._logged = ""
         self._pause = _FIRST_PAUSE_SECONDS
 
@@ -57,6 +58,11 @@ class WorkloadApi:
         """Ask no more; returns at once."""
         self._stopping.set()
         self._ended.set()
+
+    def wait(self, seconds: float) -> Svid | None:
+        """`newest`; at the start waits until the agent has said anything at all, or cannot be asked."""
+        self._answered.wait(seconds)
+        return self.newest
 
     # ---- in the thread
 
@@ -88,6 +94,7 @@ class WorkloadApi:
         svid = _svid(context)
         is_new = self.newest is None or svid.chain != self.newest.chain
         self.newest, self.problem = svid, ""
+        self._answered.set()
         self._logged = ""
         self._pause = _FIRST_PAUSE_SECONDS
         log.log(
@@ -106,6 +113,7 @@ class WorkloadApi:
         if self._stopping.is_set():
             return
         self.problem = problem.removeprefix("Invalid WorkloadApiClient configuration: ")
+        self._answered.set()
         if self.newest is not None and self.problem != self._logged:
             self._logged = self.problem
             log.warning(

@@ -63,8 +63,10 @@ class MeshBroker(Mosquitto):
         svid.write(self._config.parent, "broker")
 
 
-def meshed(url: str, directory: Path, us: Svid, *domains: TrustDomain, **settings: object) -> BridgeConfig:
-    certificate, key = us.write(directory, "gateway")
+def meshed(
+    url: str, directory: Path, us: Svid | None, *domains: TrustDomain, **settings: object
+) -> BridgeConfig:
+    certificate, key = (None, None) if us is None else us.write(directory, "gateway")
     bundles = {domain.name: domain.write_bundle(directory / f"{domain.name}.pem") for domain in domains}
     values: dict[str, object] = {"upstream_identity": BROKER, "trust_bundles": bundles, "out": (rule("#"),)}
     return bridge_config(url, certificate=certificate, key=key, **(values | settings))
