@@ -2,7 +2,7 @@
 
 The new connection is made first: name, TCP, TLS and both identities are settled while the old one still carries messages.
 Only then is the old one left, in a calm moment if there is one, and CONNECT goes out on the new one. What is between is one
-round trip; where the new one cannot be made, the old one stays and it is tried again.
+round trip; where the new one cannot be made, or does not stand, the old one stays and it is tried again.
 
 How early: a quarter of the certificate's life before its end, an hour at most, and somewhere in the first half of that, so
 that gateways whose certificates were issued together do not come together.
@@ -29,6 +29,8 @@ _LONGEST_LOOK_SECONDS: Final = 30.0
 _LOOKS: Final = 40
 """How often at least we look for a new certificate in the time that is left."""
 _CALM_SECONDS: Final = 1.0
+_PROBATION_SECONDS: Final = 0.5
+"""With TLS 1.3 a mesh refuses a certificate after the handshake: so long the new connection has to stand for itself."""
 
 
 class Opened(NamedTuple):
@@ -105,10 +107,16 @@ class Handover:
             self._say(f"no connection with the new certificate yet: {error}")
             return None
         try:
+            await asyncio.sleep(_PROBATION_SECONDS)
             await self._calm_down()
         except asyncio.CancelledError:
             opened.link.abort()
             raise
+        if opened.link.ended:
+            self._say(
+                f"the new certificate may be refused: the connection made with it ended at once ({opened.link.ended})"
+            )
+            return None
         return opened
 
     async def _calm_down(self) -> None:

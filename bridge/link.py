@@ -133,6 +133,11 @@ class Link(asyncio.Protocol):
         """The certificates that the server sent, leaf first, DER; none without TLS."""
         return () if self._pipe is None else self._pipe.presented_chain()
 
+    @property
+    def ended(self) -> str:
+        """How the connection ended, empty while it stands."""
+        return self._ended or ""
+
     def begin(self, receiver: Receiver) -> None:
         """From now on `receiver` gets what comes, and first what came already."""
         self._receiver = receiver
@@ -223,9 +228,11 @@ async def open_link(
     if judge is not None:
         try:
             judge(link.presented_chain(), time.time())
-        except ValueError as error:
+        except Exception as error:
             link.abort()
-            raise upstream_identity_refused(upstream, str(error)) from None
+            if isinstance(error, ValueError):
+                raise upstream_identity_refused(upstream, str(error)) from None
+            raise
     return link
 
 

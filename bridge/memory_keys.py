@@ -7,6 +7,7 @@ and this process then hold in memory is as safe from a disk as the machine's swa
 
 from __future__ import annotations
 
+import errno
 import os
 import ssl
 from collections.abc import Iterator
@@ -20,7 +21,14 @@ _PIPE_BYTES: Final = 64 << 10
 def load_pair(context: ssl.SSLContext, certificates: bytes, key: bytes) -> None:
     """Give `context` a chain, leaf first, and the leaf's key, both PEM. `ssl.SSLError` where they will not do."""
     with _named(certificates) as certificate_path, _named(key) as key_path:
-        context.load_cert_chain(certificate_path, key_path)
+        try:
+            context.load_cert_chain(certificate_path, key_path)
+        except OSError as error:
+            if (
+                error.errno != errno.ESPIPE
+            ):  # OpenSSL's own words are lost where it tried to seek in a pipe before
+                raise
+            raise ssl.SSLError("the key is not the certificate's, or one of them is not PEM") from None
 
 
 @contextmanager

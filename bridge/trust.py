@@ -84,11 +84,14 @@ class PeerJudge:
             raise ValueError("it has no certificate")
         if len(presented) > _MOST_CERTIFICATES:
             raise ValueError(f"its chain has more than {_MOST_CERTIFICATES} certificates")
-        chain = [x509.load_der_x509_certificate(der) for der in presented]
-        spiffe_id = _spiffe_id(chain[0])
-        if not self._pattern.matches(spiffe_id):
-            raise ValueError(f"it is {spiffe_id}, not {self._pattern.text}")
-        self._verify(chain, wall)
+        try:
+            chain = [x509.load_der_x509_certificate(der) for der in presented]
+            spiffe_id = _spiffe_id(chain[0])
+            if not self._pattern.matches(spiffe_id):
+                raise ValueError(f"it is {spiffe_id}, not {self._pattern.text}")
+            self._verify(chain, wall)
+        except (x509.DuplicateExtension, x509.UnsupportedGeneralNameType, x509.InvalidVersion) as error:
+            raise ValueError(f"its certificate is malformed: {error}") from None
         return spiffe_id
 
     def _verify(self, chain: list[Certificate], wall: float) -> None:

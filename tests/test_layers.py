@@ -92,7 +92,17 @@ DATABASES: Final = {
     "sqlite3": ("edge_broker.store.*", "devices.*"),
 }
 
-HEAVY: Final = ("aiohttp", "cryptography", "devices", "jwt", "prometheus_client", "rich", "websockets")
+HEAVY: Final = (
+    "aiohttp",
+    "cryptography",
+    "devices",
+    "grpc",
+    "jwt",
+    "prometheus_client",
+    "rich",
+    "spiffe",
+    "websockets",
+)
 MAY_BE_HEAVY: Final = (
     "edge_broker.net.websocket",
     "edge_broker.ops.http",

@@ -111,6 +111,26 @@ async def test_a_new_certificate_that_the_line_does_not_take_changes_nothing(
 
 
 @pytest.mark.needs("mosquitto")
+async def test_a_new_certificate_that_the_upstream_refuses_changes_nothing(
+    tmp_path: Path, cluster: TrustDomain
+) -> None:
+    """With TLS 1.3 that shows after the handshake; the old connection is not left for such a one."""
+    upstream = MeshBroker(tmp_path / "upstream", cluster.issue(), cluster)
+    config = meshed(upstream.mesh_url, tmp_path, short_lived(cluster), cluster)
+    gateway = Gateway(tmp_path / "data", config)
+    with Log() as log:
+        async with running(upstream, gateway):
+            await gateway.online()
+            renew(TrustDomain("cluster.example"), tmp_path)
+            await until(lambda: log.of("WARNING"), "not said")
+            assert "the new certificate may be refused" in log.of("WARNING")[0]
+            status = gateway.bridge.status()
+            assert (status.connected, status.connects) == (True, 1)
+            renew(cluster, tmp_path)
+            await until(lambda: gateway.bridge.status().connects == 2, "the new one was not taken")
+
+
+@pytest.mark.needs("mosquitto")
 async def test_a_stop_while_a_successor_is_looked_for(tmp_path: Path, cluster: TrustDomain) -> None:
     upstream = MeshBroker(tmp_path / "upstream", cluster.issue(), cluster)
     us = cluster.issue("ns/edge/sa/gateway", lifetime_seconds=2, begins_seconds_ago=86_400)

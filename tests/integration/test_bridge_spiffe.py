@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from bridge.config import BridgeConfig
+from bridge.trust import PeerJudge
 from tests.bridge.real import (
     Gateway,
     Log,
@@ -177,6 +178,30 @@ async def test_a_stranger_fails_in_the_handshake(tmp_path: Path, cluster: TrustD
         said = await failure(gateway, "tls")
         assert not heard
     assert said.startswith(f"TLS with {url} failed: its certificate is not accepted: ")
+
+
+async def test_a_bundle_may_hold_an_intermediate_alone(tmp_path: Path, cluster: TrustDomain) -> None:
+    """As a mesh that does not hand its root out gives it."""
+    below = cluster.intermediate()
+    async with listening_ear(below.issue(), tmp_path) as (url, heard):
+        config = meshed(url, tmp_path, cluster.issue("ns/edge/sa/gateway"), below)
+        async with running(Gateway(tmp_path / "data", config)):
+            await until(lambda: b"MQTT" in heard, "no CONNECT came")
+
+
+async def test_a_fault_in_judging_lets_nobody_in(
+    tmp_path: Path, cluster: TrustDomain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> str:
+        raise RuntimeError("unforeseen")
+
+    monkeypatch.setattr(PeerJudge, "judge", fail)
+    async with listening_ear(cluster.issue(), tmp_path) as (url, heard):
+        config = meshed(url, tmp_path, cluster.issue("ns/edge/sa/gateway"), cluster)
+        with Log() as log:
+            async with running(Gateway(tmp_path / "data", config)):
+                await until(lambda: len(log.of("ERROR")) >= 2, "it is not tried again")
+        assert not heard
 
 
 @pytest.mark.needs("mosquitto")
