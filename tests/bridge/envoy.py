@@ -1,5 +1,6 @@
 """Real Envoys with the configurations that `deploy/envoy` ships: only addresses and paths are the test's own."""
 
+import os
 import socket
 import subprocess
 from collections.abc import Callable
@@ -37,6 +38,8 @@ class Envoy:
         self._reached: Callable[[], bool] = lambda: False
         svid.write(directory, "svid")
         trusted.write_bundle(directory / "bundle.pem")
+        secret = (SHIPPED / "svid.yaml").read_text().replace("/etc/envoy/", f"{directory}/")
+        (directory / "svid.yaml").write_text(secret)
         text = (SHIPPED / shipped).read_text().replace("/etc/envoy/", f"{directory}/")
         for old, new in changes.items():
             assert old in text, f"{shipped} has no {old}"
@@ -44,6 +47,12 @@ class Envoy:
         yaml.safe_load(text)
         self._config = directory / shipped
         self._config.write_text(text)
+
+    def take(self, svid: Svid) -> None:
+        """Show another one from now on, renamed over the old one."""
+        certificate, key = svid.write(self._directory, "new")
+        os.replace(certificate, self._directory / "svid.pem")
+        os.replace(key, self._directory / "svid.key")
 
     async def start(self) -> "Envoy":
         command = [envoy_program(), "-c", str(self._config), "--concurrency", "1", "--disable-hot-restart"]

@@ -148,6 +148,17 @@ async def test_with_a_sidecar(tmp_path: Path, cluster: TrustDomain, way: str) ->
         await crosses_both_ways(mesh, gateway)
 
 
+async def test_a_sidecar_whose_svid_is_renewed(tmp_path: Path, cluster: TrustDomain) -> None:
+    """As shipped, Envoy takes files that are renamed over the old ones: first an identity that is not let in."""
+    mesh = Mesh(tmp_path, cluster)
+    sidecar = Sidecar(tmp_path / "sidecar", cluster.issue("ns/web/sa/shop"), cluster, mesh.ingress.port)
+    gateway = Gateway(tmp_path / "data", bridge_config(sidecar.socket_url, **both_ways()))
+    async with running(mesh, sidecar, gateway):
+        await until(lambda: gateway.bridge.status().failures["closed"], "it was let in")
+        sidecar.take(gateway_svid(cluster))
+        await crosses_both_ways(mesh, gateway)
+
+
 async def test_a_sidecar_that_does_not_reach_the_mesh(tmp_path: Path, cluster: TrustDomain) -> None:
     """It takes the connection and drops it: not the same as no sidecar at all."""
     mesh = Mesh(tmp_path, cluster)
