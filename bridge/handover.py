@@ -4,8 +4,9 @@ The new connection is made first: name, TCP, TLS and both identities are settled
 Only then is the old one left, in a calm moment if there is one, and CONNECT goes out on the new one. What is between is one
 round trip; where the new one cannot be made, or does not stand, the old one stays and it is tried again.
 
-How early: a quarter of the certificate's life before its end, an hour at most, and somewhere in the first half of that, so
-that gateways whose certificates were issued together do not come together.
+How early: a quarter of the certificate's life before its end, an hour at most, and somewhere in the first part of that, so
+that gateways whose certificates were issued together do not come together. When half of it is over, no calm moment is
+waited for any more; the other half is for what may fail.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from edge_broker.errors import UpstreamError
 log: Final = logging.getLogger("bridge")
 
 _PART: Final = 0.25
+_SPREAD: Final = 0.4
 _MOST_SECONDS: Final = 3600.0
 _LONGEST_LOOK_SECONDS: Final = 30.0
 _LOOKS: Final = 40
@@ -52,7 +54,7 @@ class Moments(NamedTuple):
         """`holds`: from when to when the certificate does. `random` gives a number from 0 up to 1."""
         begin, end = holds
         margin = min((end - begin) * _PART, _MOST_SECONDS)
-        return cls(end - margin * (1 - random() / 2), end - margin / 4, end)
+        return cls(end - margin * (1 - _SPREAD * random()), end - margin / 2, end)
 
     @property
     def look_seconds(self) -> float:
@@ -108,7 +110,8 @@ class Handover:
             return None
         try:
             await asyncio.sleep(_PROBATION_SECONDS)
-            await self._calm_down()
+            if self._wall() < moments.hurries_at:
+                await self._calm_down()
         except asyncio.CancelledError:
             opened.link.abort()
             raise

@@ -1,8 +1,12 @@
 """A certificate that is about to expire while the bridge is connected: a new one takes over, and nothing is lost."""
 
+import asyncio
+import contextlib
 import logging
 import os
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -64,6 +68,78 @@ async def test_a_successor_takes_over_before_the_end_and_nothing_is_lost(
     (away,) = [line for line in log.of("INFO") if "went over to a new connection" in line]
     assert int(away.rpartition(" for ")[2].removesuffix(" ms")) < 1000
     assert log.of("WARNING") == []
+
+
+@asynccontextmanager
+async def slow_line(port: int, delay_seconds: float) -> AsyncIterator[int]:
+    """A port that leads to `port`, each byte later by `delay_seconds` each way."""
+    loop = asyncio.get_running_loop()
+    tasks: set[asyncio.Task[None]] = set()
+
+    def write(writer: asyncio.StreamWriter, data: bytes) -> None:
+        if not writer.is_closing():
+            writer.write(data)
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(1 << 16):
+                loop.call_later(delay_seconds, write, writer, data)
+        loop.call_later(delay_seconds, writer.close)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", port)
+        for way in (carry(reader, back), carry(there, writer)):
+            task = asyncio.create_task(way)
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for task in list(tasks):
+            task.cancel()
+
+
+@pytest.mark.needs("mosquitto")
+async def test_a_successor_on_a_slow_line_that_is_never_calm(
+    tmp_path: Path, cluster: TrustDomain, caplog: pytest.LogCaptureFixture
+) -> None:
+    """200 ms there and back, and always something on its way. Commands at QoS 2."""
+    caplog.set_level(logging.INFO, "bridge")
+    upstream = MeshBroker(tmp_path / "upstream", cluster.issue(), cluster)
+    async with running(upstream), slow_line(upstream.tls_port, 0.1) as port:
+        ways = {"out": (rule("s"),), "in_": (rule("cmd", 2),)}
+        us = cluster.issue("ns/edge/sa/gateway", lifetime_seconds=8, begins_seconds_ago=12)
+        ends_at = time.time() + 8
+        gateway = Gateway(
+            tmp_path / "data", meshed(f"mqtts://127.0.0.1:{port}", tmp_path, us, cluster, **ways)
+        )
+        with Log() as log:
+            async with running(gateway):
+                await gateway.online()
+                await until(lambda: gateway.bridge._downlink._subscribed, "it has not subscribed")
+                renew(cluster, tmp_path)
+                cloud = await (await Person().connect(upstream.url)).subscribe("s")
+                sensor = await (await Person().connect(gateway.url)).subscribe("cmd")
+                sent = 0
+                while gateway.bridge.status().connects < 2 or not gateway.bridge.status().connected:
+                    assert time.time() < ends_at + 5, "nothing took over"
+                    await sensor.publish("s", str(sent))
+                    await cloud.publish("cmd", str(sent), qos=2)
+                    sent += 1
+                took_over_at = time.time()
+                wanted = [str(number) for number in range(sent)]
+                await until(lambda: len(sensor.payloads) >= sent, "commands are missing")
+                await until(lambda: len(cloud.payloads) >= sent, "readings are missing")
+                assert sensor.payloads == wanted
+                assert cloud.payloads == wanted
+                sensor.leave()
+                cloud.leave()
+    assert took_over_at < ends_at
+    (away,) = [line for line in log.of("INFO") if "went over to a new connection" in line]
+    assert int(away.rpartition(" for ")[2].removesuffix(" ms")) < 1000
 
 
 @pytest.mark.needs("mosquitto")
@@ -166,8 +242,8 @@ def test_the_moments_of_a_certificate(lifetime: float, random: float) -> None:
     moments = Moments.of((1000.0, 1000.0 + lifetime), lambda: random)
     margin = min(lifetime / 4, 3600.0)
     assert moments.ends_at == 1000.0 + lifetime
-    assert moments.ends_at - margin <= moments.begins_at <= moments.ends_at - margin / 2
-    assert moments.begins_at < moments.hurries_at < moments.ends_at
+    assert moments.ends_at - margin <= moments.begins_at < moments.hurries_at
+    assert moments.hurries_at == moments.ends_at - margin / 2
     assert 0.05 <= moments.look_seconds <= 30.0
 
 
