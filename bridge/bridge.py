@@ -31,6 +31,7 @@ from bridge.policy import Attempt, Policy
 from bridge.resolving import Resolver
 from bridge.status import State, Status
 from edge_broker.core.client import Client
+from edge_broker.core.ports import Principal
 from edge_broker.core.quota import Quota
 from edge_broker.errors import UpstreamError
 from edge_broker.wire import const
@@ -108,7 +109,8 @@ class Bridge:
         is_new = config.name not in snapshot.outboxes
         queue = router.outbox_queue(snapshot, config.name)
         queue.max_age_seconds = config.max_queue_age_seconds
-        self._outbox = Outbox(queue, self._out, router, _quota(config))
+        self._outbox = Outbox(config.name, queue, self._out, router, _quota(config, router))
+        router.admit_companion(self._outbox, Principal(f"bridge:{config.name}", "", bridge=config.name))
         self._forwarder = Forwarder(
             queue, self._out, router, config.window, config.puback_timeout_seconds, self._on_given_up
         )
@@ -411,5 +413,5 @@ async def _end(task: asyncio.Future[Opened]) -> None:
     await asyncio.wait((task,))
 
 
-def _quota(config: BridgeConfig) -> Quota:
-    return Quota(config.max_queue_messages, config.max_queue_bytes, config.when_queue_full)
+def _quota(config: BridgeConfig, router: Router) -> Quota:
+    return router.make_quota(config.max_queue_messages, config.max_queue_bytes, config.when_queue_full)

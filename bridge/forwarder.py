@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 _TURN_MESSAGES: Final = 500
 _TURN_BYTES: Final = 256 << 10
 
+UPSTREAM_REFUSED: Final = "upstream_refused"
+"""The reason of a dead letter, with the upstream's own behind it."""
+
 REFUSED_FOR_GOOD: Final = frozenset(
     (
         const.NOT_AUTHORIZED,
@@ -268,6 +271,10 @@ class Forwarder:
     def _give_up(self, number: int, reason: str, topic: str) -> None:
         """`number` will never be taken upstream: count it, and go on without it."""
         self.refused[reason] = self.refused.get(reason, 0) + 1
+        message, burials = self.queue.messages.get(number), self.queue.burials
+        if message is not None and burials is not None:
+            remote = self._mapping.find(topic)
+            burials.bury(message, f"{UPSTREAM_REFUSED}:{reason}", "" if remote is None else remote.rule)
         self.queue.complete(number)
         self._on_given_up(reason, topic)
 

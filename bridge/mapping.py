@@ -17,14 +17,18 @@ _MAX_REMEMBERED: Final = 10_000
 
 
 class RemoteTopic:
-    """Where a local topic goes. `encoded`: the remote topic behind its two-byte length, as a PUBLISH has it."""
+    """Where a local topic goes. `encoded`: the remote topic behind its two-byte length, as a PUBLISH has it.
 
-    __slots__ = ("encoded", "qos", "topic")
+    `rule`: the local filter of the rule that says so.
+    """
 
-    def __init__(self, topic: str, qos: int) -> None:
+    __slots__ = ("encoded", "qos", "rule", "topic")
+
+    def __init__(self, topic: str, qos: int, rule: str = "") -> None:
         raw = topic.encode()
         self.topic = topic
         self.qos = qos
+        self.rule = rule
         self.encoded = len(raw).to_bytes(2, "big") + raw
 
 
@@ -54,7 +58,7 @@ class OutMapping:
         for rule in self._rules:
             if match(rule.local_filter, topic):
                 name = swap_prefix(topic, rule.local_prefix, rule.remote_prefix)
-                found = None if name is None else RemoteTopic(name, rule.qos)
+                found = None if name is None else RemoteTopic(name, rule.qos, rule.local_filter)
                 break
         if len(known) >= _MAX_REMEMBERED:
             known.clear()

@@ -52,6 +52,14 @@ class ObservedStore(Protocol):
         """Whether the last commit failed for want of space."""
 
     @property
+    def log_frames_dropped(self) -> int:
+        """Frames of a damaged write-ahead log that were dropped at the start."""
+
+    @property
+    def read_problem(self) -> str:
+        """Why the last read failed; empty where it did not."""
+
+    @property
     def commits(self) -> int:
         """Commits that are on the disk."""
 
@@ -65,6 +73,21 @@ class ObservedStore(Protocol):
 
     async def read_page(self, queue_id: int, from_number: int, max_messages: int, max_bytes: int) -> Page:
         """The stored messages of a queue from `from_number` on, or `StoreError`."""
+
+
+class ObservedClock(Protocol):
+    """What time it is, where the wall clock may be wrong."""
+
+    @property
+    def unsynced(self) -> bool:
+        """Whether the wall clock is not believed now."""
+
+    @property
+    def corrections(self) -> int:
+        """How often it was set while the broker ran, and followed."""
+
+    def wall(self, monotonic: float) -> float:
+        """The wall time of a moment of the monotonic clock, as far as it is known by now."""
 
 
 class ObservedStatus(Protocol):
@@ -138,6 +161,10 @@ class Observed(Protocol):
     @property
     def audit(self) -> ObservedAudit | None:
         """Its audit log, where there is one."""
+
+    @property
+    def clock(self) -> ObservedClock:
+        """Its clock."""
 
     @property
     def bridges(self) -> Sequence[ObservedBridge]:
