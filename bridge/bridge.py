@@ -24,7 +24,7 @@ from bridge.downlink import Downlink
 from bridge.forwarder import Forwarder
 from bridge.handover import Handover, Opened
 from bridge.identity import Credentials, identity_of
-from bridge.link import Stage, open_link
+from bridge.link import Link, Stage, open_link
 from bridge.mapping import InMapping, OutMapping, may_echo
 from bridge.outbox import Outbox
 from bridge.policy import Attempt, Policy
@@ -170,7 +170,7 @@ class Bridge:
 
         `UpstreamError` where it does not come to MQTT.
         """
-        opened = await self._open(attempt.upstream, self._set_state)
+        opened = await self._prepare(attempt.upstream, self._set_state)
         while True:
             self._state = "connecting-mqtt"
             conversation = self._conversation = self._converse(attempt, opened)
@@ -185,20 +185,25 @@ class Bridge:
                 self._version = ""
             opened = successor
 
-    async def _open(self, upstream: Upstream, on_stage: Callable[[Stage], None]) -> Opened:
+    async def _prepare(self, upstream: Upstream, on_stage: Callable[[Stage], None]) -> Opened:
         """Up to the last byte before MQTT."""
-        config = self.config
         credentials = await self._read_identity(upstream)
-        link = await open_link(
+        return Opened(await self._open(upstream, credentials, on_stage), credentials)
+
+    async def _open(
+        self, upstream: Upstream, credentials: Credentials, on_stage: Callable[[Stage], None]
+    ) -> Link:
+        """Whoever is at the other end has proved who it is."""
+        config = self.config
+        return await open_link(
             upstream,
             self._resolver,
             credentials.context,
             config.server_name or upstream.host,
             config.connect_timeout_seconds,
             on_stage,
-            credentials.judge,
+            judge=credentials.judge,
         )
-        return Opened(link, credentials)
 
     def _converse(self, attempt: Attempt, opened: Opened) -> Conversation:
         return Conversation(
@@ -224,7 +229,7 @@ class Bridge:
         handover = Handover(
             self.name,
             self._identity,
-            lambda: self._open(upstream, lambda _stage: None),
+            lambda: self._prepare(upstream, lambda _stage: None),
             lambda: not self._forwarder.in_flight and not self._downlink.waiting,
             self._random,
         )
