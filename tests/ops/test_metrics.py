@@ -199,7 +199,7 @@ async def test_a_bridge_that_is_away_and_one_that_delivers(state_dir: Path, tmp_
 
 async def test_store_errors_count_commits_and_reads(state_dir: Path) -> None:
     async with gateway(state_dir) as broker, web_of(broker) as web:
-        broker.store.commit_errors, broker.read_errors = 2, 3
+        broker.store.commit_errors, broker.reading.errors = 2, 3
         assert (await web.scrape()).get("store_errors_total") == 5
 
 
