@@ -1,7 +1,7 @@
 """The bridge: keeps one connection to the upstream and carries messages both ways, for as long as the broker runs.
 
 `_run` is the whole story: what to try next, the connection, how it ended, and again. All that has to survive lives beside
-it: the outbox takes messages whether the upstream is there or not. A failure is logged when it is not the one logged
+it: the outbox takes messages whether the upstream is there or not. A failure is logged when it is not among those logged
 last for that URL, so an outage of a week is a few lines.
 """
 
@@ -12,6 +12,7 @@ import logging
 import os
 import random
 import time
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -22,8 +23,9 @@ from bridge.config import BridgeConfig, Upstream
 from bridge.conversation import Conversation, Ending
 from bridge.downlink import Downlink
 from bridge.forwarder import Forwarder
-from bridge.identity import Credentials, FileIdentity
-from bridge.link import open_link
+from bridge.handover import Handover, Opened
+from bridge.identity import Credentials, identity_of
+from bridge.link import Link, Stage, open_link
 from bridge.mapping import InMapping, OutMapping, may_echo
 from bridge.marking import find_lane, make_marks
 from bridge.outbox import Outbox
@@ -50,6 +52,8 @@ if TYPE_CHECKING:
 log: Final = logging.getLogger("bridge")
 
 _VERSION_NAMES: Final = {const.MQTT_5: "5", const.MQTT_3_1_1: "3.1.1"}
+_LOGGED: Final = 3
+"""A refusal may show itself in two ways by turns: as an alert of TLS, and as a reset that overtakes it."""
 _GRACE_SECONDS: Final = 1.0
 """How long a stop waits for acknowledgements that are on their way: each saves the upstream a duplicate."""
 
@@ -74,7 +78,8 @@ class Bridge:
             config.backoff_max_seconds,
             random,
         )
-        self._identity = FileIdentity(config)
+        self._random = random
+        self._identity = identity_of(config)
         self._resolver = Resolver()
         self._out = OutMapping(config.out, config.gateway)
         self._in = InMapping(config.in_, config.gateway)
@@ -85,7 +90,9 @@ class Bridge:
         self._version = ""
         self._connects = 0
         self._last_error: UpstreamError | None = None
-        self._logged: dict[Upstream, str] = {}
+        self._failures = dict.fromkeys(failures.KINDS, 0)
+        self._left_at: float | None = None  # a connection, for the one that follows it
+        self._logged: dict[Upstream, deque[str]] = {}
         self._last_given_up = ""
         self._warned_of_echo = False
         self._conversation: Conversation | None = None
@@ -137,6 +144,7 @@ class Bridge:
         self._outbox.subscribe()
         if is_new:
             self._outbox.take_retained(snapshot.retained)
+        self._identity.start()
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"bridge {config.name}")
         broker.request_tick()
 
@@ -168,6 +176,7 @@ class Bridge:
             await self._conversation.finish(_GRACE_SECONDS)
         task.cancel()
         await asyncio.wait((task,))
+        self._identity.stop()
         self._state = "stopped"
         if self._spans is not None:
             await asyncio.to_thread(self._spans.close)
@@ -195,24 +204,51 @@ class Bridge:
                 self._settle(attempt, ending, ending.error)
 
     async def _connect(self, attempt: Attempt) -> Ending:
-        """One connection, from the name to its end; `UpstreamError` where it does not come to MQTT."""
-        config = self.config
-        upstream = attempt.upstream
+        """One connection, from the name to its end, with those that follow it when its certificate is about to expire.
+
+        `UpstreamError` where it does not come to MQTT.
+        """
+        opened = await self._prepare(attempt.upstream, self._set_state)
+        while True:
+            self._state = "connecting-mqtt"
+            conversation = self._conversation = self._converse(attempt, opened)
+            try:
+                conversation.begin()
+                successor = await self._successor(attempt.upstream, conversation, opened.credentials)
+                if successor is None:
+                    return await conversation.ended
+                await self._leave(conversation, successor)
+            finally:
+                self._conversation = None
+                self._version = ""
+            opened = successor
+
+    async def _prepare(self, upstream: Upstream, on_stage: Callable[[Stage], None]) -> Opened:
+        """Up to the last byte before MQTT."""
         credentials = await self._read_identity(upstream)
-        link = await open_link(
+        return Opened(await self._open(upstream, credentials, on_stage), credentials)
+
+    async def _open(
+        self, upstream: Upstream, credentials: Credentials, on_stage: Callable[[Stage], None]
+    ) -> Link:
+        """Whoever is at the other end has proved who it is."""
+        config = self.config
+        return await open_link(
             upstream,
             self._resolver,
             credentials.context,
             config.server_name or upstream.host,
             config.connect_timeout_seconds,
-            self._set_state,
+            on_stage,
+            judge=credentials.judge,
         )
-        self._state = "connecting-mqtt"
-        self._conversation = Conversation(
-            config,
-            upstream,
-            link,
-            self._request(attempt.version, credentials),
+
+    def _converse(self, attempt: Attempt, opened: Opened) -> Conversation:
+        return Conversation(
+            self.config,
+            attempt.upstream,
+            opened.link,
+            self._request(attempt.version, opened.credentials),
             self._router,
             self._request_tick,
             self._forwarder,
@@ -220,12 +256,40 @@ class Bridge:
             partial(self._refuse_session, attempt.upstream),
             partial(self._on_online, attempt),
         )
+
+    async def _successor(
+        self, upstream: Upstream, conversation: Conversation, credentials: Credentials
+    ) -> Opened | None:
+        """The connection that is to follow this one; None where this one ended first."""
+        if credentials.holds is None:
+            await asyncio.wait((conversation.ended,))
+            return None
+        handover = Handover(
+            self.name,
+            self._identity,
+            lambda: self._prepare(upstream, lambda _stage: None),
+            lambda: not self._forwarder.in_flight and not self._downlink.waiting,
+            self._random,
+        )
+        search = asyncio.ensure_future(handover.successor(credentials.holds))
         try:
-            self._conversation.begin()
-            return await self._conversation.ended
+            await asyncio.wait((conversation.ended, search), return_when=asyncio.FIRST_COMPLETED)
+            if not conversation.ended.done():
+                return search.result()
         finally:
-            self._conversation = None
-            self._version = ""
+            await _end(search)
+        if search.done() and not search.cancelled() and search.exception() is None:
+            search.result().link.abort()
+        return None
+
+    async def _leave(self, conversation: Conversation, successor: Opened) -> None:
+        """Make room for the successor, which stands already."""
+        self._left_at = time.monotonic()
+        try:
+            await conversation.finish(_GRACE_SECONDS)
+        except asyncio.CancelledError:
+            successor.link.abort()
+            raise
 
     async def _read_identity(self, upstream: Upstream) -> Credentials:
         if not upstream.tls and self.config.password_file is None:
@@ -287,6 +351,15 @@ class Bridge:
         self._version = _VERSION_NAMES[attempt.version]
         self._connects += 1
         self._logged.clear()
+        left_at, self._left_at = self._left_at, None
+        if left_at is not None:
+            log.info(
+                "bridge %s: went over to a new connection to %s before the certificate expires, away for %.0f ms",
+                self.name,
+                attempt.upstream,
+                (now - left_at) * 1000,
+            )
+            return
         log.info(
             "bridge %s: connected to %s with MQTT %s, %d messages wait",
             self.name,
@@ -315,9 +388,12 @@ class Bridge:
 
     def _report(self, attempt: Attempt, error: UpstreamError) -> None:
         self._last_error = error
+        self._failures[error.kind] += 1
+        self._left_at = None
         text = str(error)
-        if self._logged.get(attempt.upstream) != text:
-            self._logged[attempt.upstream] = text
+        logged = self._logged.setdefault(attempt.upstream, deque(maxlen=_LOGGED))
+        if text not in logged:
+            logged.append(text)
             log.warning("bridge %s: %s", self.name, text)
 
     def _on_given_up(self, reason: str, topic: str) -> None:
@@ -368,6 +444,7 @@ class Bridge:
             last_acknowledged_wall=(
                 None if acknowledged_at is None else time.time() - (time.monotonic() - acknowledged_at)
             ),
+            failures=dict(self._failures),
             last_error="" if error is None else error.problem,
             last_hint="" if error is None else error.hint,
             spans_lost=0 if self._spans is None else self._spans.lost,
@@ -376,6 +453,12 @@ class Bridge:
 
 def _nobody_to_tell(_spans: list[Span]) -> None:
     """Messages get a `traceparent`, and others tell of them."""
+
+
+async def _end(task: asyncio.Future[Opened]) -> None:
+    """Have it stop, if it has not."""
+    task.cancel()
+    await asyncio.wait((task,))
 
 
 def _quota(config: BridgeConfig, router: Router) -> Quota:

@@ -15,10 +15,11 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
+from bridge.identity_checks import check_identity
 from bridge.origin import LONGEST_NAME
 from bridge.rules import RuleConfig
 from edge_broker.config.bind import Bind
-from edge_broker.config.checks import check_ca, check_certificate, check_file
+from edge_broker.config.checks import check_file
 from edge_broker.config.queues import QueueLimits
 from edge_broker.config.reading import Reading
 from edge_broker.config.section import DAY_SECONDS
@@ -28,7 +29,16 @@ __all__ = ["BridgeConfig", "RuleConfig", "Upstream", "parse_bridges", "parse_ups
 
 _SETTLED_LATER: Final[Any] = None  # the default of a key that `__post_init__` settles from the others
 _DEFAULT_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
-_OTHER_SCHEMES: Final = {"tcp": "mqtt", "ssl": "mqtts", "tls": "mqtts", "http": "mqtt", "https": "mqtts"}
+_OTHER_SCHEMES: Final = {
+    "tcp": "mqtt",
+    "ssl": "mqtts",
+    "tls": "mqtts",
+    "http": "mqtt",
+    "https": "mqtts",
+    "unix": "mqtt+unix",
+}
+_UNIX: Final = "mqtt+unix"
+_LONGEST_SOCKET_PATH_BYTES: Final = 107  # what the kernel takes
 _URL_HINT: Final = '"mqtts://broker.example.com:8883", or "mqtt://127.0.0.1:1883" where a sidecar encrypts'
 
 
@@ -38,13 +48,22 @@ class Upstream(NamedTuple):
     host: str
     port: int
     tls: bool
+    path: str = ""
+    """Of a Unix socket; host and port are empty then."""
 
     def __str__(self) -> str:
+        if self.path:
+            return f"{_UNIX}://{self.path}"
         return f"{'mqtts' if self.tls else 'mqtt'}://{Bind(self.host, self.port)}"
 
 
 def parse_upstream(url: str) -> Upstream:
-    """Take `mqtt://HOST[:PORT]` or `mqtts://HOST[:PORT]` apart; `ConfigError` without a key says what is wrong."""
+    """Take `mqtt://HOST[:PORT]`, `mqtts://HOST[:PORT]` or `mqtt+unix:///PATH` apart.
+
+    `ConfigError` without a key says what is wrong.
+    """
+    if url.startswith(f"{_UNIX}:"):
+        return _parse_socket(url)
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -56,8 +75,8 @@ def parse_upstream(url: str) -> Upstream:
         raise ConfigError("", f"{parts.scheme} is not available yet", _URL_HINT)
     if parts.scheme not in _DEFAULT_PORTS:
         meant = _OTHER_SCHEMES.get(parts.scheme)
-        hint = f"write {meant}://{parts.netloc}" if meant else _URL_HINT
-        raise ConfigError("", "must begin with mqtt:// or mqtts://", hint)
+        hint = f"write {meant}://{parts.netloc or parts.path}" if meant else _URL_HINT
+        raise ConfigError("", "must begin with mqtt://, mqtts:// or mqtt+unix://", hint)
     if not parts.hostname:
         raise ConfigError("", "has no host", _URL_HINT)
     if parts.path.strip("/") or parts.query or parts.fragment:
@@ -67,13 +86,29 @@ def parse_upstream(url: str) -> Upstream:
     return Upstream(parts.hostname, port or _DEFAULT_PORTS[parts.scheme], parts.scheme == "mqtts")
 
 
+def _parse_socket(url: str) -> Upstream:
+    path = url.removeprefix(f"{_UNIX}:").removeprefix("//")
+    if not path.startswith("/") or path.endswith("/"):
+        raise ConfigError(
+            "", "has no path from the root on", "mqtt+unix:///run/envoy/upstream.sock, with three slashes"
+        )
+    if len(path.encode()) > _LONGEST_SOCKET_PATH_BYTES or "\0" in path:
+        raise ConfigError(
+            "",
+            f"has a path of more than {_LONGEST_SOCKET_PATH_BYTES} bytes",
+            "no Unix socket can have it: use a shorter one",
+        )
+    return Upstream("", 0, False, path)
+
+
 class BridgeConfig(QueueLimits, frozen=True, kw_only=True):
     """One upstream, what goes up to it and what comes down. A message leaves the disk when the upstream acknowledged it."""
 
     urls: Annotated[
         tuple[Annotated[str, Meta(examples=['"mqtts://broker.example.com:8883"'])], ...],
         Meta(
-            description="Where the upstream is: `mqtts://host:8883` or `mqtt://host:1883`. Several are tried in turn."
+            description="Where the upstream is: `mqtts://host:8883`, `mqtt://host:1883`, or a sidecar's Unix socket, "
+            "`mqtt+unix:///run/envoy/upstream.sock`. Several are tried in turn."
         ),
     ]
     name: Annotated[
@@ -113,6 +148,37 @@ class BridgeConfig(QueueLimits, frozen=True, kw_only=True):
             description="The name that the upstream's certificate must have.",
             extra={"default": "the host in the URL"},
             examples=['"broker.example.com"'],
+        ),
+    ] = None
+    upstream_identity: Annotated[
+        str | None,
+        Meta(
+            description="The SPIFFE ID that the upstream's certificate must have, instead of a host name; in its path `*` "
+            "stands for any one segment, `**` at the end for all that follow. See [The mesh](mesh.md).",
+            examples=['"spiffe://cluster.example/ns/mqtt/sa/broker"'],
+        ),
+    ] = None
+    trust_bundles: Annotated[
+        dict[str, Path] | None,
+        Meta(
+            description="With `upstream_identity`: by trust domain the CA certificates, PEM, that may vouch for its IDs. "
+            "Read at each connect.",
+            examples=['{ "cluster.example" = "/path/to/bundle.pem" }'],
+        ),
+    ] = None
+    identity: Annotated[
+        Literal["files", "spire"],
+        Meta(
+            description="Where certificate, key and trust bundles come from: the `files` named here, or the Workload API "
+            "of a `spire` agent, which renews them (`pip install 'edge-broker[spire]'`).",
+        ),
+    ] = "files"
+    spire_socket: Annotated[
+        str | None,
+        Meta(
+            description='The Workload API\'s socket, with `identity = "spire"`.',
+            extra={"default": "$SPIFFE_ENDPOINT_SOCKET"},
+            examples=['"unix:///run/spire/agent.sock"'],
         ),
     ] = None
     version: Annotated[
@@ -213,7 +279,7 @@ class BridgeConfig(QueueLimits, frozen=True, kw_only=True):
     def exposes_password(self) -> bool:
         """Whether a password would cross a network unencrypted."""
         return self.password_file is not None and any(
-            not upstream.tls and not Bind(upstream.host, upstream.port).is_loopback
+            not upstream.tls and not upstream.path and not Bind(upstream.host, upstream.port).is_loopback
             for upstream in self.upstreams
         )
 
@@ -277,7 +343,7 @@ def _check_bridge(bridge: BridgeConfig, key: str, reading: Reading) -> None:
             "write at least as much",
         )
     _check_gateway(bridge, key, reading)
-    _check_tls(bridge, key, reading)
+    check_identity(bridge, key, reading)
     _check_password(bridge, key, reading)
 
 
@@ -294,30 +360,6 @@ def _check_gateway(bridge: BridgeConfig, key: str, reading: Reading) -> None:
             f"{key}.gateway",
             f"{bridge.gateway!r} is not one level of a topic, and a rule has {{gateway}}",
             'write gateway = "…" without /, + and #',
-        )
-
-
-def _check_tls(bridge: BridgeConfig, key: str, reading: Reading) -> None:
-    if not reading.is_wrong(f"{key}.urls") and not any(upstream.tls for upstream in bridge.upstreams):
-        for name in ("ca", "certificate", "key", "server_name"):
-            if getattr(bridge, name) is not None:
-                reading.mistake(
-                    f"{key}.{name}", "has no meaning without TLS", "use mqtts:// in urls, or leave it out"
-                )
-        return
-    if bridge.ca is not None:
-        check_ca(bridge.ca, f"{key}.ca", reading)
-    if bridge.certificate is not None and bridge.key is not None:
-        check_certificate(bridge.certificate, bridge.key, key, reading)
-    elif bridge.certificate is not None:
-        reading.mistake(
-            f"{key}.key", "is missing, and certificate needs it", 'write key = "/path/to/key.pem"'
-        )
-    elif bridge.key is not None:
-        reading.mistake(
-            f"{key}.certificate",
-            "is missing, and key needs it",
-            'write certificate = "/path/to/certificate.pem"',
         )
 
 

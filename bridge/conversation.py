@@ -275,7 +275,8 @@ class Conversation:
         elif reason_code == const.KEEP_ALIVE_TIMEOUT:
             self._end(failures.not_answered(upstream, self._config.connack_timeout_seconds), "silent")
         else:
-            self._end(failures.closed_before_connack(upstream, self._link.tls_version, detail), "silent")
+            error = failures.closed_before_connack(upstream, self._link.tls_version, detail)
+            self._end(error, "refused" if error.kind == "identity" else "silent")
 
     def _retreat(self, reason_code: int) -> None:
         """The upstream cannot take messages now: leave it in peace for a while."""

@@ -18,6 +18,30 @@ from edge_broker.wire import const
 
 _LONGEST_SAID: Final = 200
 
+KINDS: Final = (
+    "files",  # our own certificate, key, bundles or password cannot be read, or the agent has none for us
+    "resolve",
+    "connect",
+    "tls",
+    "identity",  # one side refused who the other is
+    "closed",  # without an answer to CONNECT
+    "connack",
+    "lost",
+    "sent_away",
+    "unacknowledged",
+    "busy",
+    "other",
+)
+"""What `UpstreamError.kind` can be: the label of a metric, so there are no others."""
+_CERTIFICATE_ALERTS: Final = (
+    "certificate",
+    "unknown ca",
+    "access denied",
+    "decrypt error",
+    "handshake failure",
+)
+"""What OpenSSL calls the alerts with which the other end refuses a certificate, or the lack of one, in lower case."""
+
 _REFUSAL_HINTS: Final = {
     const.UNSUPPORTED_PROTOCOL_VERSION: 'set version = "auto", or the one that the upstream speaks',
     const.CLIENT_IDENTIFIER_NOT_VALID: "set a client_id that the upstream allows",
@@ -43,6 +67,29 @@ def identity_not_read(timeout_seconds: float) -> UpstreamUnavailable:
     return UpstreamUnavailable(
         f"certificate, key, ca or password_file cannot be read: no answer within {timeout_seconds:g} s",
         "look at the disk that they are on",
+        "files",
+    )
+
+
+def agent_silent(socket_path: str, why: str) -> UpstreamUnavailable:
+    """The Workload API has given us no identity yet."""
+    if "PERMISSION_DENIED" in why:
+        hint = "the agent knows no identity for this process: register it (SPIRE: `entry create`) with its user or unit"
+    else:
+        hint = "is the agent running, and may the broker's user open its socket? It is tried again"
+    return UpstreamUnavailable(
+        f"the Workload API at {socket_path} gives no identity: {printable(why)}", hint, "files"
+    )
+
+
+def no_bundle(trust_domain: str, where: str) -> UpstreamUnavailable:
+    """Nothing that could vouch for the upstream."""
+    return UpstreamUnavailable(
+        f"there is no trust bundle for {trust_domain}, the upstream's trust domain, in {where}",
+        "federate with it: the agent then gives its bundle too"
+        if where == "what the agent gives"
+        else "add it to trust_bundles",
+        "files",
     )
 
 
@@ -52,6 +99,7 @@ def not_resolved(upstream: Upstream, error: OSError | None, timeout_seconds: flo
     return UpstreamUnavailable(
         f"the name {upstream.host} cannot be resolved: {why}",
         "check its spelling in urls, and this machine's network and DNS",
+        "resolve",
     )
 
 
@@ -61,12 +109,29 @@ def unreachable(upstream: Upstream, error: OSError | None, timeout_seconds: floa
         return UpstreamUnavailable(
             f"{upstream} does not answer within {timeout_seconds:g} s",
             "check the address, and what lies between: a firewall that drops packets looks like this",
+            "connect",
         )
-    if error.errno == errno.ECONNREFUSED:
+    if upstream.path:
+        hint = _socket_hint(error)
+    elif error.errno == errno.ECONNREFUSED:
         hint = "is the upstream, or the sidecar, running, and is the port right?"
     else:
         hint = "check this machine's network and the way to the upstream"
-    return UpstreamUnavailable(f"{upstream} cannot be reached: {_reason_of(error)}", hint)
+    return UpstreamUnavailable(f"{upstream} cannot be reached: {_reason_of(error)}", hint, "connect")
+
+
+def _socket_hint(error: OSError) -> str:
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return (
+            "there is no such socket: is the sidecar running, and is the path in urls that of its listener?"
+        )
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return (
+            "let the broker's user open the socket: its mode in the sidecar's configuration, and its folder's"
+        )
+    if error.errno == errno.ECONNREFUSED:
+        return "the file is there and nobody listens on it: the sidecar has ended, or it is no socket"
+    return "is the sidecar running?"
 
 
 def tls_failed(upstream: Upstream, error: ssl.SSLError | None, detail: str = "") -> UpstreamUnavailable:
@@ -77,13 +142,36 @@ def tls_failed(upstream: Upstream, error: ssl.SSLError | None, detail: str = "")
     elif error is None:
         why = detail
         hint = f"is there TLS at port {upstream.port}? A mesh or a proxy may refuse us this way too"
-    elif "ALERT" in (error.reason or "") and error.reason != "TLSV1_ALERT_PROTOCOL_VERSION":
-        why = f"it refused our identity: {_tls_reason(error)}"
-        hint = "check certificate and key, and that the upstream trusts the CA that signed them"
+    elif refuses_certificate(_tls_reason(error)):
+        return identity_refused(upstream, _tls_reason(error))
     else:
         why = _tls_reason(error)
         hint = f"is there TLS, 1.2 or newer, at port {upstream.port}? Without TLS the URL begins with mqtt://"
-    return UpstreamUnavailable(f"TLS with {upstream} failed: {why}", hint)
+    return UpstreamUnavailable(f"TLS with {upstream} failed: {why}", hint, "tls")
+
+
+def refuses_certificate(tls_reason: str) -> bool:
+    """Whether what OpenSSL reports is the other end's refusal of our certificate."""
+    return "alert" in tls_reason and any(alert in tls_reason for alert in _CERTIFICATE_ALERTS)
+
+
+def identity_refused(upstream: Upstream, alert: str) -> UpstreamUnavailable:
+    """They do not take us for whom our certificate says: `alert` is TLS's word for why."""
+    return UpstreamUnavailable(
+        f"{upstream} refused our identity: {printable(alert)}",
+        "check certificate and key, and that the upstream or its mesh trusts the CA that signed them and lets this "
+        "identity in",
+        "identity",
+    )
+
+
+def upstream_identity_refused(upstream: Upstream, why: str) -> UpstreamUnavailable:
+    """We do not take them for whom they say: nothing of MQTT was sent to them."""
+    return UpstreamUnavailable(
+        f"the identity of {upstream} is refused: {printable(why)}",
+        "check upstream_identity and the trust bundles; if they are right, somebody else answers at this address",
+        "identity",
+    )
 
 
 def _verification_hint(error: ssl.SSLCertVerificationError) -> str:
@@ -97,6 +185,8 @@ def _verification_hint(error: ssl.SSLCertVerificationError) -> str:
 
 def closed_before_connack(upstream: Upstream, tls_version: str, detail: str) -> UpstreamUnavailable:
     """The transport stood and ended before the upstream answered CONNECT. `tls_version`: empty without TLS."""
+    if tls_version and refuses_certificate(detail):
+        return identity_refused(upstream, detail.removeprefix("TLS: "))
     problem = f"{upstream} closed the connection before it answered CONNECT"
     if detail:
         problem += f" ({printable(detail)})"
@@ -109,7 +199,7 @@ def closed_before_connack(upstream: Upstream, tls_version: str, detail: str) -> 
         hint = "is it an MQTT broker, and does a mesh or a proxy before it let us through?"
     else:
         hint = "is it an MQTT broker without TLS? Behind a sidecar: can it reach the upstream?"
-    return UpstreamUnavailable(problem, hint)
+    return UpstreamUnavailable(problem, hint, "closed")
 
 
 def not_answered(upstream: Upstream, timeout_seconds: float) -> UpstreamUnavailable:
@@ -117,25 +207,30 @@ def not_answered(upstream: Upstream, timeout_seconds: float) -> UpstreamUnavaila
     return UpstreamUnavailable(
         f"{upstream} does not answer CONNECT within {timeout_seconds:g} s",
         "is it an MQTT broker? A cluster without a quorum looks like this too",
+        "connack",
     )
 
 
 def refused(upstream: Upstream, reason_code: int, said: str) -> UpstreamRefused:
     """CONNACK with a refusal."""
     return UpstreamRefused(
-        f"{upstream} refused us: {describe(reason_code, said)}", _REFUSAL_HINTS.get(reason_code, "")
+        f"{upstream} refused us: {describe(reason_code, said)}",
+        _REFUSAL_HINTS.get(reason_code, ""),
+        "connack",
     )
 
 
 def lost(upstream: Upstream, detail: str) -> UpstreamUnavailable:
     """A connection that was in use was cut, went silent or broke the protocol."""
-    return UpstreamUnavailable(f"the connection to {upstream} was lost: {printable(detail)}")
+    return UpstreamUnavailable(f"the connection to {upstream} was lost: {printable(detail)}", "", "lost")
 
 
 def sent_away(upstream: Upstream, reason_code: int, said: str) -> UpstreamUnavailable:
     """The upstream ended a connection that was in use, with DISCONNECT."""
     return UpstreamUnavailable(
-        f"{upstream} ended the connection: {describe(reason_code, said)}", _REFUSAL_HINTS.get(reason_code, "")
+        f"{upstream} ended the connection: {describe(reason_code, said)}",
+        _REFUSAL_HINTS.get(reason_code, ""),
+        "sent_away",
     )
 
 
@@ -144,6 +239,7 @@ def not_acknowledged(upstream: Upstream, timeout_seconds: float) -> UpstreamUnav
     return UpstreamUnavailable(
         f"{upstream} did not acknowledge a message within {timeout_seconds:g} s",
         "it is sent again on a new connection; look at the upstream's load and storage if that lasts",
+        "unacknowledged",
     )
 
 
@@ -152,6 +248,7 @@ def cannot_take(upstream: Upstream, reason_code: int) -> UpstreamUnavailable:
     return UpstreamUnavailable(
         f"{upstream} does not take a message now: {describe(reason_code, '')}",
         "it is kept and sent again; look at the upstream's limits if that lasts",
+        "busy",
     )
 
 
@@ -160,6 +257,7 @@ def takes_no_acknowledged(upstream: Upstream) -> UpstreamRefused:
     return UpstreamRefused(
         f"{upstream} takes messages at QoS 0 only, so it would never acknowledge one",
         "set qos = 0 in each rule of out, which keeps nothing while the upstream is away, or let it take QoS 1",
+        "connack",
     )
 
 

@@ -12,11 +12,12 @@ import fcntl
 import socket
 import ssl
 import termios
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from typing import Final, Literal, Protocol, cast
 
 from bridge.config import Upstream
-from bridge.failures import not_resolved, tls_failed, unreachable
+from bridge.failures import not_resolved, tls_failed, unreachable, upstream_identity_refused
 from bridge.resolving import Address, Resolver
 from edge_broker.net.tls import TlsPipe
 
@@ -24,6 +25,8 @@ _NEXT_ADDRESS_SECONDS: Final = 0.25
 _BUFFER_BYTES: Final = 256 << 10
 
 Stage = Literal["resolving", "connecting", "handshake"]
+Judge = Callable[[Sequence[bytes], float], object]
+"""Asked about the chain that the server presented (leaf first, DER) at a Unix time; `ValueError` where it will not do."""
 
 
 class Receiver(Protocol):
@@ -40,7 +43,10 @@ class Receiver(Protocol):
 
 
 class Link(asyncio.Protocol):
-    """One TCP connection, under TLS where `pipe` is given. `tls_version` as in ``TLSv1.3``; empty without TLS."""
+    """One connection, TCP or a Unix socket, under TLS where `pipe` is given.
+
+    `tls_version` as in ``TLSv1.3``; empty without TLS.
+    """
 
     def __init__(self, pipe: TlsPipe | None) -> None:
         self._pipe = pipe
@@ -123,6 +129,15 @@ class Link(asyncio.Protocol):
 
     # ---- what the bridge calls
 
+    def presented_chain(self) -> Sequence[bytes]:
+        """The certificates that the server sent, leaf first, DER; none without TLS."""
+        return () if self._pipe is None else self._pipe.presented_chain()
+
+    @property
+    def ended(self) -> str:
+        """How the connection ended, empty while it stands."""
+        return self._ended or ""
+
     def begin(self, receiver: Receiver) -> None:
         """From now on `receiver` gets what comes, and first what came already."""
         self._receiver = receiver
@@ -202,25 +217,54 @@ async def open_link(
     server_name: str,
     timeout_seconds: float,
     on_stage: Callable[[Stage], None],
+    judge: Judge | None = None,
 ) -> Link:
-    """Connect, with a `context` by TLS to a server that proves to be `server_name`; `UpstreamUnavailable` else."""
-    on_stage("resolving")
-    try:
-        async with asyncio.timeout(timeout_seconds):
-            addresses = await resolver.resolve(upstream.host, upstream.port)
-    except TimeoutError:
-        raise not_resolved(upstream, None, timeout_seconds) from None
-    except OSError as error:
-        raise not_resolved(upstream, error, timeout_seconds) from None
+    """Connect, with a `context` by TLS to a server that proves to be `server_name`; `UpstreamUnavailable` else.
+
+    With a `judge` the server proves to whom it is as well; what TLS verifies then is up to the context.
+    """
+    sock = await _open_socket(upstream, resolver, timeout_seconds, on_stage)
+    link = await _establish(upstream, sock, context, server_name, timeout_seconds, on_stage)
+    if judge is not None:
+        try:
+            judge(link.presented_chain(), time.time())
+        except Exception as error:
+            link.abort()
+            if isinstance(error, ValueError):
+                raise upstream_identity_refused(upstream, str(error)) from None
+            raise
+    return link
+
+
+async def _open_socket(
+    upstream: Upstream, resolver: Resolver, timeout_seconds: float, on_stage: Callable[[Stage], None]
+) -> socket.socket:
+    """A connected socket."""
+    if upstream.path:
+        addresses = [Address(socket.AF_UNIX, upstream.path)]
+    else:
+        addresses = await _resolve(upstream, resolver, timeout_seconds, on_stage)
     on_stage("connecting")
     try:
         async with asyncio.timeout(timeout_seconds):
-            sock = await _connect_any(addresses)
+            return await _connect_any(addresses)
     except TimeoutError:
         raise unreachable(upstream, None, timeout_seconds) from None
     except OSError as error:
         raise unreachable(upstream, error, timeout_seconds) from None
-    return await _establish(upstream, sock, context, server_name, timeout_seconds, on_stage)
+
+
+async def _resolve(
+    upstream: Upstream, resolver: Resolver, timeout_seconds: float, on_stage: Callable[[Stage], None]
+) -> list[Address]:
+    on_stage("resolving")
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            return await resolver.resolve(upstream.host, upstream.port)
+    except TimeoutError:
+        raise not_resolved(upstream, None, timeout_seconds) from None
+    except OSError as error:
+        raise not_resolved(upstream, error, timeout_seconds) from None
 
 
 async def _establish(
@@ -239,7 +283,9 @@ async def _establish(
         raise tls_failed(upstream, None, f"server_name {server_name!r}: {error}") from None
     if pipe is not None:
         on_stage("handshake")
-    _, link = await asyncio.get_running_loop().create_connection(lambda: Link(pipe), sock=sock)
+    loop = asyncio.get_running_loop()
+    connect = loop.create_unix_connection if upstream.path else loop.create_connection
+    _, link = await connect(lambda: Link(pipe), sock=sock)
     try:
         async with asyncio.timeout(timeout_seconds):
             await link.established
@@ -288,7 +334,8 @@ async def _connect(address: Address) -> socket.socket:
     sock = socket.socket(address.family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if address.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         await asyncio.get_running_loop().sock_connect(sock, address.socket_address)
     except BaseException:
         sock.close()

@@ -18,7 +18,7 @@ class Address(NamedTuple):
     """Where to connect: an address family and what `socket.connect` takes."""
 
     family: int
-    socket_address: tuple[str, int] | tuple[str, int, int, int]
+    socket_address: tuple[str, int] | tuple[str, int, int, int] | str
 
 
 class Resolver:

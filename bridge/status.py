@@ -15,8 +15,9 @@ class Status:
     `version`: "5" or "3.1.1", empty while not online. `depth`: messages that wait for the upstream's acknowledgement,
     `in_flight` those of them that are sent. `sent`, `received`: by QoS. `dropped`: not taken, by reason; `refused`: given
     up because the upstream would never take them, by reason. `expired`: older than their publisher allowed.
-    `lost`: damaged in the store. `last_error` and `last_hint` stay after a connection succeeded, for the log's sake.
-    `spans_lost`: of traces, not arrived at their collector.
+    `lost`: damaged in the store. `failures`: of connections and attempts, by `bridge.failures.KINDS`.
+    `last_error` and `last_hint` stay after a connection succeeded, for the log's sake. `spans_lost`: of traces, not arrived
+    at their collector.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Status:
     lost: int
     subscriptions_refused: int
     last_acknowledged_wall: float | None
+    failures: dict[str, int]
     last_error: str
     last_hint: str
     spans_lost: int = 0

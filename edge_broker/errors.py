@@ -113,12 +113,13 @@ class CommandError(EdgeBrokerError):
 
 
 class UpstreamError(EdgeBrokerError):
-    """The bridge's far end, in the words that status and log show."""
+    """The bridge's far end, in the words that status and log show. `kind`: one word for the metrics."""
 
-    def __init__(self, problem: str, hint: str = "") -> None:
+    def __init__(self, problem: str, hint: str = "", kind: str = "other") -> None:
         super().__init__(f"{problem}" + (f" ({hint})" if hint else ""))
         self.problem = problem
         self.hint = hint
+        self.kind = kind
 
 
 class UpstreamUnavailable(UpstreamError):

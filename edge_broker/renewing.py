@@ -68,7 +68,10 @@ class Renewing:
         if security.deny_file is not None:
             self.deny_list.replace(read_denied(security.deny_file))
         for bridge in self._config.bridges:  # it reads them at each connect; here they are only looked at
-            for kind, owner, paths in _expiring(f"bridge {bridge.name}", bridge.certificate, bridge.ca):
+            bundles = tuple((bridge.trust_bundles or {}).values())
+            for kind, owner, paths in _expiring(
+                f"bridge {bridge.name}", bridge.certificate, bridge.ca, bundles=bundles
+            ):
                 self.expiring.put(kind, owner, paths)
                 self.watching.add(f"{kind} of {owner}", paths, partial(self.expiring.put, kind, owner, paths))
 
@@ -174,10 +177,14 @@ class Renewing:
 
 
 def _expiring(
-    owner: str, certificate: Path | None, ca: Path | None, crls: tuple[Path, ...] = ()
+    owner: str,
+    certificate: Path | None,
+    ca: Path | None,
+    crls: tuple[Path, ...] = (),
+    bundles: tuple[Path, ...] = (),
 ) -> Iterator[_Files]:
     """Kind, owner and files of what expires."""
-    for kind, paths in (("certificate", (certificate,)), ("ca", (ca,)), ("crl", crls)):
+    for kind, paths in (("certificate", (certificate,)), ("ca", (ca, *bundles)), ("crl", crls)):
         files = tuple(path for path in paths if path is not None)
         if files:
             yield kind, owner, files

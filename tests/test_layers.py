@@ -85,6 +85,8 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
         "edge_broker.store",
         "edge_broker.net.transport",
         "edge_broker.net.tls",
+        "edge_broker.security.spiffe",  # reading of names and of DER, which decides nothing
+        "edge_broker.security.der",
         "edge_broker.config.*",
     ),
     "devices.*": (),
@@ -104,7 +106,17 @@ DATABASES: Final = {
     "sqlite3": ("edge_broker.store.*", "devices.*"),
 }
 
-HEAVY: Final = ("aiohttp", "cryptography", "devices", "jwt", "prometheus_client", "rich", "websockets")
+HEAVY: Final = (
+    "aiohttp",
+    "cryptography",
+    "devices",
+    "grpc",
+    "jwt",
+    "prometheus_client",
+    "rich",
+    "spiffe",
+    "websockets",
+)
 MAY_BE_HEAVY: Final = (
     "edge_broker.net.websocket",
     "edge_broker.ops.http",

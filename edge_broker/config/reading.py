@@ -120,6 +120,8 @@ class Reading:
             return UNREADABLE if made is None else made
         if get_origin(kind) is tuple:
             return self._sequence(data, get_args(kind)[0], key)
+        if get_origin(kind) is dict:
+            return self._named(data, annotation, key)
         try:
             return msgspec.convert(data, annotation, dec_hook=self._as_path)
         except msgspec.ValidationError:
@@ -152,6 +154,19 @@ class Reading:
             )
             return UNREADABLE
         return UNREADABLE if UNREADABLE in items else tuple(items)
+
+    def _named(self, data: object, annotation: Any, key: str) -> Any:
+        """A table whose keys are names that the user chooses."""
+        if not isinstance(data, dict):
+            self.mistake(
+                key,
+                f"must be a table, not {_given(data)}",
+                f"write {_last(key)} = {_example(annotation)}",
+            )
+            return UNREADABLE
+        element = get_args(kind_of(annotation))[1]
+        items = {name: self.value(item, element, f"{key}.{name}") for name, item in data.items()}
+        return UNREADABLE if UNREADABLE in items.values() else items
 
     def _as_path(self, _type: type, data: object) -> Path:
         """msgspec's hook for what it does not know: a path, which if relative starts at the file's folder."""

@@ -107,5 +107,7 @@ def _what(annotation: Any) -> str:
         return ", ".join(f'`"{word}"`' for word in get_args(kind))
     if get_origin(kind) is tuple:
         return "list of rules" if struct_of(annotation) else f"list of {_what(get_args(kind)[0])}"
+    if get_origin(kind) is dict:
+        return f"table of {_what(get_args(kind)[1])} by name"
     meta = meta_of(annotation)
     return _TYPES[kind] if meta.ge is None else f"{_TYPES[kind]}, {meta.ge} to {meta.le}"

@@ -119,6 +119,14 @@ class TlsPipe:
         inner: Any = self._object._sslobj  # type: ignore[attr-defined]
         return [ssl.PEM_cert_to_DER_cert(found.public_bytes()) for found in inner.get_verified_chain() or ()]
 
+    def presented_chain(self) -> list[bytes]:
+        """What the peer sent, leaf first, DER. OpenSSL verified the leaf by way of some of it, or of none."""
+        public: Any = getattr(self._object, "get_unverified_chain", None)  # Python 3.13 and up
+        if public is not None:
+            return list(public())
+        inner: Any = self._object._sslobj  # type: ignore[attr-defined]
+        return [ssl.PEM_cert_to_DER_cert(one.public_bytes()) for one in inner.get_unverified_chain() or ()]
+
     @property
     def version(self) -> str:
         """The protocol agreed on, as in ``TLSv1.3``; empty before."""
@@ -167,13 +175,23 @@ def server_context(
 
 
 def client_context(
-    ca: str | None = None, certificate: str | None = None, key: str | None = None, check_hostname: bool = True
+    ca: str | None = None,
+    certificate: str | None = None,
+    key: str | None = None,
+    check_hostname: bool = True,
+    authorities: Sequence[bytes] = (),
 ) -> ssl.SSLContext:
-    """A client's context: TLS 1.2 and up, the server verified against `ca` or the system's, ourselves by certificate."""
+    """A client's context: TLS 1.2 and up, the server verified against `ca` or the system's, ourselves by certificate.
+
+    `authorities`: certificates, DER, that are trusted instead, also where they are no roots.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.check_hostname = check_hostname
-    if ca is not None:
+    if authorities:
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        context.load_verify_locations(cadata=b"".join(authorities))
+    elif ca is not None:
         context.load_verify_locations(ca)
     else:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)

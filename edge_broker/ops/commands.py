@@ -141,6 +141,7 @@ class Commands:
             "dropped": _losses(status.dropped, expired=status.expired, lost=status.lost),
             "given_up": dict(status.refused),
             "last_acknowledged_at": status.last_acknowledged_wall,
+            "failures": {kind: count for kind, count in status.failures.items() if count},
             "last_error": status.last_error,
             "last_hint": status.last_hint,
             "drain_per_second": round(drain, 1),

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.core import InfoMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from edge_broker import __version__
@@ -246,6 +246,15 @@ def _bridges(statuses: Sequence[ObservedStatus], ahead_seconds: float) -> Iterat
         "bridge",
         [(status.name, status.connects) for status in statuses],
     )
+    failures = CounterMetricFamily(
+        "edge_broker_bridge_failures",
+        "Connections to the upstream that failed or were lost, by what happened.",
+        labels=["bridge", "kind"],
+    )
+    for status in statuses:
+        for kind, count in status.failures.items():
+            failures.add_metric([status.name, kind], count)
+    yield failures
     yield gauges(
         "bridge_in_flight",
         "Messages sent and not yet acknowledged.",

@@ -108,6 +108,7 @@ class ObservedStatus(Protocol):
     expired: int
     lost: int
     last_acknowledged_wall: float | None
+    failures: dict[str, int]
     last_error: str
     last_hint: str
     spans_lost: int

@@ -48,6 +48,12 @@ def certificate_ends_at(der: bytes) -> float:
     return end
 
 
+def validity(der: bytes) -> tuple[float, float]:
+    """A certificate's notBefore and notAfter, Unix time."""
+    _, begin, end = _validity(der)
+    return begin, end
+
+
 def crl_ends_at(der: bytes) -> float | None:
     """When a revocation list's next one is due, Unix time; None where it does not say."""
     times = [

@@ -132,7 +132,12 @@ WRONG: list[tuple[dict[str, object], str, str, str]] = [
     ({"urls": "mqtts://h"}, "urls", "must be a list", 'urls = ["mqtts://broker.example.com:8883"]'),
     ({"urls": []}, "urls", "is empty", "mqtts://"),
     ({"urls": ["mqtts://h", 5]}, "urls[1]", "must be text in quotes, not a number", "mqtts://"),
-    ({"urls": ["mqtts://h", "h:1883"]}, "urls[1]", "must begin with mqtt:// or mqtts://", "mqtts://"),
+    (
+        {"urls": ["mqtts://h", "h:1883"]},
+        "urls[1]",
+        "must begin with mqtt://, mqtts:// or mqtt+unix://",
+        "mqtts://",
+    ),
     ({"urls": ["ssl://h:8883"]}, "urls[0]", "must begin with", "write mqtts://h:8883"),
     ({"urls": ["tcp://h"]}, "urls[0]", "must begin with", "write mqtt://h"),
     ({"urls": ["wss://h/mqtt"]}, "urls[0]", "wss is not available yet", "mqtts://"),

@@ -69,7 +69,7 @@ def test_the_full_example_has_every_key() -> None:
     for name, struct in sections().items():
         tables = example[name] if isinstance(example[name], list) else [example[name]]
         assert {key for table in tables for key in table} == set(struct.__struct_encode_fields__)
-    (bridge,) = example["bridges"]
+    bridge = example["bridges"][0]
     rules = (*bridge["out"], *bridge["in"])  # not every key goes together with every other
     assert {key for rule in rules for key in rule} == set(RuleConfig.__struct_encode_fields__)
 

@@ -184,6 +184,8 @@ async def test_a_bridge_that_is_away_and_one_that_delivers(state_dir: Path, tmp_
     assert scrape.of("bridge_connects_total", "bridge") == {"there": 1, "away": 0}
     assert scrape.of("bridge_resent_total", "bridge") == {"there": 0, "away": 0}
     assert scrape.of("bridge_in_flight", "bridge") == {"there": 0, "away": 0}
+    assert scrape.get("bridge_failures_total", bridge="there", kind="connect") == 0
+    assert (scrape.get("bridge_failures_total", bridge="away", kind="connect") or 0) >= 1
     assert scrape.of("queue_messages", "queue") == {"bridge:there": 0, "bridge:away": 4, "other": 0}
     assert scrape.get("messages_dropped_total", reason="offline") == 1
     last = scrape.get("bridge_last_acknowledged_timestamp_seconds", bridge="there")
