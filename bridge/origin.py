@@ -14,8 +14,9 @@ from urllib.parse import quote, unquote
 from edge_broker.wire import const
 
 NAME: Final = "edge-origin"
-_LARGEST: Final = (1 << 63) - 1
-_LONGEST_NAME: Final = 1_000
+LARGEST_NUMBER: Final = (1 << 63) - 1
+LONGEST_NAME: Final = 250
+"""Characters of a gateway's or a lane's name."""
 
 
 class Origin(NamedTuple):
@@ -57,13 +58,16 @@ def find_origin(user_properties: Iterable[tuple[str, str]]) -> Origin | None:
 def parse_origin(text: str) -> Origin | None:
     """What `str` of an origin gives, back; None where it is something else."""
     parts = text.split("/")
-    if len(parts) != 4 or len(text) > 2 * _LONGEST_NAME:
+    if len(parts) != 4 or len(text) > 25 * LONGEST_NAME:
         return None
     gateway, lane, epoch, sequence = parts
     if not (gateway and _is_number(epoch) and _is_number(sequence)):
         return None
-    return Origin(unquote(gateway), unquote(lane), int(epoch), int(sequence))
+    gateway, lane = unquote(gateway), unquote(lane)
+    if max(len(gateway), len(lane)) > LONGEST_NAME:
+        return None
+    return Origin(gateway, lane, int(epoch), int(sequence))
 
 
 def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= 19 and int(text) <= _LARGEST
+    return text.isascii() and text.isdigit() and len(text) <= 19 and int(text) <= LARGEST_NUMBER
