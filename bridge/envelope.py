@@ -33,9 +33,9 @@ from edge_broker.wire import const
 from edge_broker.wire.properties import decode_properties
 from edge_broker.wire.topics import MAX_TOPIC_BYTES, check_topic_name
 
-_VERSION: Final = 1
-_PLAIN: Final = 0x10 | _VERSION
-_COMPRESSED: Final = 0x20 | _VERSION
+VERSION: Final = 1
+_PLAIN: Final = 0x10 | VERSION
+_COMPRESSED: Final = 0x20 | VERSION
 _ITEMS: Final = 11
 _RETAIN: Final = 0x04
 _QOS: Final = 0x03

@@ -61,6 +61,9 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
         WIRE,
         CORE,
         "edge_broker.store",
+        "edge_broker.store.connection",
+        "edge_broker.store.faults",
+        "edge_broker.store.lock",
         "edge_broker.net.transport",
         "edge_broker.net.tls",
         "edge_broker.config.*",
@@ -78,7 +81,7 @@ IMPURE: Final = frozenset(
 
 DATABASES: Final = {
     "aiosqlite": ("edge_broker.store.*",),
-    "sqlite3": ("edge_broker.store.*", "devices.*"),
+    "sqlite3": ("edge_broker.store.*", "devices.*", "bridge.ingest.*", "edge_broker.cli.ingest"),
 }
 
 HEAVY: Final = ("aiohttp", "cryptography", "devices", "prometheus_client", "rich", "websockets")

@@ -38,6 +38,9 @@ _COMMANDS: Final = {
         "edge_broker.cli.reference", "reference", "Print every key of the configuration file."
     ),
     "store": _Command("edge_broker.cli.store", "store", "What the store holds, and whether it is sound."),
+    "ingest": _Command(
+        "edge_broker.cli.ingest", "ingest", "Beside a cluster: take what gateways sent, once each."
+    ),
     "demo": _Command("edge_broker.cli.demo", "demo", "Sensors, broker, bridge and upstream on this machine."),
 }
 

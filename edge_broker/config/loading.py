@@ -70,7 +70,7 @@ def load(
     `sections`: for top-level keys that are not this package's to read, who reads them.
     """
     source = str(path) if path else "the environment"
-    data = _read_toml(path) if path else {}
+    data = read_toml(path) if path else {}
     folder = path.resolve().parent if path else Path.cwd()
     reading = Reading(folder, _homes())
     values = _read_sections(data, reading, sections or {})
@@ -85,7 +85,7 @@ def load(
     return Config(**values)
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
     """The file's plain data; `ConfigMistakes` with the one mistake that keeps it from being read."""
     import tomllib  # a broker without a file needs no parser
 
