@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
@@ -39,20 +40,20 @@ SPOOLS: Final = 1
 
 
 def open_database(directory: Path) -> ThreadedConnection:
-    """The database in `directory`, which is made; nothing is opened before its `start`."""
-    path = directory / FILE_NAME
+    """The database in `directory` and its thread; nothing is opened before its `start`."""
+    return ThreadedConnection("ingest", partial(connect, directory), partial(connect, directory))
 
-    def connect() -> sqlite3.Connection:
-        directory.mkdir(parents=True, exist_ok=True)
-        connection = _connect(f"file:{path}?mode=rwc")
-        try:
-            _prepare(connection)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
 
-    return ThreadedConnection("ingest", connect, connect)
+def connect(directory: Path) -> sqlite3.Connection:
+    """The database in `directory`, both made where they are not there."""
+    directory.mkdir(parents=True, exist_ok=True)
+    connection = _connect(f"file:{directory / FILE_NAME}?mode=rwc")
+    try:
+        _prepare(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def open_for_reading(directory: Path) -> sqlite3.Connection:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import zstandard
 
@@ -25,16 +25,22 @@ from bridge.ingest.outbox_sink import OutboxSink
 from bridge.ingest.sink import Sink
 from bridge.ingest.table_sink import TableSink
 from bridge.ingest.worker import Report, Worker
+from edge_broker.config.bind import parse_bind
 from edge_broker.core.message import Message
 from edge_broker.errors import StoreError
 from edge_broker.store.connection import ThreadedConnection
 from edge_broker.store.faults import explain
 from edge_broker.store.lock import DirectoryLock
 
+if TYPE_CHECKING:
+    from bridge.ingest.http import HttpServer
+
 log: Final = logging.getLogger("bridge.ingest")
 
 _WATCH_SECONDS: Final = 1.0
 _SUMMARY_SECONDS: Final = 60.0
+_BATCH_SECONDS: Final = 5.0
+"""How long a stop waits for the batch at hand: each saves the cluster sending it again."""
 
 
 class Ingester:
@@ -51,6 +57,8 @@ class Ingester:
         self._lock: DirectoryLock | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._summarized = 0
+        self._http: HttpServer | None = None
+        self._sink: Sink | None = None
         self.intake: Intake
         self.line: Line
 
@@ -74,7 +82,7 @@ class Ingester:
         except FAILURES as error:
             raise _explained(error) from None
         self._database = database
-        sink = self._sink(database)
+        sink = self._sink = self._choose_sink(database)
         worker = Worker(config, sink, dictionaries, time.time)
         keeper = _Keeper(database, worker, sink, self.emitter)
         try:
@@ -87,7 +95,6 @@ class Ingester:
         self.gaps.begin(report.gaps, time.monotonic())
         if len(self.gaps):
             log.warning("%d messages of %d lanes are missing from before", self.gaps.missing, len(self.gaps))
-        self._keeper = keeper
         lease = None
         if config.lease.topic:
             known = tuple(zstandard.ZstdCompressionDict(one).dict_id() for one in dictionaries)
@@ -96,16 +103,25 @@ class Ingester:
             )
         self.intake = Intake(config, keeper, lease, self._on_report)
         self.line = Line(config.cluster.as_bridge("cluster"), self.intake, "cluster")
-        if self.emitter is not None:
-            self.emitter.start()
         loop = asyncio.get_running_loop()
         self._tasks = [
             loop.create_task(self.intake.run(), name="ingest batches"),
             loop.create_task(self._watch(), name="ingest watch"),
         ]
+        if config.http.bind:
+            await self._serve_http()
+        if self.emitter is not None:
+            self.emitter.start()
         self.line.start()
 
-    def _sink(self, database: ThreadedConnection) -> Sink:
+    async def _serve_http(self) -> None:
+        from bridge.ingest.http import HttpServer  # heavy, and often off
+
+        self._http = HttpServer(self)
+        await self._http.start(parse_bind(self.config.http.bind))
+        log.info("health and metrics on %s", self._http.url)
+
+    def _choose_sink(self, database: ThreadedConnection) -> Sink:
         config = self.config
         if config.output == "file":
             return FileSink(config.file_directory, config.file.format, config.file.rotate_bytes)
@@ -119,17 +135,24 @@ class Ingester:
     async def stop(self) -> None:
         """Withdraw the lease, finish the batch at hand, leave the brokers, close."""
         await self.intake.stop()
+        await asyncio.wait(self._tasks[:1], timeout=_BATCH_SECONDS)
         await self.line.stop()
         if self.emitter is not None:
             await self.emitter.stop()
+        await self._close()
+
+    async def _close(self) -> None:
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        await self._close()
-
-    async def _close(self) -> None:
+        if self._http is not None:
+            await self._http.stop()
+            self._http = None
         if self._database is not None:
+            sink, self._sink = self._sink, None
+            if sink is not None:
+                await self._database.run(lambda _: sink.close())
             await self._database.close()
             self._database = None
         if self._lock is not None:

@@ -33,7 +33,7 @@ class GatewayTopic:
 
     def __init__(self, topic_filter: str) -> None:
         self._begin, self._has_gateway, self._end = topic_filter.partition("+")
-        self._shortest = len(self._begin) + len(self._end) + 1
+        self._shortest = len(self._begin) + len(self._end)
 
     def gateway_of(self, topic: str) -> str | None:
         """Which gateway `topic` names; None where it is another topic."""

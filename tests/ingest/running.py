@@ -25,7 +25,9 @@ Key = tuple[str, str, int, int]
 class Ingester:
     """`edge-broker ingest run`. `more`: further lines of its configuration, sections last."""
 
-    def __init__(self, directory: Path, cluster: str, more: str = "", top: str = "", cluster_keys: str = "") -> None:
+    def __init__(
+        self, directory: Path, cluster: str, more: str = "", top: str = "", cluster_keys: str = ""
+    ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self.config = directory / "ingest.toml"
@@ -62,7 +64,10 @@ class Ingester:
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """`edge-broker ingest ARGUMENTS`."""
         return subprocess.run(
-            [sys.executable, "-m", "edge_broker", "ingest", *arguments], capture_output=True, text=True, timeout=30
+            [sys.executable, "-m", "edge_broker", "ingest", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=30,
         )
 
     def status(self) -> dict[str, Any]:
@@ -116,9 +121,12 @@ class Gateway:
     def enveloped(self, lane: str, epoch: int, numbers: Sequence[int]) -> None:
         """Publish them in one envelope; rising."""
         messages = [
-            Enclosed(one, f"s/{self.name}/{one % 7}", payload_of(self.name, lane, one)) for one in sorted(set(numbers))
+            Enclosed(one, f"s/{self.name}/{one % 7}", payload_of(self.name, lane, one))
+            for one in sorted(set(numbers))
         ]
-        self._publish(f"edge/{self.name}/envelopes", self._writer.pack(Envelope(self.name, lane, epoch, messages)))
+        self._publish(
+            f"edge/{self.name}/envelopes", self._writer.pack(Envelope(self.name, lane, epoch, messages))
+        )
         self.keys |= {(self.name, lane, epoch, one.sequence) for one in messages}
 
     def skip(self, lane: str, *ranges: tuple[int, int]) -> None:

@@ -40,7 +40,12 @@ def envelope_of(gateway: int, number: int) -> Envelope:
             at,
             f"site/{gateway}/room/{at % 100}/climate",
             json.dumps(
-                {"temperature": 20 + at % 37 / 10, "humidity": 40 + at % 91 / 10, "co2": 400 + at % 613, "at": 1.76e9 + at}
+                {
+                    "temperature": 20 + at % 37 / 10,
+                    "humidity": 40 + at % 91 / 10,
+                    "co2": 400 + at % 613,
+                    "at": 1.76e9 + at,
+                }
             ).encode(),
         )
         for at in range(first, first + _READINGS)
@@ -76,7 +81,10 @@ async def in_process(envelopes: list[tuple[str, bytes]], form: str, folder: Path
     took, cpu = time.perf_counter() - began, time.process_time() - began_cpu
     await database.close()
     written = report.counters.written
-    print(f"in process, {form}: {written} readings in {took:.2f} s, {written / took:,.0f}/s, {cpu / written * 1e6:.2f} µs each")
+    print(
+        f"in process, {form}: {written} readings in {took:.2f} s, {written / took:,.0f}/s, "
+        f"{cpu / written * 1e6:.2f} µs each"
+    )
 
 
 async def through_mosquitto(envelopes: list[tuple[str, bytes]], folder: Path) -> None:
@@ -85,7 +93,9 @@ async def through_mosquitto(envelopes: list[tuple[str, bytes]], folder: Path) ->
     config = folder / "ingest.toml"
     config.write_text(f'data_dir = "{folder}/data"\n[cluster]\nurls = ["{broker.url}"]\n')
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([sys.executable, "-m", "edge_broker", "ingest", "run", "-c", config], stderr=log)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "edge_broker", "ingest", "run", "-c", config], stderr=log
+        )
     await until(lambda: b"connected" in (folder / "log").read_bytes(), "the ingester did not connect")
     sender = await Person().connect(broker.url)
     began = time.perf_counter()
@@ -119,7 +129,9 @@ async def through_mosquitto(envelopes: list[tuple[str, bytes]], folder: Path) ->
 def main() -> None:
     """Measure."""
     envelopes = packed(int(os.environ.get("ENVELOPES", _ENVELOPES)))
-    print(f"{len(envelopes)} envelopes, {sum(len(one) for _, one in envelopes) / len(envelopes):.0f} bytes each")
+    print(
+        f"{len(envelopes)} envelopes, {sum(len(one) for _, one in envelopes) / len(envelopes):.0f} bytes each"
+    )
     for form in ("json", "cbor"):
         with tempfile.TemporaryDirectory() as folder:
             asyncio.run(in_process(envelopes, form, Path(folder)))

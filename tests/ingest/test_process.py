@@ -51,7 +51,8 @@ async def test_files_have_each_message_exactly_once(tmp_path: Path) -> None:
         assert set(counts) == wanted
         assert max(counts.values()) == 1
         assert all(
-            one["payload"].encode() == payload_of(one["gateway"], one["lane"], one["sequence"]) for one in ingester.lines()
+            one["payload"].encode() == payload_of(one["gateway"], one["lane"], one["sequence"])
+            for one in ingester.lines()
         )
         assert len(list((tmp_path / "ingest/data/output").iterdir())) > 3
         status = ingester.status()
@@ -65,7 +66,9 @@ async def test_files_have_each_message_exactly_once(tmp_path: Path) -> None:
         cluster.stop()
 
 
-async def test_the_table_has_each_message_exactly_once_also_when_what_was_seen_is_lost(tmp_path: Path) -> None:
+async def test_the_table_has_each_message_exactly_once_also_when_what_was_seen_is_lost(
+    tmp_path: Path,
+) -> None:
     cluster = await Mosquitto(tmp_path / "cluster", persistent=True).start()
     ingester = await Ingester(tmp_path / "ingest", cluster.url, top='output = "table"').start()
     table = tmp_path / "ingest/data/readings.db"
@@ -116,7 +119,9 @@ async def test_another_broker_gets_each_message_exactly_once(tmp_path: Path, tar
         await until(lambda: ingester.status()["waiting"] == 0, "the outbox is not empty")
         assert ingester.stop() == 0
         payloads = Counter(keeper.payloads)
-        assert set(payloads) == {payload_of(gateway, lane, number).decode() for gateway, lane, _, number in wanted}
+        assert set(payloads) == {
+            payload_of(gateway, lane, number).decode() for gateway, lane, _, number in wanted
+        }
         assert max(payloads.values()) == 1
         if target_version == "5":
             pairs = [dict(message.properties.UserProperty) for message in keeper.messages]
