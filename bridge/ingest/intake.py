@@ -15,7 +15,7 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from itertools import islice
 from typing import Final, Protocol
 
@@ -127,7 +127,7 @@ class Intake:
 
     async def _keep(self, messages: Sequence[Message]) -> Report:
         """Have the worker keep them, however often that takes."""
-        pause_seconds = 1.0
+        pauses = _pauses()
         while True:
             try:
                 report = await self._keeper.process(messages)
@@ -139,12 +139,19 @@ class Intake:
                     self.problem = ""
                     self._announce()
                 return report
-            await asyncio.sleep(pause_seconds)
-            pause_seconds = min(pause_seconds * 2, _LONGEST_PAUSE_SECONDS)
+            await self._recover(pauses)
+            await asyncio.sleep(next(pauses))
+
+    async def _recover(self, pauses: Iterator[float]) -> None:
+        """At once, so that what was written in vain takes no room."""
+        while True:
             try:
                 self._on_report(await self._keeper.recover())
             except FAILURES as error:
                 self._on_failure(error)
+            else:
+                return
+            await asyncio.sleep(next(pauses))
 
     def _on_failure(self, error: Exception) -> None:
         problem = str(error) or type(error).__name__
@@ -195,7 +202,9 @@ class Intake:
         self._waiting_bytes = sum(len(message.frame) for message in self._waiting)
 
     def on_message(self, message: Message) -> None:
-        """One for the next batch."""
+        """One for the next batch; on the way out it is left to the next run, for which the cluster has it still."""
+        if self._stopping:
+            return
         self._waiting.append(message)
         self._waiting_bytes += len(message.frame)
         self._arrived.set()
@@ -284,6 +293,8 @@ class Intake:
         if lease is None or client is None or not self.subscribed:
             return
         self._answered.clear()
+        if self._talk is not None:
+            self._talk.go_on()  # the answer stands behind what was not read yet
         client.send_publish(lease.topic, lease.withdrawal(client.version), 1, True, False, LEASE_PACKET_ID)
         try:
             async with asyncio.timeout(_WITHDRAWAL_SECONDS):
@@ -292,6 +303,14 @@ class Intake:
             log.warning(
                 "the cluster did not acknowledge that the announcement is withdrawn: it ends by itself"
             )
+
+
+def _pauses() -> Iterator[float]:
+    """Seconds between tries."""
+    pause_seconds = 1.0
+    while True:
+        yield pause_seconds
+        pause_seconds = min(pause_seconds * 2, _LONGEST_PAUSE_SECONDS)
 
 
 def _acknowledge(client: Client, messages: Sequence[Message]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import socket
 import sqlite3
 import urllib.error
 import urllib.request
@@ -18,8 +19,11 @@ from bridge.ingest.config import load_ingest_config
 from bridge.ingest.file_sink import FileSink
 from bridge.ingest.ingester import Ingester
 from edge_broker.errors import StoreError
+from edge_broker.wire import const
+from edge_broker.wire.encoder import encode_connect, encode_publish
+from edge_broker.wire.packets import Connect
 from tests.bridge.real import Log, Mosquitto, Person, until
-from tests.ingest.running import Gateway
+from tests.ingest.running import Gateway, payload_of
 
 pytestmark = pytest.mark.needs("mosquitto")
 
@@ -227,7 +231,7 @@ async def test_while_the_target_is_away_the_outbox_waits_and_then_the_cluster(
         status, body = await get(ingester, "/healthz")
         assert (status, "too much waits" in body, "no connection to the target" in body) == (503, True, True)
         assert 1_000 < emitter.waiting <= 2_000
-        assert ingester.counters.written == emitter.waiting
+        await until(lambda: ingester.counters.written == emitter.waiting, "the batch did not end")
         await target.start()
         reader = await (await Person().connect(target.url)).subscribe("in/#")
         await until(lambda: emitter.emitted == 3_000, "not emitted")
@@ -239,7 +243,7 @@ async def test_while_the_target_is_away_the_outbox_waits_and_then_the_cluster(
         target.stop()
 
 
-async def test_a_target_that_forgot_us_gets_everything_again_and_a_new_outbox_wipes_an_old_session(
+async def test_a_target_that_lost_our_session_gets_the_rest(
     tmp_path: Path, cluster: Mosquitto, gateway: Gateway
 ) -> None:
     target = await Mosquitto(tmp_path / "target").start()
@@ -247,28 +251,50 @@ async def test_a_target_that_forgot_us_gets_everything_again_and_a_new_outbox_wi
     await ingester.start()
     emitter = ingester.emitter
     assert emitter is not None
-    await until(lambda: ingester.intake.subscribed, "not subscribed")
-    gateway.plain("up", 1, range(1, 11))
-    await until(lambda: emitter.emitted == 10, "not emitted")
-    target.stop()  # it keeps nothing
-    await until(lambda: not emitter.line.online, "still online")
-    gateway.plain("up", 1, range(11, 21))
-    await target.start()
+    try:
+        await until(lambda: ingester.intake.subscribed, "not subscribed")
+        gateway.plain("up", 1, range(1, 11))
+        await until(lambda: emitter.emitted == 10, "not emitted")
+        target.stop()  # it keeps nothing
+        await until(lambda: not emitter.line.online, "still online")
+        gateway.plain("up", 1, range(11, 21))
+        await target.start()
+        await until(lambda: emitter.emitted == 20, "not emitted")
+        assert emitter.waiting == 0
+    finally:
+        await ingester.stop()
+        target.stop()
+
+
+async def test_a_new_outbox_wipes_the_session_of_an_old_one(
+    tmp_path: Path, cluster: Mosquitto, gateway: Gateway
+) -> None:
+    """The old one's identifier 1 is half-way at the target: a new message under it would look like that one, and vanish."""
+    target = await Mosquitto(tmp_path / "target").start()
     reader = await (await Person().connect(target.url)).subscribe("in/#")
-    await until(lambda: emitter.emitted == 20, "not emitted")
-    await ingester.stop()
-    for path in (tmp_path / "data").glob("ingest.db*"):
-        path.unlink()
+    await asyncio.to_thread(publish_half_way, target.port, "in/s/gw", payload_of("gw", "up", 1))
     ingester = configured(tmp_path, cluster.url, target_lines(target.url), 'output = "mqtt"')
     await ingester.start()
-    emitter = ingester.emitter
-    assert emitter is not None
-    gateway.plain("up", 2, range(1, 11))
-    await until(lambda: emitter.emitted == 10, "not emitted")
-    assert sum(message.payload.endswith(b": 5}") for message in reader.messages) >= 1
-    await ingester.stop()
-    reader.leave()
-    target.stop()
+    try:
+        await until(lambda: ingester.intake.subscribed, "not subscribed")
+        gateway.plain("up", 1, [1])
+        await until(lambda: reader.messages, "not emitted")
+    finally:
+        await ingester.stop()
+        reader.leave()
+        target.stop()
+
+
+def publish_half_way(port: int, topic: str, payload: bytes) -> None:
+    """As the emitter of another outbox: a PUBLISH at QoS 2 whose PUBREL never comes."""
+    request = Connect(const.MQTT_5, "emitter", False, 60, properties={const.SESSION_EXPIRY_INTERVAL: 3_600})
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        client.sendall(encode_connect(request) + encode_publish(const.MQTT_5, topic, payload, 2, packet_id=1))
+        answers = b""
+        while b"\x50\x02\x00\x01" not in answers:  # PUBREC
+            more = client.recv(1_000)
+            assert more, "closed"
+            answers += more
 
 
 async def test_a_database_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
