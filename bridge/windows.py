@@ -118,7 +118,7 @@ class Lane:
         self.past = Stretches()
         self.heard_at = 0.0
         self.stretches = 0  # in all epochs together
-        self.changed: set[int] = set()
+        self.changed: list[int] = []  # a list: there are very many lanes, and rarely two of these
 
     def restore(self, epoch: int, stretches: Iterable[Stretch]) -> None:
         """Put back what was written of `epoch`."""
@@ -142,7 +142,7 @@ class Lane:
         before = len(seen)
         new = seen.add_new(start, end)
         if new:
-            self.changed.add(epoch)
+            self._mark(epoch)
             self.stretches += len(seen) - before
             self._forget_oldest_epochs()
             while self.stretches > most_stretches:
@@ -163,9 +163,13 @@ class Lane:
                 everything.add(start, end)
         return list(everything.holes())
 
+    def _mark(self, epoch: int) -> None:
+        if epoch not in self.changed:
+            self.changed.append(epoch)
+
     def _add_past(self, start: int, end: int, most_stretches: int) -> None:
         self.past.add(start, end)
-        self.changed.add(PAST)
+        self._mark(PAST)
         while len(self.past) > most_stretches:
             self.past.take_first()
 
@@ -178,7 +182,7 @@ class Lane:
             self.stretches -= 1
         else:
             self._forget_epoch(epoch, most_stretches)
-        self.changed.add(epoch)
+        self._mark(epoch)
 
     def _forget_oldest_epochs(self) -> None:
         while len(self.epochs) > _MAX_EPOCHS:
@@ -187,7 +191,7 @@ class Lane:
     def _forget_epoch(self, epoch: int, most_stretches: int) -> None:
         seen = self.epochs.pop(epoch)
         self.stretches -= len(seen)
-        self.changed.add(epoch)
+        self._mark(epoch)
         for start, end in seen:
             self._add_past(start, end, most_stretches)
 
@@ -197,7 +201,7 @@ class Windows:
     `forgotten`: lanes given up for others of their gateway. `changed`: lanes to be written with the next commit; where one
     is not among `lanes` any more, it is forgotten."""
 
-    def __init__(self, max_gateways: int = 10_000, max_lanes_per_gateway: int = 8) -> None:
+    def __init__(self, max_gateways: int = 5_000, max_lanes_per_gateway: int = 8) -> None:
         self.lanes: dict[LaneKey, Lane] = {}
         self.changed: set[LaneKey] = set()
         self.now = 0.0
@@ -265,5 +269,5 @@ class Windows:
             self.forgotten += 1
         mine.append(key)
         lane = self.lanes[key] = Lane()
-        lane.changed.add(PAST)
+        lane.changed.append(PAST)
         return lane

@@ -302,7 +302,7 @@ class LimitsConfig(Section, frozen=True, kw_only=True):
             le=1_000_000,
             description="Gateways followed; what others send passes with its duplicates, and is counted (`untracked`).",
         ),
-    ] = 10_000
+    ] = 5_000
     lanes_per_gateway: Annotated[
         int, Meta(ge=1, le=1_000, description="Lanes of a gateway; the one silent longest goes.")
     ] = 8

@@ -28,6 +28,7 @@ log: Final = logging.getLogger("bridge.ingest")
 
 _SUFFIXES: Final = {"json": "jsonl", "cbor": "cborseq"}
 _NAME: Final = re.compile(r"messages-(\d{6,})\.(?:jsonl|cborseq)")
+_WRITE_BYTES: Final = 256 << 10
 _MESSAGES_AT_ONCE: Final = 1_000
 _KNOWN_BLOCKS: Final = 1_000
 _LONGEST_KNOWN_BLOCK: Final = 512
@@ -54,6 +55,8 @@ class FileSink:
         self._descriptor = -1
         self._position = _Position(0, 0)
         self._dirty = False
+        self._buffer: list[bytes] = []
+        self._buffered_bytes = 0
 
     def recover(self, connection: sqlite3.Connection) -> None:
         """Open the file that was written last and cut off what was not committed."""
@@ -95,14 +98,23 @@ class FileSink:
             self._append(self._encode(run, part, received_at))
 
     def _append(self, data: bytes) -> None:
-        rest = memoryview(data)
+        self._buffer.append(data)
+        self._buffered_bytes += len(data)
+        if self._buffered_bytes >= _WRITE_BYTES:
+            self._write_buffer()
+
+    def _write_buffer(self) -> None:
+        rest = memoryview(b"".join(self._buffer))
+        self._position.length += len(rest)
+        self._buffer.clear()
+        self._buffered_bytes = 0
         while rest:
             rest = rest[os.write(self._descriptor, rest) :]
-        self._position.length += len(data)
 
     def sync(self) -> None:
         """One sync for all of the batch."""
         if self._dirty:
+            self._write_buffer()
             os.fdatasync(self._descriptor)
 
     def commit(self, connection: sqlite3.Connection) -> None:
@@ -117,6 +129,8 @@ class FileSink:
             os.close(self._descriptor)
             self._descriptor = -1
         self._dirty = False
+        self._buffer.clear()
+        self._buffered_bytes = 0
 
     # ---- files
 
