@@ -90,6 +90,7 @@ class FileSink:
             self._dirty = True
             if self._position.length >= self._rotate_bytes:
                 os.close(self._descriptor)
+                self._descriptor = -1
                 self._open(self._position.number + 1)
                 self._position = _Position(self._position.number + 1, 0)
         messages = run.messages

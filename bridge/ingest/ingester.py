@@ -14,7 +14,7 @@ import zstandard
 
 from bridge.ingest.config import IngestConfig
 from bridge.ingest.counters import Counters
-from bridge.ingest.database import open_database
+from bridge.ingest.database import FILE_NAME, open_database
 from bridge.ingest.emitter import Emitter
 from bridge.ingest.file_sink import FileSink
 from bridge.ingest.gaps import GapWatch
@@ -29,7 +29,7 @@ from edge_broker.config.bind import parse_bind
 from edge_broker.core.message import Message
 from edge_broker.errors import StoreError
 from edge_broker.store.connection import ThreadedConnection
-from edge_broker.store.faults import explain
+from edge_broker.store.faults import explain, is_damage
 from edge_broker.store.lock import DirectoryLock
 
 if TYPE_CHECKING:
@@ -227,4 +227,10 @@ def _read_dictionaries(paths: Sequence[Path]) -> list[bytes]:
 
 def _explained(error: Exception) -> Exception:
     """What SQLite said, in words that help; a file's error as it is."""
+    if is_damage(error):
+        return StoreError(
+            "open",
+            f"{FILE_NAME} is damaged: {error}",
+            "move it away: a new one begins, and what the cluster sends again once may then come twice",
+        )
     return error if isinstance(error, OSError | StoreError) else explain("open", error)

@@ -22,7 +22,8 @@ from edge_broker.errors import StoreError
 from edge_broker.wire import const
 from edge_broker.wire.encoder import encode_connect, encode_publish
 from edge_broker.wire.packets import Connect
-from tests.bridge.real import Log, Mosquitto, Person, until
+from tests.bridge.certificates import Authority
+from tests.bridge.real import Log, Mosquitto, Person, free_port, until
 from tests.ingest.running import Gateway, payload_of
 
 pytestmark = pytest.mark.needs("mosquitto")
@@ -308,5 +309,44 @@ async def test_a_database_of_a_newer_version_is_left_alone(tmp_path: Path) -> No
     (tmp_path / "data/ingest.db").write_bytes(b"no database at all" * 300)
     for path in (tmp_path / "data").glob("ingest.db-*"):
         path.unlink()
-    with pytest.raises(StoreError, match="not a database"):
+    with pytest.raises(StoreError, match="move it away"):
         await configured(tmp_path, "mqtt://127.0.0.1:1").start()
+
+
+async def test_the_cluster_may_want_a_certificate_and_says_no_to_others(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "authority")
+    certificate, key = authority.issue("cluster", hosts=("127.0.0.1",))
+    port = free_port()
+    cluster = await Mosquitto(
+        tmp_path / "cluster",
+        f"allow_anonymous true\nlistener {port} 127.0.0.1\ncafile {authority.ca}\ncertfile {certificate}\n"
+        f"keyfile {key}\nrequire_certificate true",
+    ).start()
+    certificate, key = authority.issue("ingest")
+    path = tmp_path / "ingest.toml"
+    path.write_text(
+        f'data_dir = "{tmp_path}/data"\n[cluster]\nurls = ["mqtts://127.0.0.1:{port}"]\nca = "{authority.ca}"\n'
+        f'certificate = "{certificate}"\nkey = "{key}"\n'
+    )
+    gateway = await Gateway("gw", 1).connect(cluster.url)
+    ingester = Ingester(load_ingest_config(path))
+    await ingester.start()
+    try:
+        await until(lambda: ingester.intake.subscribed, "not subscribed")
+        gateway.enveloped("up", 1, range(1, 2_001))
+        await until(lambda: ingester.counters.written == 2_000, "not taken")
+    finally:
+        await ingester.stop()
+        gateway.leave()
+    path.write_text(
+        f'data_dir = "{tmp_path}/data"\n[cluster]\nurls = ["mqtts://127.0.0.1:{port}"]\nca = "{authority.ca}"\n'
+    )
+    stranger = Ingester(load_ingest_config(path))
+    with Log() as log:
+        await stranger.start()
+        try:
+            await until(lambda: log.of("WARNING"), "nothing is said")
+            assert "identity" in log.of("WARNING")[0]
+        finally:
+            await stranger.stop()
+            cluster.stop()
