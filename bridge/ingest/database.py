@@ -44,10 +44,13 @@ def open_database(directory: Path) -> ThreadedConnection:
     return ThreadedConnection("ingest", partial(connect, directory), partial(connect, directory))
 
 
-def connect(directory: Path) -> sqlite3.Connection:
-    """The database in `directory`, both made where they are not there."""
-    directory.mkdir(parents=True, exist_ok=True)
-    connection = _connect(f"file:{directory / FILE_NAME}?mode=rwc")
+def connect(directory: Path | None) -> sqlite3.Connection:
+    """The database in `directory`, both made where they are not there; without one in memory."""
+    if directory is None:
+        connection = _connect(":memory:")
+    else:
+        directory.mkdir(parents=True, exist_ok=True)
+        connection = _connect(f"file:{directory / FILE_NAME}?mode=rwc")
     try:
         _prepare(connection)
     except BaseException:

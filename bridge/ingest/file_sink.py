@@ -50,7 +50,7 @@ class FileSink:
         self._directory = directory
         self._suffix = _SUFFIXES[form]
         self._encode: Callable[[Envelope, Sequence[Enclosed], float], bytes]
-        self._encode = _JsonLines().encode if form == "json" else _CborItems().encode
+        self._encode = JsonLines().encode if form == "json" else _CborItems().encode
         self._rotate_bytes = rotate_bytes
         self._descriptor = -1
         self._position = _Position(0, 0)
@@ -191,7 +191,7 @@ class _Line(msgspec.Struct, omit_defaults=True):
     payload_base64: bytes | None = None
 
 
-class _JsonLines:
+class JsonLines:
     """Messages as lines of JSON; what their properties look like is remembered."""
 
     def __init__(self) -> None:

@@ -58,7 +58,7 @@ def read_skipped(payload: bytes) -> Skipped | None:
     """The announcement in `payload`; None where it is none."""
     try:
         skipped = _decode_skipped(payload)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     if all(0 <= first <= last < LARGEST_NUMBER for first, last in skipped.ranges):
         return skipped

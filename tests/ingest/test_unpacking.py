@@ -105,6 +105,7 @@ def test_skipped_ranges_are_read() -> None:
         b'{"lane": "up", "ranges": [[1, 2, 3]]}',
         json.dumps({"lane": "x" * 251, "ranges": []}).encode(),
         json.dumps({"lane": "up", "ranges": [[1, 1]] * 10_001}).encode(),
+        b'{"lane": "\xff", "ranges": []}',
         b"[" * 100_000,
         b'{"lane": "up", "ranges": ' + b"[" * 100_000,
     ],
