@@ -1,8 +1,4 @@
-"""What can be configured of the ingester: a TOML file of its own, read with the same care as the broker's.
-
-Every key has a default but the cluster's URL. Files are opened while reading, to say what is wrong with them before
-anything starts; secrets are read when they are needed and are nowhere in the model.
-"""
+"""What can be configured of the ingester, in a TOML file of its own: every key has a default but the cluster's URL."""
 
 from __future__ import annotations
 
@@ -13,12 +9,9 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from bridge.config import BridgeConfig, RuleConfig, check_bridge
-from bridge.mapping import overlap
+from bridge.config import BridgeConfig, RuleConfig
 from edge_broker.config.bind import parse_bind
-from edge_broker.config.loading import ConfigMistakes, read_toml
 from edge_broker.config.model import LogConfig
-from edge_broker.config.reading import Reading
 from edge_broker.config.section import DAY_SECONDS, Section
 from edge_broker.errors import ConfigError, MqttError
 from edge_broker.wire.topics import check_topic_filter, check_topic_name
@@ -377,63 +370,3 @@ class IngestConfig(Section, frozen=True, kw_only=True):
     def table_path(self) -> Path:
         """Where the output's database is."""
         return self.table.path or self.data_dir / "readings.db"
-
-
-def load_ingest_config(path: Path) -> IngestConfig:
-    """The configuration in the file at `path`; raises `ConfigMistakes` with every mistake in it."""
-    reading = Reading(path.resolve().parent)
-    config = reading.struct(read_toml(path), IngestConfig, "")
-    if config is not None:
-        _check_brokers(config, reading)
-        _check_lease(config, reading)
-        if config.limits.envelope_bytes + 1024 > config.limits.max_packet_bytes:
-            reading.mistake(
-                "limits.envelope_bytes",
-                "is more than max_packet_bytes has room for",
-                "raise max_packet_bytes",
-            )
-    if reading.mistakes or config is None:
-        raise ConfigMistakes(str(path), reading.mistakes)
-    return config
-
-
-def _check_brokers(config: IngestConfig, reading: Reading) -> None:
-    if reading.is_wrong("cluster") or reading.is_wrong("target"):
-        return
-    check_bridge(config.cluster.as_bridge("cluster"), "cluster", reading)
-    if not config.topics.filters and not reading.is_wrong("topics"):
-        reading.mistake("topics", "names nothing to take", 'write messages = ["sites/#"]')
-    target = config.target
-    if config.output != "mqtt":
-        return
-    if target is None:
-        reading.mistake(
-            "target", 'is missing, and output = "mqtt" needs it', 'write [target] and urls = ["mqtts://…"]'
-        )
-        return
-    check_bridge(target.as_bridge("target"), "target", reading)
-    if set(target.urls) & set(config.cluster.urls):
-        if target.client_id == config.cluster.client_id:
-            reading.mistake(
-                "target.client_id", "is the one of cluster at the same broker", "each would expel the other"
-            )
-        if any(overlap(one, config.mqtt.topic_prefix + "#") for one in config.topics.filters):
-            reading.mistake(
-                "mqtt.topic_prefix",
-                "leads back into topics at the same broker: what is emitted would come in again",
-                'choose one that they do not match, as in "ingested/"',
-            )
-
-
-def _check_lease(config: IngestConfig, reading: Reading) -> None:
-    if config.lease.renew_seconds * 2 > config.lease.valid_seconds:
-        reading.mistake("lease.renew_seconds", "is more than half of valid_seconds", "renew it more often")
-    for position, path in enumerate(config.lease.dictionaries):
-        try:
-            path.read_bytes()
-        except OSError as error:
-            reading.mistake(
-                f"lease.dictionaries[{position}]",
-                f"{path} cannot be read: {error.strerror}",
-                "check the path",
-            )

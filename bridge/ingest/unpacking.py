@@ -117,6 +117,10 @@ def read_plain(message: Message) -> Plain:
             else:
                 del properties[const.USER_PROPERTY]
             block = encode_properties(properties)
+    if message.expiry_interval is not None:  # the decoder has taken it out: it ends at each hop
+        properties, _ = decode_properties(block, 0, len(block), const.PUBLISH)
+        properties[const.MESSAGE_EXPIRY_INTERVAL] = message.expiry_interval
+        block = encode_properties(properties)
     sequence = NO_EPOCH if origin is None else origin.sequence
     return Plain(
         origin, Enclosed(sequence, message.topic, message.payload, message.qos, message.retain, block)

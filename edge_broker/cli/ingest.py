@@ -128,7 +128,7 @@ def reference(update: Path | None) -> None:
 
 
 def _load_or_exit(path: Path, refusal: str) -> IngestConfig:
-    from bridge.ingest.config import load_ingest_config
+    from bridge.ingest.loading import load_ingest_config
 
     try:
         return load_ingest_config(path)

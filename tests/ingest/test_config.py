@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from bridge.ingest.config import IngestConfig, load_ingest_config
+from bridge.ingest.config import IngestConfig
+from bridge.ingest.loading import load_ingest_config
 from edge_broker.cli import main
 from edge_broker.config.loading import ConfigMistakes
 from edge_broker.config.reference import BEGIN, END, render_file_reference

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from bridge.ingest.config import load_ingest_config
 from bridge.ingest.file_sink import FileSink
 from bridge.ingest.ingester import Ingester
+from bridge.ingest.loading import load_ingest_config
 from edge_broker.errors import StoreError
 from edge_broker.wire import const
 from edge_broker.wire.encoder import encode_connect, encode_publish

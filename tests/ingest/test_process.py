@@ -42,7 +42,7 @@ async def _send_while_it_is_killed(cluster: Mosquitto, ingester: Ingester, seed:
 
 async def test_files_have_each_message_exactly_once(tmp_path: Path) -> None:
     cluster = await Mosquitto(tmp_path / "cluster", persistent=True).start()
-    ingester = await Ingester(tmp_path / "ingest", cluster.url, "[file]\nrotate_bytes = 100000").start()
+    ingester = await Ingester(tmp_path / "ingest", cluster.url, "[file]\nrotate_bytes = 20000").start()
     try:
         wanted = await _send_while_it_is_killed(cluster, ingester, 1)
         await until(lambda: len(ingester.keys()) >= len(wanted), "something is missing", 30)
@@ -54,7 +54,7 @@ async def test_files_have_each_message_exactly_once(tmp_path: Path) -> None:
             one["payload"].encode() == payload_of(one["gateway"], one["lane"], one["sequence"])
             for one in ingester.lines()
         )
-        assert len(list((tmp_path / "ingest/data/output").iterdir())) > 3
+        assert len(list((tmp_path / "ingest/data/output").iterdir())) > 1
         status = ingester.status()
         assert status["counters"]["written"] == len(wanted)
         assert status["counters"]["duplicates"] > 0

@@ -21,7 +21,7 @@ from bridge.origin import NAME, Origin
 from bridge.windows import LaneKey, Windows
 from edge_broker.core.message import build_message
 from edge_broker.wire import const
-from edge_broker.wire.properties import encode_properties
+from edge_broker.wire.properties import decode_properties, encode_properties
 
 
 @pytest.mark.parametrize(
@@ -78,6 +78,16 @@ def test_an_origin_that_makes_no_sense_is_none_and_stays(value: str) -> None:
         None,
         Enclosed(-1, "t", b"", 0, False, block),
     )
+
+
+def test_the_expiry_stays_with_a_message() -> None:
+    message = build_message("t", b"x", qos=1, property_block=encode_properties({const.CONTENT_TYPE: "x"}))
+    message.expiry_interval = 60
+    block = read_plain(message).message.property_block
+    assert decode_properties(block, 0, len(block), const.PUBLISH)[0] == {
+        const.CONTENT_TYPE: "x",
+        const.MESSAGE_EXPIRY_INTERVAL: 60,
+    }
 
 
 def test_a_message_of_an_old_cluster_has_no_origin() -> None:
