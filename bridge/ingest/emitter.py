@@ -147,8 +147,13 @@ class Emitter:
             try:
                 await self._note()
                 await self._read()
-            except FAILURES as error:
-                log.error("the outbox cannot be used: %s (it is tried again)", error)
+            except Exception as error:
+                known = isinstance(error, FAILURES)
+                log.error(
+                    "the outbox cannot be used: %s (it is tried again)",
+                    error,
+                    exc_info=None if known else error,
+                )
                 await asyncio.sleep(_RETRY_SECONDS)
                 self._work.set()
 

@@ -131,7 +131,7 @@ class Intake:
         while True:
             try:
                 report = await self._keeper.process(messages)
-            except FAILURES as error:
+            except Exception as error:  # noqa: BLE001 - told by _on_failure; the batch is tried again, whatever it was
                 self._on_failure(error)
             else:
                 if self.problem:
@@ -147,16 +147,20 @@ class Intake:
         while True:
             try:
                 self._on_report(await self._keeper.recover())
-            except FAILURES as error:
+            except Exception as error:  # noqa: BLE001 - told by _on_failure; the batch is tried again, whatever it was
                 self._on_failure(error)
             else:
                 return
             await asyncio.sleep(next(pauses))
 
     def _on_failure(self, error: Exception) -> None:
-        problem = str(error) or type(error).__name__
+        problem = str(error) if isinstance(error, FAILURES) else f"internal error: {error!r}"
         if problem != self.problem:
-            log.error("what came cannot be kept: %s (nothing is acknowledged, it is tried again)", problem)
+            log.error(
+                "what came cannot be kept: %s (nothing is acknowledged, it is tried again)",
+                problem,
+                exc_info=None if isinstance(error, FAILURES) else error,
+            )
         if not self.problem:
             self._stop_renewing()
         self.problem = problem

@@ -15,9 +15,11 @@ from typing import Any
 
 import pytest
 
+from bridge.ingest.counters import Counters
 from bridge.ingest.file_sink import FileSink
 from bridge.ingest.ingester import Ingester
 from bridge.ingest.loading import load_ingest_config
+from bridge.ingest.worker import Worker
 from edge_broker.errors import StoreError
 from edge_broker.wire import const
 from edge_broker.wire.encoder import encode_connect, encode_publish
@@ -139,6 +141,31 @@ async def test_a_full_disk_acknowledges_nothing_and_loses_nothing(
     assert len(log.of("ERROR")) == 1
     assert "it is tried again" in log.of("ERROR")[0]
     watcher.leave()
+
+
+async def test_a_fault_of_ours_in_a_batch_is_told_and_the_batch_tried_again(
+    tmp_path: Path, cluster: Mosquitto, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound, faults = Worker._settled_counters, [1]
+
+    def broken(self: Worker, taken: int) -> Counters:
+        if faults:
+            faults.pop()
+            raise KeyError("a fault")
+        return sound(self, taken)
+
+    monkeypatch.setattr(Worker, "_settled_counters", broken)
+    ingester = configured(tmp_path, cluster.url)
+    with Log() as log:
+        await ingester.start()
+        try:
+            await until(lambda: ingester.intake.subscribed, "not subscribed")
+            gateway.plain("up", 1, [1, 2, 3])
+            await until(lambda: ingester.counters.written == 3, "not tried again")
+        finally:
+            await ingester.stop()
+    assert "internal error: KeyError('a fault')" in log.of("ERROR")[0]
+    assert [one["sequence"] for one in lines(tmp_path)] == [1, 2, 3]
 
 
 async def test_filters_that_the_cluster_refuses_are_told_and_no_lease_is_given(tmp_path: Path) -> None:
