@@ -295,7 +295,7 @@ def parse_bridges(data: object, reading: Reading) -> tuple[BridgeConfig | None, 
     bridges = reading.structs(data, BridgeConfig, "bridges")
     for position, bridge in enumerate(bridges):
         if bridge is not None:
-            _check_bridge(bridge, f"bridges[{position}]", reading)
+            check_bridge(bridge, f"bridges[{position}]", reading)
     found = [
         (f"bridges[{position}]", bridge) for position, bridge in enumerate(bridges) if bridge is not None
     ]
@@ -319,7 +319,8 @@ def parse_bridges(data: object, reading: Reading) -> tuple[BridgeConfig | None, 
     return tuple(bridges)
 
 
-def _check_bridge(bridge: BridgeConfig, key: str, reading: Reading) -> None:
+def check_bridge(bridge: BridgeConfig, key: str, reading: Reading) -> None:
+    """What its keys say together; every mistake goes to the reading."""
     if not bridge.urls:
         reading.mistake(f"{key}.urls", "is empty", f"write urls = [{_URL_HINT.partition(',')[0]}]")
     for position, url in enumerate(bridge.urls):

@@ -27,14 +27,20 @@ from typing import Any, Final, NamedTuple
 import cbor2
 import zstandard
 
-from edge_broker.errors import EdgeBrokerError
+from bridge.origin import LARGEST_NUMBER, LONGEST_NAME
+from edge_broker.errors import EdgeBrokerError, MqttError
+from edge_broker.wire import const
+from edge_broker.wire.properties import decode_properties
+from edge_broker.wire.topics import MAX_TOPIC_BYTES, check_topic_name
 
-_VERSION: Final = 1
-_PLAIN: Final = 0x10 | _VERSION
-_COMPRESSED: Final = 0x20 | _VERSION
+VERSION: Final = 1
+_PLAIN: Final = 0x10 | VERSION
+_COMPRESSED: Final = 0x20 | VERSION
 _ITEMS: Final = 11
 _RETAIN: Final = 0x04
 _QOS: Final = 0x03
+_FLAGS: Final = bytes((0, 1, 2, _RETAIN, _RETAIN | 1, _RETAIN | 2))
+_OF_A_HOP: Final = frozenset((const.TOPIC_ALIAS, const.SUBSCRIPTION_IDENTIFIER))
 _BYTES: Final = 2
 _TEXT: Final = 3
 _ARRAY: Final = 4
@@ -70,10 +76,12 @@ class Envelope(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """What an envelope may cost whoever opens it: packed and unpacked bytes, messages, different topics and properties."""
+    """What an envelope may cost whoever opens it: packed and unpacked bytes, messages, different topics and properties.
+    `spread_bytes`: all messages with topic and properties of their own, though they share them in the envelope."""
 
     packed_bytes: int = 1 << 20
     unpacked_bytes: int = 8 << 20
+    spread_bytes: int = 16 << 20
     messages: int = 20_000
     entries: int = 4_000
 
@@ -254,21 +262,28 @@ def _assemble(items: list[Any], limits: Limits) -> Envelope:
     count = len(flags)
     if not 0 < count <= limits.messages:
         raise EnvelopeError(f"{count} messages are none, or more than an envelope may have")
+    _check_names(gateway, lane, epoch)
+    if flags.translate(None, _FLAGS):
+        raise EnvelopeError("a message has flags that do not exist")
     topics, blocks = _split(entries)
+    _check_topics(topics)
+    _check_blocks(blocks)
     numbers = _numbers(first, gaps, count)
     ends = list(accumulate(_values("I", lengths, count)))
     if ends[-1] != len(payloads):
         raise EnvelopeError("its payloads are not as long as it says")
     starts = [0, *ends[:-1]]
+    topic_at, block_at = _values("H", topic_at, count), _values("H", block_at, count)
     try:
+        _check_spread(topics, topic_at, blocks, block_at, limits.spread_bytes - len(payloads))
         messages = [
             Enclosed(
                 number, topics[topic], payloads[start:end], flag & _QOS, bool(flag & _RETAIN), blocks[block]
             )
             for number, topic, block, flag, start, end in zip(
                 numbers,
-                _values("H", topic_at, count),
-                _values("H", block_at, count),
+                topic_at,
+                block_at,
                 flags,
                 starts,
                 ends,
@@ -291,6 +306,44 @@ def _split(entries: list[Any]) -> tuple[list[str], list[bytes]]:
     return topics, blocks
 
 
+def _check_names(gateway: str, lane: str, epoch: int) -> None:
+    if not gateway or max(len(gateway), len(lane)) > LONGEST_NAME or epoch > LARGEST_NUMBER:
+        raise EnvelopeError("its gateway, lane or epoch cannot be one")
+
+
+def _check_topics(topics: list[str]) -> None:
+    """Refuse what could not be published: whoever unpacks may pass it on."""
+    for topic in topics:
+        try:
+            check_topic_name(topic)
+        except MqttError as error:
+            raise EnvelopeError(f"one of its topics cannot be one: {error.detail}") from None
+        if len(topic) > MAX_TOPIC_BYTES or len(topic.encode()) > MAX_TOPIC_BYTES:
+            raise EnvelopeError("one of its topics is too long")
+
+
+def _check_blocks(blocks: list[bytes]) -> None:
+    for block in blocks:
+        if block == b"\0":
+            continue
+        try:
+            properties, end = decode_properties(block, 0, len(block), const.PUBLISH)
+        except MqttError as error:
+            raise EnvelopeError(f"its properties cannot be read: {error.detail}") from None
+        if end != len(block) or not _OF_A_HOP.isdisjoint(properties):
+            raise EnvelopeError("it has properties that no message may have on its way")
+
+
+def _check_spread(
+    topics: list[str], topic_at: Sequence[int], blocks: list[bytes], block_at: Sequence[int], room: int
+) -> None:
+    """A long topic is in it once, and may be the topic of every message. `IndexError` where one is not there."""
+    topic_bytes = [len(topic) for topic in topics]
+    block_bytes = [len(block) for block in blocks]
+    if sum(topic_bytes[at] for at in topic_at) + sum(block_bytes[at] for at in block_at) > room:
+        raise EnvelopeError("with topics and properties of their own its messages are more than it may hold")
+
+
 def _numbers(first: int, gaps: bytes, count: int) -> Sequence[int]:
     if first + count > 1 << 63:
         raise EnvelopeError("its numbers are too large")
@@ -299,6 +352,8 @@ def _numbers(first: int, gaps: bytes, count: int) -> Sequence[int]:
     offsets = _values("I", gaps, count)
     if offsets[0] or any(later <= earlier for earlier, later in pairwise(offsets)):
         raise EnvelopeError("its numbers do not rise")
+    if first + offsets[-1] > LARGEST_NUMBER:
+        raise EnvelopeError("its numbers are too large")
     return [first + offset for offset in offsets]
 
 

@@ -83,6 +83,9 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
         WIRE,
         CORE,
         "edge_broker.store",
+        "edge_broker.store.connection",
+        "edge_broker.store.faults",
+        "edge_broker.store.lock",
         "edge_broker.net.transport",
         "edge_broker.net.tls",
         "edge_broker.security.spiffe",  # reading of names and of DER, which decides nothing
@@ -103,7 +106,7 @@ IMPURE: Final = frozenset(
 
 DATABASES: Final = {
     "aiosqlite": ("edge_broker.store.*",),
-    "sqlite3": ("edge_broker.store.*", "devices.*"),
+    "sqlite3": ("edge_broker.store.*", "devices.*", "bridge.ingest.*", "edge_broker.cli.ingest"),
 }
 
 HEAVY: Final = (

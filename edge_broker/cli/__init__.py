@@ -59,6 +59,9 @@ _COMMANDS: Final = {
         "dead_letters",
         "What queues let go without their recipients, and why.",
     ),
+    "ingest": _Command(
+        "edge_broker.cli.ingest", "ingest", "Beside a cluster: take what gateways sent, once each."
+    ),
     "demo": _Command("edge_broker.cli.demo", "demo", "Sensors, broker, bridge and upstream on this machine."),
 }
 

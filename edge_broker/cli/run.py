@@ -58,11 +58,11 @@ def run(path: Path | None) -> None:
     configure_logging(config.log.level, config.log.format)
     if path is None:
         _LOG.info("no configuration file: anonymous MQTT on 127.0.0.1:1883, data in %s", config.data_dir)
-    with asyncio.Runner(loop_factory=_loop_factory(config.runtime.loop)) as runner:
+    with asyncio.Runner(loop_factory=loop_factory(config.runtime.loop)) as runner:
         raise SystemExit(runner.run(_serve(config, path)))
 
 
-def _loop_factory(choice: str) -> Callable[[], asyncio.AbstractEventLoop]:
+def loop_factory(choice: str) -> Callable[[], asyncio.AbstractEventLoop]:
     """How the event loop is made; the configuration has been checked, so uvloop is there if it was asked for by name."""
     if choice != "asyncio":
         try:

@@ -43,6 +43,19 @@ def render_reference(sections: Mapping[str, type[msgspec.Struct]]) -> str:
     return "\n\n".join(["### At the top of the file", _table(top), *parts]) + "\n"
 
 
+def render_file_reference(struct: type[msgspec.Struct]) -> str:
+    """Every key of a file that is one `struct`, as Markdown."""
+    top: list[FieldInfo] = []
+    parts: list[str] = []
+    for field in msgspec.structs.fields(struct):
+        section = struct_of(field.type)
+        if section is None:
+            top.append(field)
+        else:
+            parts += _describe(f"### `{heading_of(field.encode_name, field.type)}`", section)
+    return "\n\n".join(["### At the top of the file", _table(top), *parts]) + "\n"
+
+
 def replace_reference(document: str, reference: str) -> str:
     """`document` with `reference` between its markers; `ValueError` without them."""
     before, begin, rest = document.partition(BEGIN)

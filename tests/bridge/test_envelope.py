@@ -21,6 +21,8 @@ from bridge.envelope import (
     train_dictionary,
     unpacked,
 )
+from edge_broker.wire import const
+from edge_broker.wire.properties import encode_properties
 
 READER: Final = EnvelopeReader()
 WRITER: Final = EnvelopeWriter()
@@ -28,11 +30,13 @@ PLAIN, COMPRESSED = 0x11, 0x21
 
 _parts = st.tuples(
     st.integers(1, 1000),
-    st.sampled_from(["a", "a/b", "größe/°C", "/", "x" * 300]) | st.text(min_size=1, max_size=40),
+    st.sampled_from(["a", "a/b", "größe/°C", "/", "x" * 300])
+    | st.text(min_size=1, max_size=40).filter(lambda topic: not set(topic) & set("+#\0")),
     st.binary(max_size=200),
     st.integers(0, 2),
     st.booleans(),
-    st.binary(max_size=40),
+    st.just(b"\0")
+    | st.text(max_size=20).map(lambda said: encode_properties({const.CONTENT_TYPE: said.replace("\0", "")})),
 )
 
 
@@ -44,7 +48,10 @@ def envelopes(draw: st.DrawFn) -> Envelope:
         number += step
         messages.append(Enclosed(number, *rest))
     return Envelope(
-        draw(st.text(max_size=30)), draw(st.text(max_size=30)), draw(st.integers(0, 1 << 60)), messages
+        draw(st.text(min_size=1, max_size=30)),
+        draw(st.text(max_size=30)),
+        draw(st.integers(0, 1 << 60)),
+        messages,
     )
 
 
@@ -156,6 +163,19 @@ def test_the_layout_is_this() -> None:
         one(entries=[]),
         one(first=(1 << 64) - 1),
         one(first=-1),
+        one(epoch=1 << 63),
+        one(gateway=""),
+        one(gateway="g" * 251),
+        one(lane="l" * 251),
+        one(flags=b"\x03"),
+        one(flags=b"\x08"),
+        one(entries=["a/+", b"\0", 1]),
+        one(entries=["", b"\0", 1]),
+        one(entries=["t" * 65_536, b"\0", 1]),
+        one(entries=["t", b"", 1]),
+        one(entries=["t", b"\x05", 1]),
+        one(entries=["t", b"\0\0", 1]),
+        one(entries=["t", b"\x03\x23\0\1", 1]),
         one(gateway=b"g"),
         one(epoch="1"),
         one(gateway=cbor2.CBORTag(35, "(a+)+$")),
@@ -198,6 +218,28 @@ def test_the_limits_are_kept() -> None:
         Limits(unpacked_bytes=5_000),
         Limits(messages=99),
         Limits(entries=99),
+        Limits(spread_bytes=10_000),
     ):
         with pytest.raises(EnvelopeError):
             EnvelopeReader(limits).open(packed)
+
+
+def test_a_long_topic_that_all_messages_share_is_bounded_too() -> None:
+    """Some 200 bytes that would be more than a gigabyte of output."""
+    messages = [Enclosed(number, "t" * 65_000, b"") for number in range(1, 20_001)]
+    packed = WRITER.pack(Envelope("g", "l", 1, messages))
+    assert len(packed) < 10_000
+    with pytest.raises(EnvelopeError, match="more than it may hold"):
+        READER.open(packed)
+
+
+def test_numbers_beyond_the_largest_are_refused_with_gaps_too() -> None:
+    last = (1 << 63) - 1
+    envelope = Envelope("g", "l", 1, [Enclosed(last - 5, "t", b""), Enclosed(last, "t", b"")])
+    assert [message.sequence for message in READER.open(WRITER.pack(envelope)).messages] == [last - 5, last]
+    with pytest.raises(EnvelopeError, match="too large"):
+        READER.open(
+            WRITER.pack(
+                envelope._replace(messages=[Enclosed(last - 5, "t", b""), Enclosed(last + 1, "t", b"")])
+            )
+        )

@@ -19,7 +19,7 @@ from tests.fuzz.targets import TARGETS
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 WORK: Final = ROOT / "build" / "fuzz"
-SHARES: Final = {"decoder": 4, "client": 2, "connection": 6, "segment": 1, "front": 2}
+SHARES: Final = {"decoder": 4, "client": 2, "connection": 6, "segment": 1, "front": 2, "ingest": 2}
 LEAST_SECONDS: Final = 2
 _NOISE: Final = ("#", "INFO:", "WARNING: Failed to find function")
 PATIENCE_SECONDS: Final = 120

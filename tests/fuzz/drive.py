@@ -19,7 +19,7 @@ def main() -> None:
     """Never returns: libFuzzer ends the process."""
     if len(sys.argv) < 2 or sys.argv[1] not in TARGETS:
         raise SystemExit(f"usage: python -m tests.fuzz.drive {{{','.join(TARGETS)}}} [OPTIONS] [DIRECTORIES]")
-    with atheris.instrument_imports(include=["edge_broker"]):
+    with atheris.instrument_imports(include=["edge_broker", "bridge"]):
         target = load_target(sys.argv[1])
     atheris.Setup([sys.argv[0], *DEFAULTS, *sys.argv[2:]], target)
     atheris.Fuzz()

@@ -9,12 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from bridge.envelope import Enclosed, Envelope, unpacked
 from edge_broker.store.segment import encode_segments
 from edge_broker.store.times import Times
+from edge_broker.wire import const
+from edge_broker.wire.properties import encode_properties
 from tests.fuzz.corpus import Seed, write_seeds
 from tests.fuzz.fuzz_connection import LIMITS
 from tests.fuzz.fuzz_decoder import FORMS, Form
 from tests.fuzz.fuzz_front import PROXY, UPGRADED, WEBSOCKET
+from tests.fuzz.fuzz_ingest import DEVICE, ENVELOPE, ORIGIN, PLAIN_ENVELOPE, SKIPPED
 from tests.fuzz.fuzz_segment import FIRST, QUEUE_ID
 from tests.fuzz.phrases import CONNECTS, phrases
 from tests.golden import MALFORMED, VALID
@@ -32,7 +36,32 @@ def seeds() -> dict[str, list[Seed]]:
         "connection": list(_connection_seeds()),
         "segment": list(_segment_seeds()),
         "front": list(_front_seeds()),
+        "ingest": list(_ingest_seeds()),
     }
+
+
+def _ingest_seeds() -> Iterator[Seed]:
+    """Of each kind a sound one, and one that is not."""
+    block = encode_properties({const.USER_PROPERTY: [("device", "d"), ("sequence", "7")]})
+    messages = [Enclosed(number, f"t/{number % 2}", b"%d" % number) for number in (3, 4, 7)]
+    run = Envelope("g", "up", 1, messages)
+    for name, envelope in (
+        ("gaps", run),
+        ("run", run._replace(messages=messages[:2])),
+        ("device", run._replace(messages=[messages[0]._replace(property_block=block)])),
+        ("other", run._replace(gateway="h")),
+    ):
+        yield f"envelope-{name}", bytes((PLAIN_ENVELOPE,)) + unpacked(envelope)
+    # The compressor's output differs between its versions; a frame that holds its bytes as they are does not.
+    whole = unpacked(run)
+    raw = b"\x28\xb5\x2f\xfd\x20" + bytes((len(whole),)) + (len(whole) << 3 | 1).to_bytes(3, "little") + whole
+    yield "envelope-zstd", bytes((ENVELOPE,)) + b"\x21" + raw
+    yield "envelope-cut", bytes((PLAIN_ENVELOPE,)) + whole[:-1]
+    yield "skipped", bytes((SKIPPED,)) + b'{"lane": "up", "ranges": [[4, 9], [12, 12]]}'
+    yield "skipped-bad", bytes((SKIPPED,)) + b'{"lane": "up", "ranges": [[9, 4]]}'
+    yield "origin", bytes((ORIGIN,)) + b"site%207/up/3/4711"
+    yield "origin-bad", bytes((ORIGIN,)) + b"a/b/c/d"
+    yield "device", bytes((DEVICE,)) + b"12"
 
 
 def _decoder_seeds() -> Iterator[Seed]:

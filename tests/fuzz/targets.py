@@ -6,7 +6,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Final
 
-TARGETS: Final = ("decoder", "client", "connection", "segment", "front")
+TARGETS: Final = ("decoder", "client", "connection", "segment", "front", "ingest")
 
 Target = Callable[[bytes], None]
 

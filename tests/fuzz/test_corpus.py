@@ -71,6 +71,7 @@ def _broken(*_args: object, **_options: object) -> None:
         ("connection", "edge_broker.core.connection.handle_subscribe"),
         ("segment", "edge_broker.store.segment.Message"),
         ("front", "edge_broker.net.websocket.ServerProtocol.accept"),
+        ("ingest", "bridge.ingest.worker.Worker._report"),
     ],
 )
 def test_an_exception_is_seen(target: str, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
