@@ -101,7 +101,7 @@ class Ingester:
             lease = LeaseWriter(
                 config.lease.topic, config.cluster.client_id, config.lease.valid_seconds, known
             )
-        self.intake = Intake(config, keeper, lease, self._on_report)
+        self.intake = Intake(config, keeper, lease, self._on_report, report.counters.taken > 0)
         self.line = Line(config.cluster.as_bridge("cluster"), self.intake, "cluster")
         loop = asyncio.get_running_loop()
         self._tasks = [

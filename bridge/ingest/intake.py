@@ -69,6 +69,7 @@ class Intake:
         keeper: Keeper,
         lease: LeaseWriter | None,
         on_report: Callable[[Report], None],
+        was_here_before: bool,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._config = config
@@ -76,6 +77,7 @@ class Intake:
         self._lease = lease
         self._on_report = on_report
         self._clock = clock
+        self._was_here_before = was_here_before
         self._talk: Talk | None = None
         self._client: Client | None = None
         self._waiting: list[Message] = []
@@ -190,6 +192,12 @@ class Intake:
         self._talk, self._client = talk, client
         self.subscribed = False
         self.refused = []
+        if self._was_here_before and not client.session_present:
+            log.warning(
+                "the cluster has no session of ours any more: what was published while we were away did not come "
+                "(look at its persistence, and at session_expiry_seconds)"
+            )
+        self._was_here_before = True
         self._to_ask = list(self._config.topics.filters)
         self._subscribe_to_next()
         if self._is_enough():

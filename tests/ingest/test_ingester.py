@@ -143,6 +143,26 @@ async def test_a_full_disk_acknowledges_nothing_and_loses_nothing(
     watcher.leave()
 
 
+async def test_a_cluster_that_lost_our_session_is_told(
+    tmp_path: Path, cluster: Mosquitto, gateway: Gateway
+) -> None:
+    ingester = configured(tmp_path, cluster.url)
+    with Log() as log:
+        await ingester.start()
+        try:
+            await until(lambda: ingester.intake.subscribed, "not subscribed")
+            assert log.of("WARNING") == []
+            cluster.stop()  # it keeps nothing
+            await until(lambda: not ingester.line.online, "still online")
+            await cluster.start()
+            await until(lambda: ingester.intake.subscribed, "not subscribed again")
+            assert any("no session of ours any more" in line for line in log.of("WARNING"))
+            gateway.plain("up", 1, [1])
+            await until(lambda: ingester.counters.written == 1, "not taken")
+        finally:
+            await ingester.stop()
+
+
 async def test_a_fault_of_ours_in_a_batch_is_told_and_the_batch_tried_again(
     tmp_path: Path, cluster: Mosquitto, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
