@@ -217,11 +217,13 @@ async def open_link(
     server_name: str,
     timeout_seconds: float,
     on_stage: Callable[[Stage], None],
-    judge: Judge | None = None,
+    *,
+    judge: Judge | None,
 ) -> Link:
     """Connect, with a `context` by TLS to a server that proves to be `server_name`; `UpstreamUnavailable` else.
 
-    With a `judge` the server proves to whom it is as well; what TLS verifies then is up to the context.
+    With a `judge` the server proves to whom it is as well; what TLS verifies then is up to the context. It has no default:
+    where it is forgotten, anybody would do whom any trust bundle vouches for.
     """
     sock = await _open_socket(upstream, resolver, timeout_seconds, on_stage)
     link = await _establish(upstream, sock, context, server_name, timeout_seconds, on_stage)

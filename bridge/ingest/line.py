@@ -145,6 +145,7 @@ class Line:
             config.server_name or upstream.host,
             config.connect_timeout_seconds,
             self._set_state,
+            judge=credentials.judge,
         )
         self.state = "connecting-mqtt"
         request = self._user.request(attempt.version, credentials)
