@@ -24,6 +24,7 @@ from edge_broker.core.retained import Retained
 from edge_broker.core.routing import Route, RoutingTable, ShareGroup
 from edge_broker.core.session import Recipient, Session, Subscription
 from edge_broker.core.settings import Settings
+from edge_broker.core.subscribed import Subscribed
 from edge_broker.core.totals import CountedQueue, Totals
 from edge_broker.core.upkeep import Upkeep
 from edge_broker.errors import MessageRefused, MqttError, NotPermitted, QueueFull
@@ -112,6 +113,7 @@ class Router:
         self.table = RoutingTable(settings.durabilities, self.counters)
         self.retained = Retained(settings, pending, self.counters)
         self.sessions: dict[str, Session] = {}
+        self.subscribed = Subscribed()
         self.dirty: list[Output] = []
         self.stalled: dict[Stalled, None] = {}
         self.connects_waiting = 0  # for the store, also those whose clients have given up
@@ -306,6 +308,8 @@ class Router:
         previous = session.subscriptions.get(subscription.topic_filter)
         session.subscriptions[subscription.topic_filter] = subscription
         self.table.add(subscription)
+        if previous is None:
+            self.subscribed.add(session.identity, subscription.topic_filter)
         if session.durable:
             self.pending.save_subscription(session.subscription_record(subscription))
         return previous is None
@@ -316,6 +320,7 @@ class Router:
         if subscription is None:
             return False
         self.table.remove(subscription)
+        self.subscribed.remove(session.identity, topic_filter)
         if session.durable:
             self.pending.remove_subscription(session.session_id, topic_filter)
         return True
@@ -439,6 +444,7 @@ class Router:
                 del self._sessions_of[session.identity]
         for subscription in session.subscriptions.values():
             self.table.remove(subscription)
+            self.subscribed.remove(session.identity, subscription.topic_filter)
         session.subscriptions.clear()
         self.counters.drop("expired", session.queue.expired)  # what its queue counted outlives it
         self.counters.drop("lost", session.queue.lost)
@@ -536,6 +542,7 @@ class Router:
             )
             session.subscriptions[saved.topic_filter] = subscription
             self.table.add(subscription)
+            self.subscribed.add(session.identity, saved.topic_filter)
         for session_id, packet_id in snapshot.inbound:
             if session_id in by_id:  # else it is a bridge's
                 session = by_id[session_id]
