@@ -2,7 +2,9 @@
 
 Of several rules that match a topic the first one written counts, so a message crosses once, whatever overlaps. Answers
 are remembered, up to a limit. A rule `sensors/#` with the prefix `site/` also carries the parent, `site/sensors`, as the
-filter does. Pure: no message is touched here.
+filter does. A topic that begins with `$` only because a prefix was taken off has no name on the other side, as a wildcard
+does not match it there: nobody reaches `$SYS`, or an upstream's `$aws`, by publishing below a prefix. Pure: no message is
+touched here.
 """
 
 from __future__ import annotations
@@ -58,7 +60,8 @@ class OutMapping:
         for rule in self._rules:
             if match(rule.local_filter, topic):
                 name = swap_prefix(topic, rule.local_prefix, rule.remote_prefix)
-                found = None if name is None else RemoteTopic(name, rule.qos, rule.local_filter)
+                if name is not None and match(rule.remote_filter, name):
+                    found = RemoteTopic(name, rule.qos, rule.local_filter)
                 break
         if len(known) >= _MAX_REMEMBERED:
             known.clear()
@@ -90,6 +93,8 @@ class InMapping:
         for rule in self._rules:
             if match(rule.remote_filter, topic):
                 found = swap_prefix(topic, rule.remote_prefix, rule.local_prefix)
+                if found is not None and not match(rule.local_filter, found):
+                    found = None
                 break
         if len(known) >= _MAX_REMEMBERED:
             known.clear()

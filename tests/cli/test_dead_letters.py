@@ -14,6 +14,7 @@ from edge_broker.core.dead_letters import QUEUE_NAME, REASON, RECIPIENT
 from edge_broker.core.message import Message, build_message
 from edge_broker.core.ops import Batch, QueueWrite
 from edge_broker.store.exporting import Gaps
+from edge_broker.store.vault import Vault
 from edge_broker.wire import const
 from edge_broker.wire.properties import encode_properties
 from tests.store.sample import opened
@@ -63,11 +64,11 @@ async def test_a_table_on_a_terminal(
 ) -> None:
     directory = await make_store(tmp_path / "data", "expired", "queue_full")
     monkeypatch.setenv("COLUMNS", "160")
-    _show_table(_read(directory, Gaps()))
+    _show_table(_read(directory, Vault(), Gaps()))
     head, first, second = capsys.readouterr().out.splitlines()
     assert head.split() == ["number", "died", "reason", "for", "topic", "bytes"]
     assert [first.split()[0], second.split()[0]] == ["1", "2"]
-    _show_table(_read(await make_store(tmp_path / "empty"), Gaps()))
+    _show_table(_read(await make_store(tmp_path / "empty"), Vault(), Gaps()))
     assert capsys.readouterr().out == "no dead letters\n"
 
 
