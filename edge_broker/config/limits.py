@@ -29,8 +29,8 @@ class LimitsConfig(Section, frozen=True):
             ge=0,
             le=1_000_000,
             description="Connections of one IP address (of IPv6: of its /64) beyond this are refused, so that no single "
-            "machine can take all; 0 is no limit. Behind NAT many share one address. This machine's own (loopback, unix) are "
-            "not limited.",
+            "machine can take all; 0 is no limit. Behind NAT many share one address. This machine's own (loopback, unix) "
+            "are not limited.",
         ),
     ] = 1_000
     max_unfinished_handshakes: Annotated[
