@@ -166,7 +166,10 @@ class Crossing:
         return "/".join(levels)
 
     def cross(self, topic: str) -> str | None:
-        """What `topic`, which `source_filter` matches, is called on the other side; None where that is no topic name.
+        """What `topic`, which `source_filter` matches, is called on the other side; None where it may not be called so.
+
+        That is where it would be no topic name, or one beginning with `$` where the rule itself names none: nobody reaches
+        `$SYS`, or an upstream's `$aws`, by publishing below a prefix.
 
         Of the parent that `a/#` matches too, `a`, the rest is nothing, and the slash before its place goes with it.
         """
@@ -182,6 +185,8 @@ class Crossing:
         name = name.translate(self._after) if self._after else name
         if not name or len(name.encode()) > MAX_TOPIC_BYTES:
             return None
+        if name[0] == "$" and self.target_filter[0] != "$":
+            return None  # only uncovered by what was taken off; a wildcard does not match it there [MQTT-4.7.2-1]
         return name
 
     def _capture(self, topic: str) -> list[str | None]:

@@ -28,8 +28,9 @@ class LimitsConfig(Section, frozen=True):
         Meta(
             ge=0,
             le=1_000_000,
-            description="Connections of one IP address beyond this are refused, so that no single machine can take all; 0 "
-            "is no limit. Behind NAT many share one address. This machine's own (loopback, unix) are not limited.",
+            description="Connections of one IP address (of IPv6: of its /64) beyond this are refused, so that no single "
+            "machine can take all; 0 is no limit. Behind NAT many share one address. This machine's own (loopback, unix) "
+            "are not limited.",
         ),
     ] = 1_000
     max_unfinished_handshakes: Annotated[
@@ -68,8 +69,32 @@ class LimitsConfig(Section, frozen=True):
         Meta(ge=1, le=65_536, description="Levels that a topic or a topic filter may have."),
     ] = 128
     max_subscriptions_per_client: Annotated[
-        int, Meta(ge=1, le=1_000_000, description="Subscriptions beyond this are refused.")
+        int,
+        Meta(ge=1, le=1_000_000, description="Subscriptions beyond this are refused (0x97; 3.1.1: 0x80)."),
     ] = 1_000
+    max_subscriptions: Annotated[
+        int,
+        Meta(
+            ge=0, le=100_000_000, description="The same over all sessions, connected or kept. 0 is no limit."
+        ),
+    ] = 200_000
+    max_subscriptions_per_identity: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=100_000_000,
+            description="The same for those of one identity; all anonymous clients are one. 0 is no limit.",
+        ),
+    ] = 0
+    max_subscription_bytes: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=64 * GIBIBYTE,
+            description="The memory that all subscriptions may take, estimated: 350 bytes each, 250 for each level, and "
+            "the filter. 0 is no limit.",
+        ),
+    ] = 134_217_728
     max_queue_bytes_in_memory: Annotated[
         int,
         Meta(

@@ -36,7 +36,8 @@ class ControlConfig(Section, frozen=True):
     path: Annotated[
         Path | None,
         Meta(
-            description="The socket's file, in a directory that is there; the system allows 107 bytes.",
+            description="The socket's file, in a directory that is there (systemd makes `/run/edge-broker` with "
+            "`RuntimeDirectory=edge-broker`); the system allows 107 bytes.",
             extra={"default": "control.sock in data_dir"},
         ),
     ] = None

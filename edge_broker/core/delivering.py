@@ -92,15 +92,15 @@ class Delivering(DurableQueues):
         return self.table.find(topic)
 
     def check_topic(self, topic: str, publisher: Recipient | None) -> None:
-        """Refuse what no client may publish to: `MqttError`, `MessageRefused`."""
+        """Refuse what no client may publish to, nor a bridge what is the broker's own: `MqttError`, `MessageRefused`."""
         if isinstance(publisher, Session):
             settings = self.settings
             if topic.count("/") >= settings.max_topic_levels:
                 raise MqttError(const.TOPIC_NAME_INVALID, "a topic of more levels than we allow")
             if len(topic) * 4 > settings.max_topic_bytes and len(topic.encode()) > settings.max_topic_bytes:
                 raise MqttError(const.TOPIC_NAME_INVALID, "a longer topic than we allow")
-            if is_own(topic):
-                raise NotPermitted("publish", "a topic that only the broker publishes to")
+        if publisher is not None and is_own(topic):
+            raise NotPermitted("publish", "a topic that only the broker publishes to")
 
     def _form(self, message: Message, subscription: Subscription) -> Message:
         """`message` as `subscription` gets it."""

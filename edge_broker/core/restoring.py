@@ -56,3 +56,4 @@ def _restore_subscriptions(router: Router, snapshot: Snapshot, by_id: dict[int, 
         )
         session.subscriptions[saved.topic_filter] = subscription
         router.table.add(subscription)
+        router.subscribed.add(session.identity, saved.topic_filter)

@@ -25,6 +25,7 @@ from edge_broker.core.queue import Queue
 from edge_broker.core.restoring import restore
 from edge_broker.core.session import Recipient, Session, Subscription
 from edge_broker.core.settings import Settings
+from edge_broker.core.subscribed import Subscribed
 from edge_broker.core.upkeep import Upkeep
 from edge_broker.errors import MessageRefused, MqttError
 from edge_broker.wire import const
@@ -91,6 +92,7 @@ class Router(Delivering):
         self.topics = topics
         self.guarded = settings.guards_publishes
         self.sessions: dict[str, Session] = {}
+        self.subscribed = Subscribed()
         self._sessions_of: dict[str, int] = {}  # how many, by identity
         self._companions: list[tuple[Recipient, Principal]] = []
         self._delayed_wills: dict[str, tuple[float, Session]] = {}
@@ -108,6 +110,8 @@ class Router(Delivering):
         previous = session.subscriptions.get(subscription.topic_filter)
         session.subscriptions[subscription.topic_filter] = subscription
         self.table.add(subscription)
+        if previous is None:
+            self.subscribed.add(session.identity, subscription.topic_filter)
         if session.durable:
             self.pending.save_subscription(session.subscription_record(subscription))
         return previous is None
@@ -118,6 +122,7 @@ class Router(Delivering):
         if subscription is None:
             return False
         self.table.remove(subscription)
+        self.subscribed.remove(session.identity, topic_filter)
         if session.durable:
             self.pending.remove_subscription(session.session_id, topic_filter)
         return True
@@ -235,6 +240,7 @@ class Router(Delivering):
                 del self._sessions_of[session.identity]
         for subscription in session.subscriptions.values():
             self.table.remove(subscription)
+            self.subscribed.remove(session.identity, subscription.topic_filter)
         session.subscriptions.clear()
         self.counters.drop("expired", session.queue.expired)  # what its queue counted outlives it
         self.counters.drop("lost", session.queue.lost)

@@ -28,6 +28,10 @@ class Settings:
     """0 = whatever the client asks for."""
     max_topic_levels: int = 128
     max_subscriptions_per_client: int = 1000
+    max_subscriptions: int = 0
+    max_subscriptions_per_identity: int = 0
+    max_subscription_bytes: int = 0
+    """Over all sessions, 0 = no limit; see `subscribed`."""
     topic_alias_maximum: int = 32
     connect_timeout_seconds: float = 10.0
     max_connect_bytes: int = 128 << 10

@@ -88,10 +88,11 @@ def _refusal(connection: Connection, session: Session, request: SubscriptionRequ
         return const.SHARED_SUBSCRIPTIONS_NOT_SUPPORTED
     if ("+" in topic_filter or "#" in topic_filter) and not settings.wildcard_subscriptions_available:
         return const.WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED
-    if (
+    if topic_filter not in session.subscriptions and (
         len(session.subscriptions) >= settings.max_subscriptions_per_client
-        and topic_filter not in session.subscriptions
+        or not connection.router.subscribed.has_room(session.identity, topic_filter, settings)
     ):
+        connection.router.counters.deny("quota")
         return const.QUOTA_EXCEEDED
     if request.no_local and topic_filter.startswith(SHARE_PREFIX):
         raise ProtocolError("no local on a shared subscription")  # [MQTT-3.8.3-4]

@@ -36,6 +36,17 @@ def host_of(address: str) -> str:
     return address.rpartition(":")[0]
 
 
+def site_of(host: str) -> str:
+    """Whoever counts as one for a limit: an IPv4 address, of an IPv6 one the /64, as any machine may have all of it."""
+    if ":" not in host:
+        return host
+    try:
+        packed = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
+    except OSError:
+        return host
+    return packed[:8].hex()
+
+
 def is_local(host: str) -> bool:
     """Whether it is this machine."""
     return host == _UNIX or host == "::1" or host.startswith("127.")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from edge_broker.core.connection import Connection
-from edge_broker.net.addresses import host_of, is_local
+from edge_broker.net.addresses import host_of, is_local, site_of
 
 
 class Crowd(Protocol):
@@ -20,7 +20,8 @@ class Crowd(Protocol):
 
 
 class Gate:
-    """`max_per_address`: connections of one IP address, 0 for no limit. `max_unfinished`: see `LimitsConfig`, 0 for none.
+    """`max_per_address`: connections of one IP address, of IPv6 of one /64; 0 for no limit. `max_unfinished`: see
+    `LimitsConfig`, 0 for none.
 
     Unfinished is what has not done its handshakes: PROXY header, TLS, WebSocket upgrade.
     """
@@ -41,22 +42,25 @@ class Gate:
             return "max_connections"
         host = host_of(address)
         counted = self._max_per_address and not is_local(host)
-        if counted and self._counts.get(host, 0) >= self._max_per_address:
+        site = site_of(host) if counted else ""
+        if counted and self._counts.get(site, 0) >= self._max_per_address:
             return "max_connections_per_address"
         if shakes_hands and not self.begin_handshake():
             return "max_unfinished_handshakes"
         if counted:
-            self._counts[host] = self._counts.get(host, 0) + 1
+            self._counts[site] = self._counts.get(site, 0) + 1
         return None
 
     def leave(self, address: str) -> None:
         """A connection that was let in is gone."""
-        host = host_of(address)
-        count = self._counts.get(host, 0)
+        if not self._counts:
+            return
+        site = site_of(host_of(address))
+        count = self._counts.get(site, 0)
         if count > 1:
-            self._counts[host] = count - 1
+            self._counts[site] = count - 1
         elif count:
-            del self._counts[host]
+            del self._counts[site]
 
     def begin_handshake(self) -> bool:
         """Whether one more may be half-way in; then it is, until `end_handshake`."""

@@ -176,6 +176,7 @@ class HttpServer:
         verdict = self.access.look(request.method, path, request.headers.getall("Authorization", ()))
         if isinstance(verdict, Denial):
             self.access.deny(verdict, request.remote or "?", time.monotonic())
+            self._tell_observer(request, verdict)
             headers = {"WWW-Authenticate": verdict.challenge} if verdict.challenge else {}
             return web.Response(status=verdict.status, text=f"{verdict.text}\n", headers=headers)
         if path not in _PATHS:
@@ -185,6 +186,16 @@ class HttpServer:
         if not verdict.is_known:
             return self._brief(path)
         return await handler(request)
+
+    def _tell_observer(self, request: web.Request, denial: Denial) -> None:
+        """For the audit log: who it was and why not, nothing of what was sent."""
+        observer = self._observed.router.observer
+        if observer is not None:
+            transport = request.transport
+            peer = None if transport is None else transport.get_extra_info("peername")
+            port = peer[1] if isinstance(peer, tuple) else 0
+            reason = f"HTTP: {denial.reason.replace('_', ' ')}"
+            observer.on_refused(f"{request.remote}:{port}", self.url, reason)
 
     # ---- answers
 

@@ -24,7 +24,7 @@ from edge_broker.ops.metrics_families import buckets, by_qos, counter, counters,
 from edge_broker.ops.observed import Observed, ObservedStatus, dropped_messages
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-_DENIED: Final = ("publish", "qos", "retain", "subscribe", "share", "receive", "will", "removed")
+_DENIED: Final = ("publish", "qos", "retain", "subscribe", "share", "receive", "will", "removed", "quota")
 """All of them also where none was denied, so that a rule finds what it asks for."""
 
 

@@ -259,3 +259,39 @@ def test_pubrel_of_an_unknown_identifier_is_answered_with_that() -> None:
     bridged.sent()
     bridged.receive(pubrel(4))
     assert bridged.sent_acks() == [(const.PUBCOMP, 4, const.PACKET_IDENTIFIER_NOT_FOUND)]
+
+
+# ---- what only the broker says
+
+
+@pytest.mark.parametrize(
+    "topic", ["$SYS/broker/uptime", "$dead-letters/x", "$delayed/0/x", "$delayed/0/$SYS/x", "$SYS"]
+)
+def test_a_prefix_taken_off_uncovers_no_topic_of_the_brokers(topic: str) -> None:
+    """`#` does not match it here, and whoever may publish under the prefix upstream may not speak for this broker."""
+    bridged = Bridged(in_=[rule("#", 1, remote="site/")])
+    local = Local(bridged, "$SYS/#", durable=False)
+    bridged.connect()
+    bridged.sent()
+    bridged.receive(publish(f"site/{topic}", b"forged", retain=True))
+    bridged.commit()
+    bridged.router.sweep(bridged.router.now + 5)
+    assert local.messages == []
+    assert bridged.router.retained_messages == 0
+    assert len(bridged.router.delayed) == 0
+    assert bridged.downlink.dropped == {"no_rule": 1}
+
+
+@pytest.mark.parametrize("topic", ["$SYS/broker/uptime", "$delayed/0/$SYS/broker/uptime"])
+def test_nor_does_a_rule_that_names_it(topic: str) -> None:
+    head = topic.partition("/")[0]
+    bridged = Bridged(in_=[rule(f"{head}/#", 1)])
+    local = Local(bridged, "$SYS/#", durable=False)
+    bridged.connect()
+    bridged.sent()
+    bridged.receive(publish(topic, b"forged"))
+    bridged.commit()
+    bridged.router.sweep(bridged.router.now + 5)
+    assert local.messages == []
+    assert bridged.downlink.dropped == {"refused": 1}
+    assert bridged.sent_acks() == [(const.PUBACK, 1, 0)]

@@ -132,3 +132,15 @@ def test_an_echo_is_possible_only_where_up_and_down_share_names_upstream() -> No
     assert echoes([template], [rule("up/pi/+/c")])
     assert not echoes([template], [rule("up/other/#")])
     assert echoes([RuleConfig(filter="a.b", characters={".": "_"})], [rule("a_b")])
+
+
+@pytest.mark.parametrize("topic", ["$SYS/uptime", "$aws/things/x", "$delayed/5/x", "$"])
+def test_a_prefix_taken_off_uncovers_no_dollar(topic: str) -> None:
+    """Else anybody who may publish below it speaks to what is beside it, or has an upstream end the connection for ever."""
+    assert remote_name(OutMapping([rule("#", "home/", "")]), f"home/{topic}") is None
+    assert InMapping([rule("#", "", "site/")]).find(f"site/{topic}") is None
+    meant = OutMapping([rule("#", "shadow/", "$aws/things/x/")])
+    assert remote_name(meant, "shadow/update") == "$aws/things/x/update", (
+        "what the rule itself names is meant"
+    )
+    assert InMapping([rule("$x/#", "", "site/")]).find("site/$x/y") == "$x/y"

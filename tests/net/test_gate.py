@@ -43,6 +43,26 @@ def test_connections_of_an_address() -> None:
     assert gate._counts == {}, "who is gone leaves nothing"
 
 
+def test_a_network_that_one_site_has_is_one_address() -> None:
+    """Any machine with IPv6 has 2^64 addresses to come from."""
+    gate = Gate(NoCrowd(), max_per_address=2)
+    assert gate.admit("2001:db8:1:2::7:1", False) is None
+    assert gate.admit("2001:db8:1:2:3:4:5:6:1", False) is None
+    assert gate.admit("2001:db8:1:2:ffff::8:1", False) == "max_connections_per_address"
+    assert gate.admit("2001:db8:1:3::7:1", False) is None
+    assert gate.admit("fe80::1%eth0:1", False) is None
+    assert gate.admit("unknown:0", False) is None
+    for address in (
+        "2001:db8:1:2::7:1",
+        "2001:db8:1:2:3:4:5:6:1",
+        "2001:db8:1:3::7:1",
+        "fe80::1%eth0:1",
+        "unknown:0",
+    ):
+        gate.leave(address)
+    assert gate._counts == {}
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "127.8.9.1:1", "::1:1", "unix:uid=0"])
 def test_this_machine_is_not_limited(address: str) -> None:
     gate = Gate(NoCrowd(), max_per_address=1)

@@ -160,3 +160,57 @@ def test_unreleased_qos_2_of_a_client_that_knows_no_receive_maximum() -> None:
     client.publish("t", qos=2, packet_id=3)
     assert client.closed
     assert pump.refused == {"receive_maximum_exceeded": 1}
+
+
+@pytest.mark.parametrize(
+    ("version", "refused"), [(const.MQTT_5, const.QUOTA_EXCEEDED), (const.MQTT_3_1_1, 0x80)]
+)
+def test_subscriptions_in_all(version: int, refused: int) -> None:
+    pump = Pump(max_subscriptions=2)
+    kept = pump.client("a", clean=False, expiry=60).subscribed("t/1").subscribed("t/1", 1)
+    pump.client("b").subscribed("t/1")
+    other = pump.client("c", version=version)
+    assert asked(other, "t/1") == refused
+    assert pump.router.counters.denied == {"quota": 1}
+    kept.vanish()
+    pump.commit()
+    pump.crash()
+    pump.client("d").subscribed("$share/g/t")
+    other = pump.client("c", version=version)
+    assert asked(other, "t/1") == refused, "those from before a restart count"
+    pump.router.end_session(pump.session("a"))
+    assert asked(other, "t/1") == 0
+    pump.router.unsubscribe(pump.session("d"), "$share/g/t")
+    assert asked(other, "t/2") == 0
+    assert pump.router.subscribed.count == 2
+    for client_id in ("c", "d"):
+        pump.router.end_session(pump.session(client_id))
+    assert (pump.router.subscribed.count, pump.router.subscribed.size_bytes) == (0, 0)
+
+
+def test_subscriptions_of_one_identity() -> None:
+    pump = Pump(max_subscriptions_per_identity=2)
+    for client_id in ("a", "b"):
+        pump.client(client_id, username="anna").subscribed("t")
+    third, other = pump.client("c", username="anna"), pump.client("d", username="otto")
+    assert (asked(third, "t"), asked(other, "t")) == (const.QUOTA_EXCEEDED, 0)
+
+
+def test_the_memory_that_subscriptions_take() -> None:
+    """A hundred levels take as much as forty short filters."""
+    pump = Pump(max_subscription_bytes=30_000)
+    client = pump.client("a")
+    deep = "/".join("x" * 100)
+    assert [asked(client, topic_filter) for topic_filter in (deep, f"{deep}/x", "t", deep)] == [
+        0,
+        const.QUOTA_EXCEEDED,
+        0,
+        0,
+    ]
+
+
+def asked(client: TestClient, topic_filter: str) -> int:
+    client.subscribe(topic_filter)
+    client.pump.commit()
+    (code,) = client.take(Suback).reason_codes
+    return code

@@ -11,13 +11,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
+
 from edge_broker.broker import Broker
 from edge_broker.config.audit import AuditConfig
 from edge_broker.config.dead_letters import DeadLettersConfig
-from edge_broker.config.model import Config, ListenerConfig, StoreConfig
+from edge_broker.config.model import Config, HttpConfig, ListenerConfig, StoreConfig
 from edge_broker.config.security import SecurityConfig
 from edge_broker.core.dead_letters import SESSION
 from edge_broker.core.message import build_message
+from edge_broker.security.http_tokens import new_token
 from edge_broker.wire import const
 from edge_broker.wire.encoder import encode_connect, encode_publish, encode_subscribe
 from edge_broker.wire.packets import Connack, Connect, Publish, Suback, SubscriptionRequest
@@ -87,6 +90,31 @@ def told(folder: Path, event: str) -> list[dict[str, Any]]:
         for line in found
         if line["event"] == event
     ]
+
+
+async def test_who_was_turned_away_from_http(tmp_path: Path) -> None:
+    token, line = new_token("probe", ["read"])
+    wrong = secret(new_token("probe", ["read"])[0])
+    (tmp_path / "http-tokens").write_text(f"{line}\n")
+    http = HttpConfig(bind="127.0.0.1:0", token_file=tmp_path / "http-tokens")
+    audit = AuditConfig(file=tmp_path / "audit.log")
+    listeners = (ListenerConfig(bind="127.0.0.1:0"),)
+    broker = Broker(Config(data_dir=tmp_path / "data", listeners=listeners, http=http, audit=audit))
+    await broker.start()
+    try:
+        assert broker._http is not None
+        url = broker._http.url
+        async with aiohttp.ClientSession() as web:
+            for presented in (token, wrong, ""):
+                headers = {"Authorization": f"Bearer {presented}"} if presented else {}
+                async with web.get(f"{url}/healthz", headers=headers) as answer:
+                    assert answer.status == (200 if presented == token else 401)
+    finally:
+        await broker.stop()
+    lines = told(tmp_path, "refused")
+    assert [line["reason"] for line in lines] == ["HTTP: wrong token", "HTTP: no token"]
+    assert all(line["address"].startswith("127.0.0.1:") and line["listener"] == url for line in lines)
+    assert wrong not in (tmp_path / "audit.log").read_text()
 
 
 async def test_who_did_what(tmp_path: Path) -> None:

@@ -233,3 +233,21 @@ async def test_a_broken_key_file_at_the_start(tmp_path: Path) -> None:
     security = SecurityConfig(jwt_keys=(tmp_path / "key.pem",), jwt_audience=AUDIENCE)
     with pytest.raises(ConfigError, match=r"key\.pem: has no key in it"):
         await Broker(Config(data_dir=tmp_path / "data", security=security)).start()
+
+
+async def test_a_clock_that_comes_right_ends_what_is_over(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The board booted an hour behind: what it took for good until now was over, and lets nobody in any more."""
+    peer, _ = await connect(broker, "anna", token(lasts=600), client_id="c")
+    stays, _ = await connect(broker, "bob", "paper", client_id="d")
+    hour_ahead = lambda: broker.clock.look(time.time() + 3600, time.monotonic())  # noqa: E731
+    monkeypatch.setattr(broker.store, "look_at_clock", hour_ahead)
+    end = await peer.receive()
+    assert isinstance(end, Disconnect)
+    assert end.reason_code == const.MAXIMUM_CONNECT_TIME
+    _, refused = await connect(broker, "anna", token(lasts=600), client_id="c")
+    assert refused.reason_code == const.BAD_USER_NAME_OR_PASSWORD
+    _, again = await connect(broker, "anna", token(lasts=4200), client_id="c")
+    assert again.reason_code == const.SUCCESS
+    assert await is_served(stays)
