@@ -9,6 +9,7 @@
     │   ├── NotPermitted(kind, detail)      for good: its sender may not publish that (0x87)
     │   └── QueueFull                       for now: a recipient's queue has no room
     ├── ConfigError(key, problem, hint)     the user's file says something that cannot be
+    │   └── FileMistakes(path, mistakes)    all such things in one file, by line
     ├── StoreError(operation, problem)      the disk did not keep what it was given: nothing may be acknowledged
     ├── CommandError(problem, hint)         what somebody asked of the running broker cannot be done
     └── UpstreamError(problem, hint)        the bridge's far end
@@ -91,6 +92,15 @@ class ConfigError(EdgeBrokerError):
         self.key = key
         self.problem = problem
         self.hint = hint
+
+
+class FileMistakes(ConfigError):
+    """Everything that is wrong with one file; `mistakes` has the line in each one's key."""
+
+    def __init__(self, path: object, mistakes: list[ConfigError]) -> None:
+        count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
+        super().__init__(str(path), "; ".join([count, *map(str, mistakes)]))
+        self.mistakes = tuple(mistakes)
 
 
 class StoreError(EdgeBrokerError):

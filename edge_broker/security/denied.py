@@ -25,7 +25,7 @@ from edge_broker.core.ports import (
     Credentials,
 )
 from edge_broker.core.router import Router
-from edge_broker.errors import ConfigError
+from edge_broker.errors import ConfigError, FileMistakes
 from edge_broker.wire import const
 
 _MAX_FILE_BYTES: Final = 16 << 20
@@ -34,13 +34,8 @@ _FORM: Final = "a line is `identity NAME` or `serial HEX`"
 _DETAIL: Final = "is on the deny list"
 
 
-class DenyFileMistakes(ConfigError):
-    """Everything that is wrong with one deny list; `mistakes` has the line in each one's key."""
-
-    def __init__(self, path: Path, mistakes: list[ConfigError]) -> None:
-        count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
-        super().__init__(str(path), "; ".join([count, *map(str, mistakes)]))
-        self.mistakes = tuple(mistakes)
+class DenyFileMistakes(FileMistakes):
+    """Everything that is wrong with one deny list."""
 
 
 @dataclass(frozen=True, slots=True)

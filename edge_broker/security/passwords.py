@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from edge_broker.errors import ConfigError
+from edge_broker.errors import ConfigError, FileMistakes
 from edge_broker.security.admission import ANONYMOUS
 from edge_broker.security.hashing import Argon2Cost, Argon2Hash
 from edge_broker.security.scram import DEFAULT_ITERATIONS, METHOD, SALT_BYTES, ScramVerifier, saslprep
@@ -37,13 +37,8 @@ _FORM: Final = "a line is NAME:CREDENTIAL, as `edge-broker passwd` writes it"
 _SET_ANEW: Final = "set the password with `edge-broker passwd`, which writes such a line"
 
 
-class PasswordFileMistakes(ConfigError):
-    """Everything that is wrong with one password file; `mistakes` has the line in each one's key."""
-
-    def __init__(self, path: Path, mistakes: list[ConfigError]) -> None:
-        count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
-        super().__init__(str(path), "; ".join([count, *map(str, mistakes)]))
-        self.mistakes = tuple(mistakes)
+class PasswordFileMistakes(FileMistakes):
+    """Everything that is wrong with one password file."""
 
 
 @dataclass(frozen=True, slots=True)
