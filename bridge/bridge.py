@@ -17,17 +17,21 @@ from typing import TYPE_CHECKING, Final
 
 from bridge import failures
 from bridge.background import call_in_background
-from bridge.config import BridgeConfig, Upstream
+from bridge.config import BridgeConfig, Service, Upstream
 from bridge.conversation import Conversation, Ending
+from bridge.discovery import Directory
 from bridge.downlink import Downlink
+from bridge.faults import PutOff
 from bridge.forwarder import Forwarder
 from bridge.identity import Credentials, FileIdentity
-from bridge.link import open_link
+from bridge.link import Link, Stage, Timeouts, open_link
 from bridge.mapping import InMapping, OutMapping, may_echo
 from bridge.outbox import Outbox
 from bridge.policy import Attempt, Policy
+from bridge.probing import probe
 from bridge.resolving import Resolver
-from bridge.status import State, Status
+from bridge.status import PolicyStatus, State, Status, UpstreamStatus
+from bridge.upstreams import Kind
 from edge_broker.core.client import Client
 from edge_broker.core.quota import Quota
 from edge_broker.errors import UpstreamError
@@ -53,23 +57,20 @@ class Bridge:
 
     def __init__(self, config: BridgeConfig, *, random: Callable[[], float] = random.random) -> None:
         self.config = config
-        self._policy = Policy(
-            config.upstreams,
-            config.version,
-            config.backoff_initial_seconds,
-            config.backoff_max_seconds,
-            random,
-        )
+        self._random = random
+        self._directory = Directory(config.places, config.server_name is None, config.resolve_timeout_seconds)
+        self._policy = Policy(config, self._directory.members, random)
         self._identity = FileIdentity(config)
         self._resolver = Resolver()
         self._out = OutMapping(config.out)
         self._keeps_session = bool(config.in_) or self._out.highest_qos == 2
         self._state: State = "stopped"
-        self._upstream: Upstream = config.upstreams[0]
+        self._upstream: Upstream | Service = config.places[0].where
+        self._leaving_for: Upstream | None = None
         self._version = ""
         self._connects = 0
         self._last_error: UpstreamError | None = None
-        self._logged: dict[Upstream, str] = {}
+        self._logged: dict[Upstream | Service, str] = {}
         self._last_given_up = ""
         self._warned_of_echo = False
         self._conversation: Conversation | None = None
@@ -105,6 +106,7 @@ class Bridge:
         self._forwarder = Forwarder(
             queue, self._out, router, config.window, config.puback_timeout_seconds, self._on_given_up
         )
+        self._forwarder.on_answer = partial(self._note_answer, "puback")
         self._outbox.sender = self._forwarder
         self._outbox.wake = self._forwarder.pump
         self._downlink = Downlink(
@@ -136,6 +138,7 @@ class Bridge:
 
     async def _run(self) -> None:
         while True:
+            await self._find_upstreams()
             attempt = self._policy.next_attempt(time.monotonic())
             if attempt.delay_seconds:
                 self._state = "backing-off"
@@ -144,32 +147,42 @@ class Bridge:
             try:
                 ending = await self._connect(attempt)
             except UpstreamError as error:
-                self._policy.on_failed(attempt, "unreachable")
-                self._report(attempt, error)
+                self._policy.on_failed(attempt, "unreachable", time.monotonic())
+                self._report(attempt.upstream, error)
             except Exception:
                 log.exception("bridge %s: internal error", self.name)
-                self._policy.on_failed(attempt, "unreachable")
+                self._policy.on_failed(attempt, "unreachable", time.monotonic())
             else:
-                if ending.error is None:
+                if ending.error is not None:
+                    self._settle(attempt, ending, ending.error)
+                elif self._leaving_for is not None:
+                    self._policy.on_left(attempt.upstream, self._leaving_for, time.monotonic())
+                    self._leaving_for = None
+                else:
                     return
-                self._settle(attempt, ending, ending.error)
+
+    async def _find_upstreams(self) -> None:
+        """Until there is one to try: where the configuration names a service, DNS has to tell."""
+        while True:
+            try:
+                if await self._directory.refresh():
+                    self._policy.upstreams.replace(self._directory.members)
+                return
+            except UpstreamError as error:
+                self._report(self._upstream, error)
+            now = time.monotonic()
+            self._policy.on_unresolved(now)
+            self._state = "resolving"
+            await asyncio.sleep(self._policy.wait_seconds(now))
 
     async def _connect(self, attempt: Attempt) -> Ending:
         """One connection, from the name to its end; `UpstreamError` where it does not come to MQTT."""
-        config = self.config
         upstream = attempt.upstream
         credentials = await self._read_identity(upstream)
-        link = await open_link(
-            upstream,
-            self._resolver,
-            credentials.context,
-            config.server_name or upstream.host,
-            config.connect_timeout_seconds,
-            self._set_state,
-        )
+        link = await self._open(upstream, credentials, self._set_state)
         self._state = "connecting-mqtt"
         self._conversation = Conversation(
-            config,
+            self.config,
             upstream,
             link,
             self._request(attempt.version, credentials),
@@ -179,13 +192,89 @@ class Bridge:
             self._downlink,
             partial(self._refuse_session, attempt.upstream),
             partial(self._on_online, attempt),
+            self._note_answer,
         )
+        looking = asyncio.get_running_loop().create_task(self._look_around(attempt, self._conversation))
         try:
             self._conversation.begin()
             return await self._conversation.ended
         finally:
+            looking.cancel()
             self._conversation = None
             self._version = ""
+
+    async def _open(
+        self, upstream: Upstream, credentials: Credentials, on_stage: Callable[[Stage], None]
+    ) -> Link:
+        config = self.config
+        member = self._policy.upstreams.member(upstream)
+        if member is not None and self._random() < member.fault_abort_share:
+            raise failures.drill(upstream)
+        link = await open_link(
+            upstream,
+            self._resolver,
+            credentials.context,
+            config.server_name or upstream.host,
+            Timeouts(
+                config.resolve_timeout_seconds,
+                config.connect_timeout_seconds,
+                config.handshake_timeout_seconds,
+            ),
+            on_stage,
+        )
+        if member is not None and member.fault_delay_seconds:
+            link.put_off = PutOff(member.fault_delay_seconds)
+        return link
+
+    # ---- while connected
+
+    async def _look_around(self, attempt: Attempt, conversation: Conversation) -> None:
+        """While connected to one of several upstreams: test better ones, ask DNS again, leave where that is better."""
+        here = attempt.upstream
+        period = min(1.0, self.config.failover.probe_interval_seconds / 2)
+        while len(self.config.places) > 1 or isinstance(self.config.places[0].where, Service):
+            await asyncio.sleep(period)
+            if self._state != "online":
+                continue
+            await self._refresh_upstreams()
+            tested = self._policy.returning.due(here, time.monotonic())
+            if tested is not None:
+                self._policy.returning.on_tested(tested, await self._test(tested), time.monotonic())
+            better = self._policy.should_leave_for(time.monotonic())
+            if better is not None:
+                log.info("bridge %s: leaving %s for %s", self.name, here, better)
+                self._leaving_for = better
+                await conversation.finish(_GRACE_SECONDS)
+                return
+
+    async def _refresh_upstreams(self) -> None:
+        try:
+            if await self._directory.refresh():
+                self._policy.upstreams.replace(self._directory.members)
+        except UpstreamError as error:  # a connection that stands needs no DNS
+            log.debug("bridge %s: %s", self.name, error)
+
+    async def _test(self, upstream: Upstream) -> float | None:
+        """How long a test connection to `upstream` took to be answered; None where it was not."""
+        try:
+            credentials = await self._read_identity(upstream)
+            link = await self._open(upstream, credentials, _note_no_stage)
+        except UpstreamError as error:
+            log.debug("bridge %s: test of %s: %s", self.name, upstream, error)
+            return None
+        request = Connect(
+            self._policy.version_for(upstream, time.monotonic()),
+            f"{self.config.client_id}-probe",
+            clean_start=True,
+            keep_alive=0,
+            username=credentials.username,
+            password=credentials.password,
+        )
+        return await probe(link, request, self.config.connack_timeout_seconds)
+
+    def _note_answer(self, kind: Kind, seconds: float) -> None:
+        if isinstance(self._upstream, Upstream):
+            self._policy.on_answer(self._upstream, kind, seconds)
 
     async def _read_identity(self, upstream: Upstream) -> Credentials:
         if not upstream.tls and self.config.password_file is None:
@@ -266,18 +355,24 @@ class Bridge:
     def _settle(self, attempt: Attempt, ending: Ending, error: UpstreamError) -> None:
         """A connection ended: the policy learns how, the log why."""
         if ending.sign is None:
-            self._policy.on_lost(ending.lasted_seconds, ending.progressed, ending.sent_away)
-        elif self._policy.on_failed(attempt, ending.sign):
+            self._policy.on_lost(
+                attempt.upstream,
+                ending.lasted_seconds,
+                ending.progressed,
+                ending.sent_away,
+                time.monotonic(),
+            )
+        elif self._policy.on_failed(attempt, ending.sign, time.monotonic()):
             self._last_error = error
             log.debug("bridge %s: %s; trying MQTT 3.1.1", self.name, error)
             return
-        self._report(attempt, error)
+        self._report(attempt.upstream, error)
 
-    def _report(self, attempt: Attempt, error: UpstreamError) -> None:
+    def _report(self, upstream: Upstream | Service, error: UpstreamError) -> None:
         self._last_error = error
         text = str(error)
-        if self._logged.get(attempt.upstream) != text:
-            self._logged[attempt.upstream] = text
+        if self._logged.get(upstream) != text:
+            self._logged[upstream] = text
             log.warning("bridge %s: %s", self.name, text)
 
     def _on_given_up(self, reason: str, topic: str) -> None:
@@ -330,7 +425,31 @@ class Bridge:
             ),
             last_error="" if error is None else error.problem,
             last_hint="" if error is None else error.hint,
+            policy=self._policy_status(time.monotonic()),
         )
+
+    def _policy_status(self, now: float) -> PolicyStatus:
+        policy = self._policy
+        return PolicyStatus(
+            breaker=policy.breaker.state(now),
+            breaker_opened=policy.breaker.opened,
+            failovers=policy.failovers,
+            ejections=policy.ejections,
+            upstreams=[
+                UpstreamStatus(
+                    url=str(upstream),
+                    priority=priority,
+                    chosen=upstream == self._upstream,
+                    ejected=policy.upstreams.is_ejected(upstream, now),
+                    seconds={str(kind): s for kind, s in policy.upstreams.health(upstream).seconds.items()},
+                )
+                for upstream, priority, *_ in policy.upstreams.members
+            ],
+        )
+
+
+def _note_no_stage(stage: Stage) -> None:
+    """How far a test has come is nobody's state."""
 
 
 def _quota(config: BridgeConfig) -> Quota:

@@ -49,7 +49,7 @@ class Forwarder:
 
     `acknowledged`, `resent`: messages since the start; `sent`: by QoS; `refused`: given up, by reason.
     `last_acknowledged_at`: by the router's clock, None before the first.
-    `on_given_up(reason, topic)` is called for each of those.
+    `on_given_up(reason, topic)` is called for each of those. `on_answer(seconds)`: how long a PUBACK took, now and then.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class Forwarder:
         self._most = window
         self._timeout = puback_timeout_seconds
         self._on_given_up = on_given_up
+        self.on_answer: Callable[[float], None] = _nobody_asks
         self._client: Client | None = None
         self._wake: Callable[[], None] | None = None
         self._retreat: Callable[[int], None]
@@ -79,6 +80,8 @@ class Forwarder:
         self._sent_below = 0  # numbers below it were sent in this run; of an earlier run nobody knows
         self._head = 0  # the oldest not acknowledged, and since when it is that
         self._head_since = 0.0
+        self._timed = 0  # the message whose PUBACK is timed, 0 while none is, and since when
+        self._timed_at = 0.0
         queue.owner = self
 
     # ---- coming and going of the connection
@@ -112,7 +115,7 @@ class Forwarder:
         """The connection is gone."""
         if self._client is not None:
             self._client = self._wake = None
-            self._window = 0
+            self._window = self._timed = 0
             self._sent_below = max(self._sent_below, self.queue.cursor)
             self.queue.suspend()
 
@@ -199,6 +202,8 @@ class Forwarder:
             self._give_up(number, "packet_too_large", message.topic)
             return
         self.sent[qos] += 1
+        if not self._timed:
+            self._timed, self._timed_at = number, self._router.now
         if number < self._sent_below:
             self.resent += 1
 
@@ -222,6 +227,8 @@ class Forwarder:
         """QoS 1: done, or refused."""
         queue = self.queue
         number = queue.number_of(packet_id)
+        if number == self._timed:
+            self._take_time()
         if reason_code >= 0x80:
             self._handle_refusal(number, reason_code)
         elif queue.complete(number):
@@ -234,6 +241,8 @@ class Forwarder:
         if client is None:
             return
         number = self.queue.number_of(packet_id)
+        if number == self._timed:
+            self._take_time()
         if reason_code >= 0x80:
             self._handle_refusal(number, reason_code)
         elif self.queue.release(number):
@@ -242,6 +251,12 @@ class Forwarder:
         else:
             unknown = const.PACKET_IDENTIFIER_NOT_FOUND if client.version >= const.MQTT_5 else const.SUCCESS
             client.send_ack(const.PUBREL, packet_id, unknown)
+
+    def _take_time(self) -> None:
+        """The message that is timed has its answer; the next one sent is timed."""
+        if self._timed:
+            self._timed = 0
+            self.on_answer(self._router.now - self._timed_at)
 
     def _send_pubrel(self, client: Client, packet_id: int) -> None:
         self._pubrels_held -= 1
@@ -283,6 +298,10 @@ class Forwarder:
             self._head, self._head_since = queue.head, now
             return False
         return now - self._head_since > self._timeout
+
+
+def _nobody_asks(seconds: float) -> None:
+    """Nobody wants to know how quick the upstream is."""
 
 
 def _packet_id(number: int) -> int:

@@ -13,7 +13,8 @@ import socket
 import ssl
 import termios
 from collections.abc import Callable
-from typing import Final, Literal, Protocol, cast
+from functools import partial
+from typing import Final, Literal, NamedTuple, Protocol, cast
 
 from bridge.config import Upstream
 from bridge.failures import not_resolved, tls_failed, unreachable
@@ -24,6 +25,14 @@ _NEXT_ADDRESS_SECONDS: Final = 0.25
 _BUFFER_BYTES: Final = 256 << 10
 
 Stage = Literal["resolving", "connecting", "handshake"]
+
+
+class Timeouts(NamedTuple):
+    """For each stage, in seconds."""
+
+    resolve: float
+    connect: float
+    handshake: float
 
 
 class Receiver(Protocol):
@@ -40,7 +49,11 @@ class Receiver(Protocol):
 
 
 class Link(asyncio.Protocol):
-    """One TCP connection, under TLS where `pipe` is given. `tls_version` as in ``TLSv1.3``; empty without TLS."""
+    """One TCP connection, under TLS where `pipe` is given. `tls_version` as in ``TLSv1.3``; empty without TLS.
+
+    `carried_bytes`: what went over the socket so far, both directions, TLS included. `put_off`: does what it is given
+    later, for drills.
+    """
 
     def __init__(self, pipe: TlsPipe | None) -> None:
         self._pipe = pipe
@@ -50,6 +63,8 @@ class Link(asyncio.Protocol):
         self._ended: str | None = None
         self._closing = False
         self._sent_mark = -1
+        self.carried_bytes = 0
+        self.put_off: Callable[[Callable[[], object]], None] | None = None
         self.tls_version = ""
         self.established: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -62,9 +77,10 @@ class Link(asyncio.Protocol):
             self.established.set_result(None)
             return
         self._pipe.start()
-        self._transport.write(self._pipe.take_output())
+        self._put(self._pipe.take_output())
 
     def data_received(self, data: bytes) -> None:
+        self.carried_bytes += len(data)
         if self._pipe is not None:
             plain = self._decrypt(self._pipe, data)
             if plain is None:
@@ -109,7 +125,7 @@ class Link(asyncio.Protocol):
             return None
         output = pipe.take_output()
         if output:
-            self._transport.write(output)
+            self._put(output)
         if pipe.established and not was_established:
             self.tls_version = pipe.version
             if not self.established.done():
@@ -143,7 +159,14 @@ class Link(asyncio.Protocol):
                 self._end(f"TLS: {error.reason or error}")
                 return
             data = self._pipe.take_output()
-        self._transport.write(data)
+        self._put(data)
+
+    def _put(self, data: bytes) -> None:
+        self.carried_bytes += len(data)
+        if self.put_off is None:
+            self._transport.write(data)
+        else:
+            self.put_off(partial(self._transport.write, data))
 
     def set_reading(self, reading: bool) -> None:
         """Take input, or leave it in the socket."""
@@ -164,9 +187,12 @@ class Link(asyncio.Protocol):
         """Close when what was written is out."""
         if self._pipe is not None and self._ended is None and not self._closing:
             self._pipe.shut()
-            self._transport.write(self._pipe.take_output())
+            self._put(self._pipe.take_output())
         self._closing = True
-        self._transport.close()
+        if self.put_off is None:
+            self._transport.close()
+        else:
+            self.put_off(self._transport.close)
 
     def abort(self) -> None:
         """Close now."""
@@ -200,27 +226,27 @@ async def open_link(
     resolver: Resolver,
     context: ssl.SSLContext | None,
     server_name: str,
-    timeout_seconds: float,
+    timeouts: Timeouts,
     on_stage: Callable[[Stage], None],
 ) -> Link:
     """Connect, with a `context` by TLS to a server that proves to be `server_name`; `UpstreamUnavailable` else."""
     on_stage("resolving")
     try:
-        async with asyncio.timeout(timeout_seconds):
+        async with asyncio.timeout(timeouts.resolve):
             addresses = await resolver.resolve(upstream.host, upstream.port)
     except TimeoutError:
-        raise not_resolved(upstream, None, timeout_seconds) from None
+        raise not_resolved(upstream, None, timeouts.resolve) from None
     except OSError as error:
-        raise not_resolved(upstream, error, timeout_seconds) from None
+        raise not_resolved(upstream, error, timeouts.resolve) from None
     on_stage("connecting")
     try:
-        async with asyncio.timeout(timeout_seconds):
+        async with asyncio.timeout(timeouts.connect):
             sock = await _connect_any(addresses)
     except TimeoutError:
-        raise unreachable(upstream, None, timeout_seconds) from None
+        raise unreachable(upstream, None, timeouts.connect) from None
     except OSError as error:
-        raise unreachable(upstream, error, timeout_seconds) from None
-    return await _establish(upstream, sock, context, server_name, timeout_seconds, on_stage)
+        raise unreachable(upstream, error, timeouts.connect) from None
+    return await _establish(upstream, sock, context, server_name, timeouts.handshake, on_stage)
 
 
 async def _establish(

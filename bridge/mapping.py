@@ -17,14 +17,19 @@ _MAX_REMEMBERED: Final = 10_000
 
 
 class RemoteTopic:
-    """Where a local topic goes. `encoded`: the remote topic behind its two-byte length, as a PUBLISH has it."""
+    """Where a local topic goes. `encoded`: the remote topic behind its two-byte length, as a PUBLISH has it.
 
-    __slots__ = ("encoded", "qos", "topic")
+    `max_age_seconds`, `keep_latest`, `is_urgent`: what its rule says of messages that wait.
+    """
+
+    __slots__ = ("encoded", "is_urgent", "keep_latest", "max_age_seconds", "qos", "topic")
 
     def __init__(self, topic: str, qos: int) -> None:
         raw = topic.encode()
         self.topic = topic
         self.qos = qos
+        self.max_age_seconds = 0.0
+        self.keep_latest = self.is_urgent = False
         self.encoded = len(raw).to_bytes(2, "big") + raw
 
 
@@ -54,7 +59,11 @@ class OutMapping:
         for rule in self._rules:
             if match(rule.local_filter, topic):
                 name = swap_prefix(topic, rule.local_prefix, rule.remote_prefix)
-                found = None if name is None else RemoteTopic(name, rule.qos)
+                if name is not None:
+                    found = RemoteTopic(name, rule.qos)
+                    found.max_age_seconds = rule.max_age_seconds
+                    found.keep_latest = rule.keep_latest
+                    found.is_urgent = rule.priority == "high"
                 break
         if len(known) >= _MAX_REMEMBERED:
             known.clear()

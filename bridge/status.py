@@ -9,6 +9,31 @@ State = Literal["resolving", "connecting", "handshake", "connecting-mqtt", "onli
 
 
 @dataclass(slots=True)
+class UpstreamStatus:
+    """One of the upstreams. `ejected`: left alone for now. `seconds`: how long its answers take, by kind."""
+
+    url: str
+    priority: int
+    chosen: bool
+    ejected: bool
+    seconds: dict[str, float]
+
+
+@dataclass(slots=True)
+class PolicyStatus:
+    """What the policy has decided. `breaker`: `closed`, `open` or `half-open`; `breaker_opened`: how often.
+
+    `failovers`: connections made to another upstream than the one before; `ejections`: how often one was left alone.
+    """
+
+    breaker: str
+    breaker_opened: int
+    failovers: int
+    ejections: int
+    upstreams: list[UpstreamStatus]
+
+
+@dataclass(slots=True)
 class Status:
     """One moment. Counters are of messages since the start of the broker, but `connects`: connections accepted upstream.
 
@@ -37,6 +62,7 @@ class Status:
     last_acknowledged_wall: float | None
     last_error: str
     last_hint: str
+    policy: PolicyStatus
 
     @property
     def connected(self) -> bool:

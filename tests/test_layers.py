@@ -90,7 +90,7 @@ DATABASES: Final = {
     "sqlite3": ("edge_broker.store.*", "devices.*"),
 }
 
-HEAVY: Final = ("aiohttp", "cryptography", "devices", "jwt", "prometheus_client", "rich", "websockets")
+HEAVY: Final = ("aiohttp", "cryptography", "devices", "dns", "jwt", "prometheus_client", "rich", "websockets")
 MAY_BE_HEAVY: Final = (
     "edge_broker.net.websocket",
     "edge_broker.ops.http",

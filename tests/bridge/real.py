@@ -47,6 +47,7 @@ def bridge_config(*urls: str, **settings: Any) -> BridgeConfig:
         "backoff_max_seconds": 0.2,
         "connect_timeout_seconds": 2.0,
         "connack_timeout_seconds": 2.0,
+        "max_attempts_per_minute": 0,
     }
     return BridgeConfig(urls=urls, **(values | settings))
 
