@@ -13,9 +13,11 @@ import random
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
 
 from bridge import failures
+from bridge.account import Account
 from bridge.background import call_in_background
 from bridge.config import BridgeConfig, Service, Upstream
 from bridge.conversation import Conversation, Ending
@@ -24,7 +26,7 @@ from bridge.downlink import Downlink
 from bridge.faults import PutOff
 from bridge.forwarder import Forwarder
 from bridge.identity import Credentials, FileIdentity
-from bridge.link import Link, Stage, Timeouts, open_link
+from bridge.link import Link, Meter, Stage, Timeouts, open_link
 from bridge.mapping import InMapping, OutMapping, may_echo
 from bridge.outbox import Outbox
 from bridge.policy import Attempt, Policy
@@ -52,11 +54,28 @@ _GRACE_SECONDS: Final = 1.0
 """How long a stop waits for acknowledgements that are on their way: each saves the upstream a duplicate."""
 
 
-class Bridge:
-    """One bridge of one broker: what `edge_broker.broker.Companion` asks for."""
+_LOOK_SECONDS: Final = 1.0
 
-    def __init__(self, config: BridgeConfig, *, random: Callable[[], float] = random.random) -> None:
+
+class Bridge:
+    """One bridge of one broker: what `edge_broker.broker.Companion` asks for.
+
+    `data_dir`: where it keeps what its line has used of the month's bytes; without one it forgets that at its end.
+    """
+
+    def __init__(
+        self,
+        config: BridgeConfig,
+        *,
+        data_dir: Path | None = None,
+        random: Callable[[], float] = random.random,
+    ) -> None:
         self.config = config
+        self._meter = Meter()
+        account_path = None if data_dir is None else data_dir / f"bridge-{config.name}.json"
+        self._account = (
+            Account(config.name, account_path, config.pacing) if config.pacing.monthly_bytes else None
+        )
         self._random = random
         self._directory = Directory(config.places, config.server_name is None, config.resolve_timeout_seconds)
         self._policy = Policy(config, self._directory.members, random)
@@ -67,6 +86,7 @@ class Bridge:
         self._state: State = "stopped"
         self._upstream: Upstream | Service = config.places[0].where
         self._leaving_for: Upstream | None = None
+        self._is_spent = False
         self._version = ""
         self._connects = 0
         self._last_error: UpstreamError | None = None
@@ -104,8 +124,15 @@ class Bridge:
         queue.max_age_seconds = config.max_queue_age_seconds
         self._outbox = Outbox(queue, self._out, router, _quota(config))
         self._forwarder = Forwarder(
-            queue, self._out, router, config.window, config.puback_timeout_seconds, self._on_given_up
+            queue,
+            self._out,
+            router,
+            config.window,
+            config.puback_timeout_seconds,
+            self._on_given_up,
+            config.pacing,
         )
+        self._forwarder.latest = self._outbox.latest
         self._forwarder.on_answer = partial(self._note_answer, "puback")
         self._outbox.sender = self._forwarder
         self._outbox.wake = self._forwarder.pump
@@ -133,11 +160,15 @@ class Bridge:
         task.cancel()
         await asyncio.wait((task,))
         self._state = "stopped"
+        if self._account is not None:
+            self._account.note(self._meter.carried_bytes)
+            self._account.close()
 
     # ---- the life of the bridge
 
     async def _run(self) -> None:
         while True:
+            await self._wait_for_month()
             await self._find_upstreams()
             attempt = self._policy.next_attempt(time.monotonic())
             if attempt.delay_seconds:
@@ -155,11 +186,38 @@ class Bridge:
             else:
                 if ending.error is not None:
                     self._settle(attempt, ending, ending.error)
+                elif self._task is None:
+                    return
                 elif self._leaving_for is not None:
                     self._policy.on_left(attempt.upstream, self._leaving_for, time.monotonic())
                     self._leaving_for = None
-                else:
-                    return
+
+    async def _wait_for_month(self) -> None:
+        """Until the line may be used: where the month is spent and nothing else may happen then, the next one."""
+        while self._account is not None and self._withhold(self._account) == "line":
+            self._state = "month-spent"
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    def _withhold(self, account: Account) -> Literal["nothing", "messages", "line"]:
+        """Count what the line has carried, and keep to what is left of the month."""
+        account.note(self._meter.carried_bytes)
+        is_spent = account.allowance.is_spent
+        if is_spent != self._is_spent:
+            self._is_spent = is_spent
+            log.warning(
+                "bridge %s: the month's %d bytes are spent (%s)"
+                if is_spent
+                else "bridge %s: a new month of %d bytes (%s)",
+                self.name,
+                account.allowance.limit_bytes,
+                f"when_month_is_spent = {self.config.pacing.when_month_is_spent}",
+            )
+        what = self.config.pacing.when_month_is_spent
+        if not is_spent or what == "stop":
+            self._forwarder.withholds = ""
+            return "line" if is_spent else "nothing"
+        self._forwarder.withholds = "all" if what == "drop" else "not urgent"
+        return "messages"
 
     async def _find_upstreams(self) -> None:
         """Until there is one to try: where the configuration names a service, DNS has to tell."""
@@ -221,6 +279,7 @@ class Bridge:
                 config.handshake_timeout_seconds,
             ),
             on_stage,
+            self._meter,
         )
         if member is not None and member.fault_delay_seconds:
             link.put_off = PutOff(member.fault_delay_seconds)
@@ -229,23 +288,28 @@ class Bridge:
     # ---- while connected
 
     async def _look_around(self, attempt: Attempt, conversation: Conversation) -> None:
-        """While connected to one of several upstreams: test better ones, ask DNS again, leave where that is better."""
-        here = attempt.upstream
-        period = min(1.0, self.config.failover.probe_interval_seconds / 2)
-        while len(self.config.places) > 1 or isinstance(self.config.places[0].where, Service):
+        """While connected: keep the account, and where there are several upstreams look whether another one is better."""
+        may_move = len(self.config.places) > 1 or isinstance(self.config.places[0].where, Service)
+        period = min(_LOOK_SECONDS, self.config.failover.probe_interval_seconds / 2)
+        while may_move or self._account is not None:
             await asyncio.sleep(period)
-            if self._state != "online":
-                continue
-            await self._refresh_upstreams()
-            tested = self._policy.returning.due(here, time.monotonic())
-            if tested is not None:
-                self._policy.returning.on_tested(tested, await self._test(tested), time.monotonic())
-            better = self._policy.should_leave_for(time.monotonic())
-            if better is not None:
-                log.info("bridge %s: leaving %s for %s", self.name, here, better)
-                self._leaving_for = better
+            if self._account is not None and self._withhold(self._account) == "line":
                 await conversation.finish(_GRACE_SECONDS)
                 return
+            if may_move and self._state == "online":
+                self._leaving_for = await self._find_better(attempt.upstream)
+                if self._leaving_for is not None:
+                    log.info("bridge %s: leaving %s for %s", self.name, attempt.upstream, self._leaving_for)
+                    await conversation.finish(_GRACE_SECONDS)
+                    return
+
+    async def _find_better(self, here: Upstream) -> Upstream | None:
+        """Test what ranks better than `here`, ask DNS again; where it would be better to be, None nearly always."""
+        await self._refresh_upstreams()
+        tested = self._policy.returning.due(here, time.monotonic())
+        if tested is not None:
+            self._policy.returning.on_tested(tested, await self._test(tested), time.monotonic())
+        return self._policy.should_leave_for(time.monotonic())
 
     async def _refresh_upstreams(self) -> None:
         try:
@@ -401,8 +465,10 @@ class Bridge:
         acknowledged_at = forwarder.last_acknowledged_at
         error = self._last_error
         dropped = dict(self._outbox.dropped)
-        for reason, count in downlink.dropped.items():
-            dropped[reason] = dropped.get(reason, 0) + count
+        superseded = {"superseded": self._outbox.latest.dropped} if self._outbox.latest.dropped else {}
+        for losses in (downlink.dropped, forwarder.skipped, superseded):
+            for reason, count in losses.items():
+                dropped[reason] = dropped.get(reason, 0) + count
         return Status(
             name=self.name,
             state=self._state,
@@ -445,6 +511,10 @@ class Bridge:
                 )
                 for upstream, priority, *_ in policy.upstreams.members
             ],
+            draining=self._forwarder.draining,
+            drain_seconds=self._forwarder.drain_seconds,
+            month_used_bytes=0 if self._account is None else self._account.allowance.used_bytes,
+            month_bytes=self.config.pacing.monthly_bytes,
         )
 
 

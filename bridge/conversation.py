@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 log: Final = logging.getLogger("bridge")
 
 _CLOSING_SECONDS: Final = 2.0
+_SHORTEST_PAUSE_SECONDS: Final = 0.01
 _UNREADABLE_CONNECT: Final = frozenset(
     (const.UNSUPPORTED_PROTOCOL_VERSION, const.MALFORMED_PACKET, const.PROTOCOL_ERROR)
 )
@@ -91,6 +92,7 @@ class Conversation:
         self._online_at: float | None = None
         self._acknowledged_before = forwarder.acknowledged
         self._timer: asyncio.TimerHandle | None = None
+        self._pause: asyncio.TimerHandle | None = None
         self.ended: asyncio.Future[Ending] = self._loop.create_future()
 
     def begin(self) -> None:
@@ -194,7 +196,15 @@ class Conversation:
         self._woken = False
         if more:
             self.wake()
+        elif self._forwarder.wait_seconds and self._pause is None and not self.ended.done():
+            wait_seconds = max(self._forwarder.wait_seconds, _SHORTEST_PAUSE_SECONDS)
+            self._pause = self._loop.call_later(wait_seconds, self._go_on_sending)
         self._request_tick()
+
+    def _go_on_sending(self) -> None:
+        """The pace lets more out."""
+        self._pause = None
+        self.wake()
 
     def _write(self, now: float) -> None:
         data = self._client.take_output(now)
@@ -302,8 +312,9 @@ class Conversation:
         self.ended.set_result(
             Ending(error, sign, lasted_seconds, progressed, sent_away or self._client.sent_away)
         )
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._pause):
+            if timer is not None:
+                timer.cancel()
         self._write(now)
         self._link.close()
         self._loop.call_later(_CLOSING_SECONDS, self._link.abort)

@@ -27,6 +27,15 @@ _BUFFER_BYTES: Final = 256 << 10
 Stage = Literal["resolving", "connecting", "handshake"]
 
 
+class Meter:
+    """`carried_bytes`: what went over sockets so far, both directions, TLS included, TCP and below not."""
+
+    __slots__ = ("carried_bytes",)
+
+    def __init__(self) -> None:
+        self.carried_bytes = 0
+
+
 class Timeouts(NamedTuple):
     """For each stage, in seconds."""
 
@@ -51,19 +60,18 @@ class Receiver(Protocol):
 class Link(asyncio.Protocol):
     """One TCP connection, under TLS where `pipe` is given. `tls_version` as in ``TLSv1.3``; empty without TLS.
 
-    `carried_bytes`: what went over the socket so far, both directions, TLS included. `put_off`: does what it is given
-    later, for drills.
+    `put_off`: does what it is given later, for drills.
     """
 
-    def __init__(self, pipe: TlsPipe | None) -> None:
+    def __init__(self, pipe: TlsPipe | None, meter: Meter) -> None:
         self._pipe = pipe
+        self._meter = meter
         self._transport: asyncio.Transport
         self._receiver: Receiver | None = None
         self._early: list[bytes] = []
         self._ended: str | None = None
         self._closing = False
         self._sent_mark = -1
-        self.carried_bytes = 0
         self.put_off: Callable[[Callable[[], object]], None] | None = None
         self.tls_version = ""
         self.established: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -80,7 +88,7 @@ class Link(asyncio.Protocol):
         self._put(self._pipe.take_output())
 
     def data_received(self, data: bytes) -> None:
-        self.carried_bytes += len(data)
+        self._meter.carried_bytes += len(data)
         if self._pipe is not None:
             plain = self._decrypt(self._pipe, data)
             if plain is None:
@@ -162,7 +170,7 @@ class Link(asyncio.Protocol):
         self._put(data)
 
     def _put(self, data: bytes) -> None:
-        self.carried_bytes += len(data)
+        self._meter.carried_bytes += len(data)
         if self.put_off is None:
             self._transport.write(data)
         else:
@@ -228,6 +236,7 @@ async def open_link(
     server_name: str,
     timeouts: Timeouts,
     on_stage: Callable[[Stage], None],
+    meter: Meter,
 ) -> Link:
     """Connect, with a `context` by TLS to a server that proves to be `server_name`; `UpstreamUnavailable` else."""
     on_stage("resolving")
@@ -246,7 +255,7 @@ async def open_link(
         raise unreachable(upstream, None, timeouts.connect) from None
     except OSError as error:
         raise unreachable(upstream, error, timeouts.connect) from None
-    return await _establish(upstream, sock, context, server_name, timeouts.handshake, on_stage)
+    return await _establish(upstream, sock, context, server_name, timeouts.handshake, on_stage, meter)
 
 
 async def _establish(
@@ -256,6 +265,7 @@ async def _establish(
     server_name: str,
     timeout_seconds: float,
     on_stage: Callable[[Stage], None],
+    meter: Meter,
 ) -> Link:
     """The link over a connected socket, TLS done."""
     try:
@@ -265,7 +275,7 @@ async def _establish(
         raise tls_failed(upstream, None, f"server_name {server_name!r}: {error}") from None
     if pipe is not None:
         on_stage("handshake")
-    _, link = await asyncio.get_running_loop().create_connection(lambda: Link(pipe), sock=sock)
+    _, link = await asyncio.get_running_loop().create_connection(lambda: Link(pipe, meter), sock=sock)
     try:
         async with asyncio.timeout(timeout_seconds):
             await link.established

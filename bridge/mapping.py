@@ -19,18 +19,26 @@ _MAX_REMEMBERED: Final = 10_000
 class RemoteTopic:
     """Where a local topic goes. `encoded`: the remote topic behind its two-byte length, as a PUBLISH has it.
 
-    `max_age_seconds`, `keep_latest`, `is_urgent`: what its rule says of messages that wait.
+    `max_age_seconds`, `keep_latest`, `is_urgent`: what its rule says of messages that wait; `may_be_skipped`: whether the
+    first two say anything.
     """
 
-    __slots__ = ("encoded", "is_urgent", "keep_latest", "max_age_seconds", "qos", "topic")
+    __slots__ = ("encoded", "is_urgent", "keep_latest", "max_age_seconds", "may_be_skipped", "qos", "topic")
 
     def __init__(self, topic: str, qos: int) -> None:
         raw = topic.encode()
         self.topic = topic
         self.qos = qos
         self.max_age_seconds = 0.0
-        self.keep_latest = self.is_urgent = False
+        self.keep_latest = self.is_urgent = self.may_be_skipped = False
         self.encoded = len(raw).to_bytes(2, "big") + raw
+
+    def obey(self, rule: RuleConfig) -> None:
+        """Take over what `rule` says of messages that wait."""
+        self.max_age_seconds = rule.max_age_seconds
+        self.keep_latest = rule.keep_latest
+        self.may_be_skipped = rule.keep_latest or rule.max_age_seconds > 0
+        self.is_urgent = rule.priority == "high"
 
 
 class OutMapping:
@@ -61,9 +69,7 @@ class OutMapping:
                 name = swap_prefix(topic, rule.local_prefix, rule.remote_prefix)
                 if name is not None:
                     found = RemoteTopic(name, rule.qos)
-                    found.max_age_seconds = rule.max_age_seconds
-                    found.keep_latest = rule.keep_latest
-                    found.is_urgent = rule.priority == "high"
+                    found.obey(rule)
                 break
         if len(known) >= _MAX_REMEMBERED:
             known.clear()

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+from bridge.latest import Latest
 from bridge.mapping import OutMapping, RemoteTopic
 from edge_broker.core.message import Message
 from edge_broker.core.queue import Queue
@@ -57,6 +58,7 @@ class Outbox:
         self._router = router
         self._pending = router.pending
         self._quota = quota
+        self.latest = Latest(queue)
         self._by_topic = Numbers() if quota.when_full == KEEP_LATEST else None
 
     @property
@@ -119,7 +121,9 @@ class Outbox:
             return
         if self._quota.is_limited and not self._make_room(message):
             return
-        self.queue.append(message)
+        number = self.queue.append(message)
+        if remote.keep_latest:
+            self.latest.note(message.topic, number)
         self.wake()
 
     def _make_room(self, message: Message) -> bool:

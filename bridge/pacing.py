@@ -49,10 +49,11 @@ class Bucket:
 class Pace:
     """A bucket for messages and one for their bytes. `is_limited`: whether there is a limit at all."""
 
-    __slots__ = ("_bytes", "_messages", "is_limited", "messages_per_second")
+    __slots__ = ("_bytes", "_bytes_per_second", "_messages", "_messages_per_second", "is_limited")
 
     def __init__(self, messages_per_second: float, bytes_per_second: float, burst_seconds: float) -> None:
-        self.messages_per_second = messages_per_second
+        self._messages_per_second = messages_per_second
+        self._bytes_per_second = bytes_per_second
         self.is_limited = messages_per_second > 0 or bytes_per_second > 0
         self._messages = Bucket(messages_per_second, messages_per_second * burst_seconds)
         self._bytes = Bucket(bytes_per_second, bytes_per_second * burst_seconds)
@@ -60,6 +61,13 @@ class Pace:
     def wait_seconds(self, size_bytes: int, now: float) -> float:
         """Until a message of that size may go; 0 is now."""
         return max(self._messages.wait_seconds(1, now), self._bytes.wait_seconds(size_bytes, now))
+
+    def seconds_for(self, messages: int, size_bytes: float) -> float:
+        """How long so much takes at this pace; 0 where it has no limit."""
+        return max(
+            messages / self._messages_per_second if self._messages_per_second else 0.0,
+            size_bytes / self._bytes_per_second if self._bytes_per_second else 0.0,
+        )
 
     def take(self, size_bytes: int, now: float) -> None:
         """A message of that size goes."""

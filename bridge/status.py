@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-State = Literal["resolving", "connecting", "handshake", "connecting-mqtt", "online", "backing-off", "stopped"]
+State = Literal[
+    "resolving",
+    "connecting",
+    "handshake",
+    "connecting-mqtt",
+    "online",
+    "backing-off",
+    "month-spent",
+    "stopped",
+]
 
 
 @dataclass(slots=True)
@@ -24,6 +33,8 @@ class PolicyStatus:
     """What the policy has decided. `breaker`: `closed`, `open` or `half-open`; `breaker_opened`: how often.
 
     `failovers`: connections made to another upstream than the one before; `ejections`: how often one was left alone.
+    `draining`: messages that waited when the connection stood and are not acknowledged yet; `drain_seconds`: until they
+    are, where the pace is what holds them up. `month_used_bytes`: of the allowance `month_bytes`; 0 where there is none.
     """
 
     breaker: str
@@ -31,6 +42,10 @@ class PolicyStatus:
     failovers: int
     ejections: int
     upstreams: list[UpstreamStatus]
+    draining: int
+    drain_seconds: float | None
+    month_used_bytes: int
+    month_bytes: int
 
 
 @dataclass(slots=True)

@@ -35,8 +35,8 @@ async def until(condition: Callable[[], Any], why: str, timeout_seconds: float =
         await asyncio.sleep(0.005)
 
 
-def rule(topic_filter: str, qos: int = 1, local: str = "", remote: str = "") -> RuleConfig:
-    return RuleConfig(filter=topic_filter, qos=qos, local_prefix=local, remote_prefix=remote)
+def rule(topic_filter: str, qos: int = 1, local: str = "", remote: str = "", **more: Any) -> RuleConfig:
+    return RuleConfig(filter=topic_filter, qos=qos, local_prefix=local, remote_prefix=remote, **more)
 
 
 def bridge_config(*urls: str, **settings: Any) -> BridgeConfig:
@@ -184,7 +184,7 @@ class Gateway:
         self.broker: Broker
 
     async def start(self) -> "Gateway":
-        self.bridges = [Bridge(config) for config in self._config.bridges]
+        self.bridges = [Bridge(config, data_dir=self._config.data_dir) for config in self._config.bridges]
         self.broker = Broker(self._config, bridges=self.bridges)
         await self.broker.start()
         return self
