@@ -224,7 +224,9 @@ class Client:
         elif not self.connected:
             raise ProtocolError("the first packet is not a CONNACK")  # [MQTT-3.2.0-1]
         elif isinstance(packet, Ping) and packet.packet_type == const.PINGRESP:
-            self.ping_seconds = self.last_received_at - self._pinged_at  # that it came is noticed in `receive`
+            self.ping_seconds = (
+                self.last_received_at - self._pinged_at
+            )  # that it came is noticed in `receive`
         elif isinstance(packet, Suback):
             self._expected.pop(packet.packet_id, None)
             self._handler.on_suback(packet.packet_id, packet.reason_codes)

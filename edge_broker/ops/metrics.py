@@ -25,7 +25,13 @@ from edge_broker import __version__
 from edge_broker.core.histogram import Histogram
 from edge_broker.ops import disk
 from edge_broker.ops.backlog import Backlog, BacklogView
-from edge_broker.ops.observed import Observed, ObservedAudit, ObservedStatus, dropped_messages
+from edge_broker.ops.observed import (
+    Observed,
+    ObservedAudit,
+    ObservedPolicy,
+    ObservedStatus,
+    dropped_messages,
+)
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -69,7 +75,9 @@ class BrokerCollector(Collector):
         yield from self._messages()
         yield from self._queues()
         yield from self._store()
-        yield from _bridges([bridge.status() for bridge in self._observed.bridges])
+        statuses = [bridge.status() for bridge in self._observed.bridges]
+        yield from _bridges(statuses)
+        yield from _policies({status.name: status.policy for status in statuses})
         yield from _audit(self._observed.audit)
         yield from _files(self._observed, time.time())
         yield from _passwords(getattr(self._observed.router.authenticator, "passwords", None))
@@ -236,6 +244,55 @@ def _bridges(statuses: Sequence[ObservedStatus]) -> Iterator[Metric]:
         "bridge",
         [(s.name, s.last_acknowledged_wall) for s in statuses if s.last_acknowledged_wall is not None],
     )
+
+
+def _policies(policies: Mapping[str, ObservedPolicy]) -> Iterator[Metric]:
+    """Where the bridges go, and how fast they may."""
+    breaker = _labelled(
+        "bridge_breaker", "1 for the state that the circuit breaker is in.", "bridge", "state"
+    )
+    chosen = _labelled("bridge_upstream_chosen", "Whether the bridge goes there.", "bridge", "upstream")
+    ejected = _labelled("bridge_upstream_ejected", "Whether it is left alone now.", "bridge", "upstream")
+    answers = _labelled(
+        "bridge_upstream_answer_seconds", "How long answers take there.", "bridge", "upstream", "kind"
+    )
+    for name, policy in policies.items():
+        for state in ("closed", "open", "half-open"):
+            breaker.add_metric([name, state], policy.breaker == state)
+        for upstream in policy.upstreams:
+            chosen.add_metric([name, upstream.url], upstream.chosen)
+            ejected.add_metric([name, upstream.url], upstream.ejected)
+            for kind, seconds in upstream.seconds.items():
+                answers.add_metric([name, upstream.url, kind], seconds)
+    yield from (breaker, chosen, ejected, answers)
+    for counter, text in (
+        ("breaker_opened", "How often the circuit breaker opened."),
+        ("failovers", "Connections made to another upstream than the one before."),
+        ("ejections", "How often an upstream was left alone for a while."),
+    ):
+        values = [(name, getattr(policy, counter)) for name, policy in policies.items()]
+        yield _counters(f"bridge_{counter}", text, "bridge", values)
+    for gauge, text in (
+        ("draining", "Messages that waited when the connection stood and are not acknowledged yet."),
+        ("drain_seconds", "Until those are sent, where their pace is limited."),
+        ("month_used_bytes", "What the line has carried this month, where it has an allowance."),
+        ("month_bytes", "The month's allowance, where there is one."),
+    ):
+        found = [
+            (name, getattr(policy, gauge)) for name, policy in policies.items() if _counts(policy, gauge)
+        ]
+        yield _gauges(f"bridge_{gauge}", text, "bridge", found)
+
+
+def _counts(policy: ObservedPolicy, gauge: str) -> bool:
+    """Whether `gauge` says anything of this bridge."""
+    if gauge == "drain_seconds":
+        return policy.drain_seconds is not None
+    return policy.month_bytes > 0 or not gauge.startswith("month_")
+
+
+def _labelled(name: str, text: str, *labels: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"edge_broker_{name}", text, labels=labels)
 
 
 def _audit(audit: ObservedAudit | None) -> Iterator[Metric]:
