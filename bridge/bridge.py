@@ -236,6 +236,7 @@ class Bridge:
     async def _connect(self, attempt: Attempt) -> Ending:
         """One connection, from the name to its end; `UpstreamError` where it does not come to MQTT."""
         upstream = attempt.upstream
+        self._leaving_for = None
         credentials = await self._read_identity(upstream)
         link = await self._open(upstream, credentials, self._set_state)
         self._state = "connecting-mqtt"
@@ -253,6 +254,7 @@ class Bridge:
             self._note_answer,
         )
         looking = asyncio.get_running_loop().create_task(self._look_around(attempt, self._conversation))
+        looking.add_done_callback(self._note_end_of_looking)
         try:
             self._conversation.begin()
             return await self._conversation.ended
@@ -302,6 +304,10 @@ class Bridge:
                     log.info("bridge %s: leaving %s for %s", self.name, attempt.upstream, self._leaving_for)
                     await conversation.finish(_GRACE_SECONDS)
                     return
+
+    def _note_end_of_looking(self, looking: asyncio.Task[None]) -> None:
+        if not looking.cancelled() and looking.exception() is not None:
+            log.error("bridge %s: internal error", self.name, exc_info=looking.exception())
 
     async def _find_better(self, here: Upstream) -> Upstream | None:
         """Test what ranks better than `here`, ask DNS again; where it would be better to be, None nearly always."""

@@ -89,7 +89,7 @@ class Directory:
                 await self._ask(service)
             except UpstreamUnavailable as failure:
                 error = failure
-                self._due_at[service] = self._now() + (_RETRY_SECONDS if self._found.get(service) else 0.0)
+                self._due_at[service] = self._now() + (_RETRY_SECONDS if self.members else 0.0)
         if error is not None and not self.members:
             raise error
         return bool(due)

@@ -50,7 +50,7 @@ class Policy:
     def __init__(self, config: BridgeConfig, members: Sequence[Member], random: Callable[[], float]) -> None:
         self.upstreams = Upstreams(members, config.failover, random)
         self.breaker = Breaker(config.breaker_failures, config.breaker_open_seconds, random)
-        self.returning = Returning(self.upstreams, config.failover)
+        self.returning = Returning(self.upstreams, config.failover, random)
         self.failovers = self.ejections = 0
         self._config = config
         self._pinned = _PINNED.get(config.version)

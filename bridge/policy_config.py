@@ -60,7 +60,7 @@ class FailoverConfig(Section, frozen=True):
             ge=0,
             le=7 * 86_400,
             description="Return to an upstream of a better priority once it has answered all test connections for so "
-            "long; twice as long after each return that did not last, up to 8 times. 0 is never.",
+            "long, or up to half of it more; twice as long after each return that did not last, up to 8 times. 0 is never.",
         ),
     ] = 300.0
     probe_interval_seconds: Annotated[

@@ -3,13 +3,15 @@
 While the bridge is connected elsewhere, each upstream that ranks better gets a short test connection now and then, under a
 client id of its own so that it disturbs no session: TLS, CONNECT, CONNACK, DISCONNECT. Time alone would tell nothing of it,
 and an open port little: behind a sidecar every port is open. Once all tests have succeeded for `return_after_seconds`, and
-it does not answer many times as slowly as where we are, it is the candidate. A return that does not last makes the next one
-take twice as long, up to 8 times. Pure: somebody else makes the connections.
+it does not answer many times as slowly as where we are, it is the candidate. Up to half as long again is left to chance, so
+that a fleet does not return in one second. A return that does not last makes the next one take twice as long, up to 8
+times. Pure: somebody else makes the connections.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Final
 
 from bridge.config import Upstream
@@ -22,11 +24,12 @@ _MOST_PATIENCE: Final = 8
 class _Test:
     """How the tests of one upstream went."""
 
-    __slots__ = ("due_at", "good_since", "patience", "returned_at", "returning")
+    __slots__ = ("due_at", "good_at", "good_since", "patience", "returned_at", "returning")
 
     def __init__(self) -> None:
         self.due_at = -math.inf
         self.good_since: float | None = None
+        self.good_at = 0.0  # when it will have worked for long enough
         self.patience = 1
         self.returning = False
         self.returned_at: float | None = None
@@ -35,9 +38,10 @@ class _Test:
 class Returning:
     """The tests of all upstreams that rank better than the one in use."""
 
-    def __init__(self, upstreams: Upstreams, config: FailoverConfig) -> None:
+    def __init__(self, upstreams: Upstreams, config: FailoverConfig, random: Callable[[], float]) -> None:
         self._upstreams = upstreams
         self._config = config
+        self._random = random
         self._tests: dict[Upstream, _Test] = {}
 
     def _test(self, upstream: Upstream) -> _Test:
@@ -72,6 +76,8 @@ class Returning:
         self._upstreams.health(upstream).time("connack", seconds)
         if test.good_since is None:
             test.good_since = now
+            patience = test.patience * (1.0 + 0.5 * self._random())
+            test.good_at = now + self._config.return_after_seconds * patience
 
     def candidate(self, here: Upstream, now: float) -> Upstream | None:
         """The best upstream that ranks better than `here` and has worked for long enough."""
@@ -79,7 +85,7 @@ class Returning:
             test = self._test(member.upstream)
             if (
                 test.good_since is not None
-                and now - test.good_since >= self._config.return_after_seconds * test.patience
+                and now >= test.good_at
                 and not self._upstreams.is_ejected(member.upstream, now)
                 and not self._upstreams.is_slow(member.upstream, now)
             ):

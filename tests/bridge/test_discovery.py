@@ -91,8 +91,10 @@ async def test_without_any_answer_it_says_so_unless_others_are_known() -> None:
     with pytest.raises(UpstreamUnavailable, match=r"SRV records of _mqtt\._tcp\.example\.com .*: NXDOMAIN"):
         await dns.directory().refresh()
     both = dns.directory(Place(SERVICE), Place(FIXED))
-    await both.refresh()
-    assert both.members == [Member(FIXED)]
+    dns.asked = 0
+    assert await both.refresh()
+    assert not await both.refresh(), "and nobody waits for it again at once"
+    assert (both.members, dns.asked) == ([Member(FIXED)], 1)
 
 
 @pytest.mark.parametrize("records", [[], [Record(0, 0, ".", 1)], [Record(0, 0, "", 1)], [A._replace(port=0)]])

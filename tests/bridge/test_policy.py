@@ -280,6 +280,15 @@ def test_a_better_upstream_is_returned_to_after_it_was_stable_for_the_period() -
     assert policy.should_leave_for(1e6) is None
 
 
+def test_a_fleet_does_not_return_in_one_second() -> None:
+    policy = ranked(return_after_seconds=100.0, min_dwell_seconds=0.0)
+    fail_over(policy)
+    policy.returning._random = lambda: 0.8
+    policy.returning.on_tested(ONE, 0.01, 0.0)
+    assert policy.should_leave_for(139.9) is None
+    assert policy.should_leave_for(140.0) == ONE
+
+
 def test_a_failed_test_starts_the_period_anew() -> None:
     policy = ranked(return_after_seconds=100.0, min_dwell_seconds=0.0)
     fail_over(policy)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from bridge.config import BridgeConfig
+from bridge.discovery import Answer, Record
 from bridge.policy_config import FailoverConfig, UpstreamConfig
 from tests.bridge.real import Gateway, Log, Mosquitto, Person, bridge_config, free_port, rule, running, until
 
@@ -117,6 +118,66 @@ async def test_a_test_connection_disturbs_nobody(tmp_path: Path, pair: tuple[Mos
         assert "gateway-probe" in first.log
         device.leave()
         cloud.leave()
+
+
+async def test_a_service_that_dns_names(
+    tmp_path: Path, pair: tuple[Mosquitto, Mosquitto], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The better record's upstream comes back under another port: DNS tells, and the bridge goes there."""
+    first, second = pair
+    service = "_mqtt._tcp.example.com"
+    records = [Record(10, 1, "localhost", first.port), Record(20, 1, "127.0.0.1", second.port)]
+    monkeypatch.setattr(
+        "bridge.discovery.look_up_srv", lambda name, timeout_seconds: Answer(list(records), 0.0)
+    )
+    monkeypatch.setattr("bridge.discovery._SHORTEST_SECONDS", 0.1)
+    config = bridge_config(f"mqtt+srv://{service}", failover=FailoverConfig(**QUICK), out=(rule("#"),))
+    gateway = Gateway(tmp_path, config)
+    async with running(gateway):
+        await at(gateway, f"mqtt://localhost:{first.port}")
+        first.stop(signal.SIGKILL)
+        await at(gateway, second.url)
+        moved = Mosquitto(tmp_path / "moved")
+        async with running(moved):
+            records[0] = Record(10, 1, "localhost", moved.port)
+            await at(gateway, f"mqtt://localhost:{moved.port}")
+            there = await (await Person().connect(moved.url)).subscribe("a")
+            device = await Person().connect(gateway.url)
+            await device.publish("a", "1")
+            await until(lambda: there.payloads == ["1"], "nothing comes")
+            device.leave()
+            there.leave()
+
+
+async def test_what_dns_does_not_tell_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(name: str, timeout_seconds: float) -> Answer:
+        raise OSError("All nameservers failed")
+
+    monkeypatch.setattr("bridge.discovery.look_up_srv", fail)
+    gateway = Gateway(tmp_path, bridge_config("mqtts+srv://_mqtt._tcp.example.com", out=(rule("#"),)))
+    with Log() as log:
+        async with running(gateway):
+            await until(lambda: gateway.bridge._policy._failures > 3, "no attempts")
+            status = gateway.bridge.status()
+    assert status.upstream == "mqtts+srv://_mqtt._tcp.example.com"
+    assert status.last_error.endswith("cannot be had: All nameservers failed")
+    assert len(log.of("WARNING")) == 1
+
+
+async def test_each_kind_of_answer_is_timed(tmp_path: Path, pair: tuple[Mosquitto, Mosquitto]) -> None:
+    first, _ = pair
+    gateway = Gateway(tmp_path, bridge_config(first.url, keep_alive_seconds=1, out=(rule("#"),)))
+    async with running(gateway):
+        device = await Person().connect(gateway.url)
+        await device.publish("a", "1")
+        await until(
+            lambda: (
+                set(gateway.bridge.status().policy.upstreams[0].seconds) == {"connack", "puback", "pingresp"}
+            ),
+            "not all kinds",
+        )
+        assert all(0 < s < 5 for s in gateway.bridge.status().policy.upstreams[0].seconds.values())
+        device.leave()
 
 
 async def test_what_answers_tests_slowly_is_not_returned_to(
