@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 
 from benchmarks import process, report, scenarios
-from benchmarks.brokers import KINDS, BrokerUnavailable, Kind
+from benchmarks.brokers import KINDS, USUAL, BrokerUnavailable, Kind
 from benchmarks.figures import DISTURBED_PERCENT, Outcome
 from benchmarks.live import PATTERNS
 from benchmarks.machine import Cores, Machine, raise_open_files_limit
@@ -24,7 +24,9 @@ from benchmarks.scenarios import FAMILIES, Bench, Options, Scenario
 from benchmarks.wire import BrokerMisbehaved
 
 VERSIONS = {"3.1.1": 4, "5": 5}
-QUICK = Options(seconds=1.0, backlog=20_000, flood_seconds=2.0, idle_seconds=2.0, steady_seconds=5.0)
+QUICK = Options(
+    seconds=1.0, backlog=20_000, flood_seconds=2.0, idle_seconds=2.0, steady_seconds=5.0, large_backlog=50_000
+)
 SPARE_FILES = 500
 
 _PATIENCE = "Seconds that a run may wait for other processes to calm down."
@@ -56,7 +58,7 @@ def labels_for(scenario: Scenario, kinds: dict[str, Kind]) -> list[str]:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
-    "--brokers", default=",".join(KINDS), show_default=True, help="What to compare; one may come twice."
+    "--brokers", default=",".join(USUAL), show_default=True, help="What to compare; one may come twice."
 )
 @click.option(
     "--scenario", "families", multiple=True, type=click.Choice(FAMILIES), help="Only this; repeatable."
@@ -71,6 +73,11 @@ def labels_for(scenario: Scenario, kinds: dict[str, Kind]) -> list[str]:
 @click.option("--seconds", type=click.FloatRange(0.1), help="Length of a live run.  [default: 3]")
 @click.option(
     "--backlog", type=click.IntRange(1_000), help="Messages for the offline session.  [default: 200000]"
+)
+@click.option(
+    "--large-backlog",
+    type=click.IntRange(1_000),
+    help="Messages for the backlog of millions.  [default: 5000000]",
 )
 @click.option(
     "--steady-seconds",
@@ -99,6 +106,7 @@ def main(
     rounds: int | None,
     seconds: float | None,
     backlog: int | None,
+    large_backlog: int | None,
     steady_seconds: float | None,
     quick: bool,
     patience: float,
@@ -115,6 +123,7 @@ def main(
         seconds=seconds or usual.seconds,
         backlog=backlog or usual.backlog,
         steady_seconds=steady_seconds or usual.steady_seconds,
+        large_backlog=large_backlog or usual.large_backlog,
     )
     rounds = rounds or (1 if quick else 5)
     kinds = parse_brokers(brokers)

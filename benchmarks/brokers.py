@@ -50,7 +50,7 @@ class Upstream:
 class Setup:
     """What one start needs. `tls` adds a listener with that certificate on `tls_address`, `upstream` a bridge.
 
-    `commit_delay_ms`: where it is not to be the broker's default.
+    `commit_delay_ms`: where it is not to be the broker's default. `data_dir`: where the store is, if not in `directory`.
     """
 
     directory: Path
@@ -59,6 +59,7 @@ class Setup:
     tls: Certificate | None
     upstream: Upstream | None
     commit_delay_ms: int | None = None
+    data_dir: Path | None = None
 
 
 class Kind(ABC):
@@ -136,13 +137,19 @@ class Mosquitto(Kind):
 class EdgeBroker(Kind):
     promise = "the message is committed and synced to disk; a power cut does not lose it"
 
-    def __init__(self, name: str, event_loop: str) -> None:
+    def __init__(self, name: str, event_loop: str, acl: str = "") -> None:
         self.name = name
-        self.settings = f"defaults, on the {event_loop} event loop"
+        self.settings = f"defaults, on the {event_loop} event loop{', with an ACL' if acl else ''}"
         self._event_loop = event_loop
+        self._acl = acl
 
     def write_config(self, setup: Setup) -> Path:
-        lines = [f'data_dir = "{setup.directory / "data"}"', *_listener("tcp", setup.address)]
+        lines = [f'data_dir = "{setup.data_dir or setup.directory / "data"}"']
+        if self._acl:
+            acl_file = setup.directory / "acl.toml"
+            acl_file.write_text(self._acl)
+            lines += ["[security]", f'acl_file = "{acl_file}"']
+        lines += _listener("tcp", setup.address)
         if setup.tls:
             lines += [
                 *_listener("tls", setup.tls_address),
@@ -185,18 +192,34 @@ def _listener(transport: str, address: Address) -> list[str]:
     ]
 
 
+_ACL = """
+[roles.bench]
+allow.publish = ["bench/#", "flood/#", "steady/#"]
+allow.subscribe = ["bench/#", "steady/#"]
+deny.publish = ["bench/+/private"]
+deny.receive = ["bench/+/private"]
+[identities]
+anonymous = ["bench"]
+"""
+
 KINDS: dict[str, Kind] = {
     "edge-broker": EdgeBroker("edge-broker", "uvloop"),
     "edge-broker-asyncio": EdgeBroker("edge-broker-asyncio", "asyncio"),
     "mosquitto": Mosquitto(),
+    "edge-broker-acl": EdgeBroker("edge-broker-acl", "uvloop", _ACL),
 }
+USUAL = ("edge-broker", "edge-broker-asyncio", "mosquitto")
+"""Those that are compared unless others are asked for."""
 
 
 @dataclass(frozen=True)
 class RunningBroker:
+    """`start_seconds`: from the start of its process until it answered a CONNECT."""
+
     pid: int
     address: Address
     tls_address: Address
+    start_seconds: float = 0.0
 
 
 @contextmanager
@@ -207,15 +230,17 @@ def running(
     tls: Certificate | None = None,
     upstream: Upstream | None = None,
     commit_delay_ms: int | None = None,
+    data_dir: Path | None = None,
 ) -> Iterator[RunningBroker]:
     """A fresh broker, answering CONNECT, on `core` (None: anywhere); stopped at the end, whatever happens."""
     directory.mkdir(parents=True)
     address, tls_address = _free_addresses()
-    setup = Setup(directory, address, tls_address, tls, upstream, commit_delay_ms)
+    setup = Setup(directory, address, tls_address, tls, upstream, commit_delay_ms, data_dir)
     command = kind.command(kind.write_config(setup))
     if core is not None:
         command = ["taskset", "--cpu-list", str(core), *command]  # before its first thread begins
     log = directory / "log"
+    began = time.monotonic()
     with log.open("wb") as sink:
         process = subprocess.Popen(
             command,
@@ -226,7 +251,8 @@ def running(
         )
     try:
         _wait_until_ready(kind, process, setup, log)
-        yield RunningBroker(process.pid, setup.address, setup.tls_address)
+        start_seconds = time.monotonic() - began
+        yield RunningBroker(process.pid, setup.address, setup.tls_address, start_seconds)
         _stop(kind, process, log)
     except (BrokerMisbehaved, OSError) as error:
         state = "runs still" if process.poll() is None else f"ended with code {process.returncode}"

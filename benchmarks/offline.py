@@ -180,12 +180,13 @@ def measure(broker: RunningBroker, version: int, messages: int) -> Figures:
     gc.collect()
     gc.disable()
     try:
-        return {**_enqueue(broker, version, messages), **_drain(broker, version, messages)}
+        return {**enqueue(broker, version, messages), **_drain(broker, version, messages)}
     finally:
         gc.enable()
 
 
-def _enqueue(broker: RunningBroker, version: int, messages: int) -> Figures:
+def enqueue(broker: RunningBroker, version: int, messages: int) -> Figures:
+    """Publish `messages` to the session, which is there, until all are acknowledged."""
     loop = Loop()
     publisher = NumberedPublisher(Link(broker.address, "publisher", version), TOPIC, PAYLOAD_BYTES, WINDOW)
     written_before = process.written_bytes(broker.pid)

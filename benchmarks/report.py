@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from benchmarks import steady, targets
+from benchmarks import offline, steady, targets
 from benchmarks.brokers import Kind
 from benchmarks.figures import DISTURBED_PERCENT, Figures, Outcome, counted, medians, spread
 from benchmarks.links import TlsLink
@@ -130,7 +130,13 @@ def tables(results: Results) -> list[Table]:
         _live_table(results, f"Live messages, QoS {qos}, 64 B", f"-qos{qos}", _HOW_TO_READ) for qos in (0, 1)
     ]
     found.append(_live_table(results, "Live messages over TLS, QoS 1, 64 B", "tls-", _HOW_TO_READ_TLS))
-    found += [_offline_table(results), _flood_table(results), _idle_table(results), _steady_table(results)]
+    found += [
+        _offline_table(results),
+        _flood_table(results),
+        _idle_table(results),
+        _backlog_table(results),
+        _steady_table(results),
+    ]
     found += [_targets_table(results)]
     return [table for table in found if table.rows]
 
@@ -264,6 +270,34 @@ def _idle_table(results: Results) -> Table:
         (
             "Broker", "RSS MB", "CPU %", f"MB added by {options.connections:,} connections",
             f"MB added by {options.tls_connections:,} TLS connections",
+        ),
+        tuple(rows),
+    )  # fmt: skip
+
+
+def _backlog_table(results: Results) -> Table:
+    rows = [
+        (
+            broker,
+            number(figures["messages"]),
+            number(figures["messages_per_second"]),
+            number(figures["filling_peak_mb"], 1),
+            number(figures["start_seconds"], 2),
+            number(figures["first_message_seconds"], 3),
+            number(figures["drain_messages_per_second"]),
+            number(figures["draining_peak_mb"], 1),
+        )
+        for broker, figures in _rows(results, "backlog")
+    ]
+    return Table(
+        "A backlog of millions",
+        (
+            f"QoS 1, {offline.PAYLOAD_BYTES} B, into an offline persistent session; then the broker is stopped and started "
+            "again on the same store. Start: from the process's beginning until it answered a CONNECT.",
+        ),
+        (
+            "Broker", "Messages", "Messages/s in", "Peak MB, filling", "Start s", "First message s",
+            "Messages/s out", "Peak MB, draining",
         ),
         tuple(rows),
     )  # fmt: skip

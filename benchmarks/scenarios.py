@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import brokers, flood, idle, live, offline, steady
+from benchmarks import backlog, brokers, flood, idle, live, offline, steady
 from benchmarks.brokers import Certificate, Kind, RunningBroker, Upstream
 from benchmarks.figures import Figures
 from benchmarks.machine import Cores
@@ -27,6 +27,7 @@ class Options:
     flood_seconds: float = 10.0
     idle_seconds: float = 20.0
     steady_seconds: float = 60.0
+    large_backlog: int = 5_000_000
     connections: int = 5_000
     tls_connections: int = 1_000
 
@@ -46,9 +47,12 @@ class Bench:
         tls: Certificate | None = None,
         upstream: Upstream | None = None,
         commit_delay_ms: int | None = None,
+        data_dir: Path | None = None,
     ) -> AbstractContextManager[RunningBroker]:
         core = self.cores.broker if self.cores.are_apart else None
-        return brokers.running(self.kind, self.directory / name, core, tls, upstream, commit_delay_ms)
+        return brokers.running(
+            self.kind, self.directory / name, core, tls, upstream, commit_delay_ms, data_dir
+        )
 
     def start_upstream(self, tls: Certificate) -> AbstractContextManager[RunningBroker]:
         """A mosquitto for a bridge to lead to, off the measured broker's core."""
@@ -130,6 +134,16 @@ def _run_idle(bench: Bench) -> Figures:
         return {**figures, **idle.measure_tls(broker, options.version, options.tls_connections, certificate)}
 
 
+def _run_backlog(bench: Bench) -> Figures:
+    """One broker takes it, another one starts with it."""
+    options = bench.options
+    data_dir = bench.directory / "store"
+    with bench.start("fills", data_dir=data_dir) as broker:
+        figures = backlog.fill(broker, options.version, options.large_backlog)
+    with bench.start("drains", data_dir=data_dir) as broker:
+        return figures | backlog.come_back(broker, options.version, options.large_backlog)
+
+
 def _run_steady(bench: Bench) -> Figures:
     """With an upstream that answers, then with one that is not there."""
     options = bench.options
@@ -179,6 +193,16 @@ SCENARIOS: tuple[Scenario, ...] = (
         run=_run_idle,
         headline=("idle_resident_mb", "idle_cpu_percent", "connections_added_mb", "tls_connections_added_mb"),
         most_rounds=1,  # memory does not vary as speed does
+    ),
+    Scenario(
+        name="backlog",
+        family="backlog",
+        title="a backlog of millions",
+        run=_run_backlog,
+        headline=("filling_peak_mb", "start_seconds", "first_message_seconds", "draining_peak_mb"),
+        qos=1,
+        most_rounds=1,
+        only="edge-broker",
     ),
     Scenario(
         name="steady",

@@ -34,6 +34,10 @@ _LIMITS: tuple[tuple[str, str, str, Literal["≥", "<"], float, str], ...] = (
     ("idle", "idle_cpu_percent", "idle: CPU", "<", 0.5, "% of a core"),
     ("idle", "connections_added_mb", "idle: added by the plain connections", "<", 40, "MB"),
     ("idle", "tls_connections_added_mb", "idle: added by the TLS connections", "<", 60, "MB"),
+    ("backlog", "filling_peak_mb", "backlog of millions: peak memory, filling", "<", 150, "MB"),
+    ("backlog", "draining_peak_mb", "backlog of millions: peak memory, draining", "<", 150, "MB"),
+    ("backlog", "start_seconds", "backlog of millions: start", "<", 3, "s"),
+    ("backlog", "first_message_seconds", "backlog of millions: first message after CONNECT", "<", 1, "s"),
     ("steady", "alive_written_bytes_per_message", "ordinary day: written", "<", 20, "B/message"),
     ("steady", "dead_written_bytes_per_message", "ordinary day, no upstream: written", "<", 800, "B/message"),
 )

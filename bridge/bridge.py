@@ -35,6 +35,7 @@ from bridge.resolving import Resolver
 from bridge.status import PolicyStatus, State, Status, UpstreamStatus
 from bridge.upstreams import Kind
 from edge_broker.core.client import Client
+from edge_broker.core.ports import Principal
 from edge_broker.core.quota import Quota
 from edge_broker.errors import UpstreamError
 from edge_broker.wire import const
@@ -122,7 +123,8 @@ class Bridge:
         is_new = config.name not in snapshot.outboxes
         queue = router.outbox_queue(snapshot, config.name)
         queue.max_age_seconds = config.max_queue_age_seconds
-        self._outbox = Outbox(queue, self._out, router, _quota(config))
+        self._outbox = Outbox(config.name, queue, self._out, router, _quota(config, router))
+        router.admit_companion(self._outbox, Principal(f"bridge:{config.name}", "", bridge=config.name))
         self._forwarder = Forwarder(
             queue,
             self._out,
@@ -471,10 +473,8 @@ class Bridge:
         acknowledged_at = forwarder.last_acknowledged_at
         error = self._last_error
         dropped = dict(self._outbox.dropped)
-        superseded = {"superseded": self._outbox.latest.dropped} if self._outbox.latest.dropped else {}
-        for losses in (downlink.dropped, forwarder.skipped, superseded):
-            for reason, count in losses.items():
-                dropped[reason] = dropped.get(reason, 0) + count
+        for reason, count in downlink.dropped.items():
+            dropped[reason] = dropped.get(reason, 0) + count
         return Status(
             name=self.name,
             state=self._state,
@@ -528,5 +528,5 @@ def _note_no_stage(stage: Stage) -> None:
     """How far a test has come is nobody's state."""
 
 
-def _quota(config: BridgeConfig) -> Quota:
-    return Quota(config.max_queue_messages, config.max_queue_bytes, config.when_queue_full)
+def _quota(config: BridgeConfig, router: Router) -> Quota:
+    return router.make_quota(config.max_queue_messages, config.max_queue_bytes, config.when_queue_full)

@@ -139,10 +139,7 @@ class Downlink:
             local = local_form(message, topic)
             if message.qos == 2:
                 self._router.pending.hold(local)
-            try:
-                self._router.publish(local, self._outbox)
-            except MessageRefused:
-                self.dropped["refused"] = self.dropped.get("refused", 0) + 1
+            self._publish(local)
         if not local.qos:
             return
         if local.unsafe or self._held:
@@ -152,6 +149,16 @@ class Downlink:
             self._held.hold(local)
         else:
             self._acknowledge(client, local)
+
+    def _publish(self, local: Message) -> None:
+        """Give it to whom it concerns here; what may not be is counted, and acknowledged all the same."""
+        if not self._outbox.may_publish(local):
+            self.dropped["not_authorized"] = self.dropped.get("not_authorized", 0) + 1
+            return
+        try:
+            self._router.publish(local, self._outbox)
+        except MessageRefused:
+            self.dropped["refused"] = self.dropped.get("refused", 0) + 1
 
     def _is_new(self, message: Message) -> bool:
         """Whether a QoS 2 message was not here before; then its identifier is noted."""

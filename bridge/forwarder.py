@@ -22,7 +22,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 
 from bridge.forms import rest_for
-from bridge.latest import Latest
+from bridge.latest import SUPERSEDED, Latest
 from bridge.mapping import OutMapping, RemoteTopic
 from bridge.pacing import Pace, drain_pace, live_pace
 from bridge.policy_config import PacingConfig
@@ -38,6 +38,9 @@ _TURN_MESSAGES: Final = 500
 _TURN_BYTES: Final = 256 << 10
 
 _AT_ANY_PACE: Final = PacingConfig()
+
+UPSTREAM_REFUSED: Final = "upstream_refused"
+"""The reason of a dead letter, with the upstream's own behind it."""
 
 REFUSED_FOR_GOOD: Final = frozenset(
     (
@@ -55,8 +58,8 @@ REFUSED_FOR_GOOD: Final = frozenset(
 class Forwarder:
     """Owner of the outbox's queue, and its `Sender`. `attach` at each connection, `detach` at its end.
 
-    `acknowledged`, `resent`: messages since the start; `sent`: by QoS; `refused`: given up, by reason; `skipped`: not
-    wanted any more, by reason. `wait_seconds`: until the pace lets more out. `withholds`: what is dropped rather than sent.
+    `acknowledged`, `resent`: messages since the start; `sent`: by QoS; `refused`: given up, by reason; `wait_seconds`:
+    until the pace lets more out. `withholds`: what is dropped rather than sent.
     `last_acknowledged_at`: by the router's clock, None before the first.
     `on_given_up(reason, topic)` is called for each of those. `on_answer(seconds)`: how long a PUBACK took, now and then.
     """
@@ -76,7 +79,6 @@ class Forwarder:
         self.last_acknowledged_at: float | None = None
         self.sent = [0, 0, 0]
         self.refused: dict[str, int] = {}
-        self.skipped: dict[str, int] = {}
         self.wait_seconds = 0.0
         self.withholds: Literal["", "all", "not urgent"] = ""
         self.latest: Latest | None = None
@@ -241,8 +243,7 @@ class Forwarder:
         if remote.may_be_skipped or self.withholds:
             reason = self._why_not(number, message, remote)
             if reason:
-                self.skipped[reason] = self.skipped.get(reason, 0) + 1
-                self.queue.complete(number)
+                self._skip(number, message, reason)
                 return
         qos = message.qos
         fits = client.send_publish(
@@ -276,8 +277,16 @@ class Forwarder:
             and self.latest is not None
             and self.latest.is_superseded(message.topic, number)
         ):
-            return "superseded"
+            return SUPERSEDED
         return "allowance" if self._is_withheld(remote) else ""
+
+    def _skip(self, number: int, message: Message, reason: str) -> None:
+        """`message`, which is due, is not to be sent any more: count it, and go on without it."""
+        queue = self.queue
+        if queue.burials is not None and reason != SUPERSEDED:
+            queue.burials.bury(message, reason)
+        queue.count_drop(reason)
+        queue.complete(number)
 
     def _is_withheld(self, remote: RemoteTopic) -> bool:
         return self.withholds == "all" or (self.withholds == "not urgent" and not remote.is_urgent)
@@ -363,6 +372,10 @@ class Forwarder:
     def _give_up(self, number: int, reason: str, topic: str) -> None:
         """`number` will never be taken upstream: count it, and go on without it."""
         self.refused[reason] = self.refused.get(reason, 0) + 1
+        message, burials = self.queue.messages.get(number), self.queue.burials
+        if message is not None and burials is not None:
+            remote = self._mapping.find(topic)
+            burials.bury(message, f"{UPSTREAM_REFUSED}:{reason}", "" if remote is None else remote.rule)
         self.queue.complete(number)
         self._on_given_up(reason, topic)
 

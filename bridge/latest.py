@@ -11,15 +11,17 @@ from typing import Final
 
 from edge_broker.core.queue import Queue
 
+SUPERSEDED: Final = "superseded"
+"""The reason under which they are counted. Nobody misses them, so they become no dead letters."""
+
 _MOST_TOPICS: Final = 10_000
 _MOST_HOLES: Final = 1_000
 
 
 class Latest:
-    """The latest numbers in one queue. `dropped`: messages superseded while they waited."""
+    """The latest numbers in one queue."""
 
     def __init__(self, queue: Queue) -> None:
-        self.dropped = 0
         self._queue = queue
         self._numbers: dict[str, int] = {}
 
@@ -30,9 +32,11 @@ class Latest:
         if before is None and len(numbers) >= _MOST_TOPICS:
             numbers.clear()
         numbers[topic] = number
-        holes = self._queue.acknowledged
-        if before is not None and (holes is None or len(holes) < _MOST_HOLES):
-            self.dropped += self._queue.drop(before)
+        queue = self._queue
+        holes = queue.acknowledged
+        if before is not None and (holes is None or len(holes) < _MOST_HOLES) and queue.may_drop(before):
+            queue.take_away(before)
+            queue.count_drop(SUPERSEDED)
 
     def is_superseded(self, topic: str, number: int) -> bool:
         """Whether a later message of `topic` is known."""

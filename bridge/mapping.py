@@ -20,17 +20,27 @@ class RemoteTopic:
     """Where a local topic goes. `encoded`: the remote topic behind its two-byte length, as a PUBLISH has it.
 
     `max_age_seconds`, `keep_latest`, `is_urgent`: what its rule says of messages that wait; `may_be_skipped`: whether the
-    first two say anything.
+    first two say anything. `rule`: the local filter of the rule that says so.
     """
 
-    __slots__ = ("encoded", "is_urgent", "keep_latest", "max_age_seconds", "may_be_skipped", "qos", "topic")
+    __slots__ = (
+        "encoded",
+        "is_urgent",
+        "keep_latest",
+        "max_age_seconds",
+        "may_be_skipped",
+        "qos",
+        "rule",
+        "topic",
+    )
 
-    def __init__(self, topic: str, qos: int) -> None:
+    def __init__(self, topic: str, qos: int, rule: str = "") -> None:
         raw = topic.encode()
         self.topic = topic
         self.qos = qos
         self.max_age_seconds = 0.0
         self.keep_latest = self.is_urgent = self.may_be_skipped = False
+        self.rule = rule
         self.encoded = len(raw).to_bytes(2, "big") + raw
 
     def obey(self, rule: RuleConfig) -> None:
@@ -68,7 +78,7 @@ class OutMapping:
             if match(rule.local_filter, topic):
                 name = swap_prefix(topic, rule.local_prefix, rule.remote_prefix)
                 if name is not None:
-                    found = RemoteTopic(name, rule.qos)
+                    found = RemoteTopic(name, rule.qos, rule.local_filter)
                     found.obey(rule)
                 break
         if len(known) >= _MAX_REMEMBERED:

@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from bridge.latest import Latest
 from bridge.mapping import OutMapping, RemoteTopic
+from edge_broker.core.dead_letters import BRIDGE
 from edge_broker.core.message import Message
-from edge_broker.core.queue import Queue
+from edge_broker.core.permitting import may_publish, permitted
+from edge_broker.core.ports import Permissions
+from edge_broker.core.queue import QUEUE_FULL, Queue
 from edge_broker.core.quota import KEEP_LATEST, REJECT, Numbers, Quota
 from edge_broker.core.retained import Entry
 from edge_broker.core.session import Subscription
@@ -43,14 +46,19 @@ class Sender(Protocol):
 class Outbox:
     """The recipient behind the `out` rules of one bridge. `dropped`: messages not taken, by reason.
 
-    `wake` is called when a message was queued.
+    `wake` is called when a message was queued. `permissions`: what an ACL leaves of the rules, None where that is all.
     """
 
     durable = True
 
-    def __init__(self, queue: Queue, mapping: OutMapping, router: Router, quota: Quota) -> None:
+    def __init__(self, name: str, queue: Queue, mapping: OutMapping, router: Router, quota: Quota) -> None:
         self.queue = queue
+        queue.on_dropped = self.drop
+        if router.dead_letters is not None:
+            queue.burials = router.dead_letters.burials_of(queue, BRIDGE + name)
+            router.dead_letters.recipients[BRIDGE + name] = self
         self.dropped: dict[str, int] = {}
+        self.permissions: Permissions | None = None
         self.sender: Sender | None = None
         self.wake: Callable[[], None] = _nobody_to_wake
         self._mapping = mapping
@@ -60,6 +68,8 @@ class Outbox:
         self._quota = quota
         self.latest = Latest(queue)
         self._by_topic = Numbers() if quota.when_full == KEEP_LATEST else None
+        if self.may_reject:
+            router.full[self] = None
 
     @property
     def online(self) -> bool:
@@ -72,9 +82,13 @@ class Outbox:
         return self.sender is not None and self.sender.has_room
 
     @property
-    def is_full(self) -> bool:
-        """Whether its queue rejects more."""
-        return self._quota.is_full(self.queue)
+    def may_reject(self) -> bool:
+        """Whether its queue may have no room for a message that comes now."""
+        return self._quota.may_reject(self.queue)
+
+    def rejects(self, size_bytes: int) -> bool:
+        """Whether it has none for a packet of that size, whose publisher is to be told."""
+        return self._quota.rejects(self.queue, size_bytes)
 
     def subscribe(self) -> None:
         """Be a recipient from now on. All rules share one QoS here: which one a message goes up with is settled later."""
@@ -92,12 +106,21 @@ class Outbox:
         found: dict[str, Entry] = {}
         for topic_filter in self._mapping.local_filters:
             found |= {entry.topic: entry for entry in self._router.retained.match(topic_filter)}
+        counters = self._router.counters
         for topic, entry in found.items():
             remote = self._mapping.find(topic)
             is_kept = remote is not None and remote.qos > 0
+            is_kept = is_kept and permitted(Subscription(self, topic, 2), topic, counters) is not None
             if is_kept and (entry.expires_at is None or entry.expires_at > self._router.now):
                 message = entry if isinstance(entry, Message) else on_disk[topic]
                 self.deliver(message.copy(message.qos, True))
+
+    def may_publish(self, message: Message) -> bool:
+        """Whether `message`, which came down, may be published here in the bridge's name; counts what may not."""
+        is_allowed = may_publish(self.permissions, message.topic, message.qos, message.retain)
+        if not is_allowed:
+            self._router.counters.deny("publish")
+        return is_allowed
 
     def deliver(self, message: Message) -> None:
         """Queue `message` at the QoS of its rule, or at QoS 0 have it sent at once."""
@@ -117,7 +140,7 @@ class Outbox:
                 return
             message = message.variant(qos, message.retain)
         if message.volatile and self.queue.bytes_in_memory >= self._router.settings.max_queue_bytes_in_memory:
-            self.drop("queue_full")
+            self.queue.refuse(message, QUEUE_FULL)
             return
         if self._quota.is_limited and not self._make_room(message):
             return
@@ -131,14 +154,12 @@ class Outbox:
         queue, quota = self.queue, self._quota
         if self._by_topic is not None:
             self._by_topic.add(message.topic, queue.next_number)
-        before = queue.dropped
-        has_room = quota.make_room(queue, message, self._by_topic)
-        queue.dropped += not has_room
-        if queue.dropped > before:
-            self.dropped["queue_full"] = self.dropped.get("queue_full", 0) + queue.dropped - before
-        if quota.when_full == REJECT and quota.is_full_behind(queue, len(message.frame)):
+        problem = quota.make_room(queue, message, self._by_topic)
+        if problem:
+            queue.refuse(message, problem)
+        if quota.when_full == REJECT and quota.may_reject(queue, 1, len(message.frame)):
             self._router.full[self] = None
-        return has_room
+        return not problem
 
     def _is_store_behind(self) -> bool:
         """Whether too much waits for the disk; publishers of QoS 0 cannot be made to wait for it."""

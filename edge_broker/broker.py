@@ -18,21 +18,24 @@ from typing import TYPE_CHECKING, Final, Protocol
 from edge_broker import __version__, wiring
 from edge_broker.config.model import Config, ListenerConfig
 from edge_broker.core.connection import Connection
+from edge_broker.core.correcting import correct_times
 from edge_broker.core.histogram import Histogram
-from edge_broker.core.ops import Snapshot
+from edge_broker.core.ops import Lookup, Snapshot
 from edge_broker.core.output import Output
 from edge_broker.core.pending import Pending
-from edge_broker.core.ports import Host
+from edge_broker.core.ports import Authorizer, Host
 from edge_broker.core.queue import Queue
 from edge_broker.core.router import Router
 from edge_broker.errors import StoreError
 from edge_broker.net.gate import Gate
 from edge_broker.net.listeners import Listener
+from edge_broker.ops import dead_letters
 from edge_broker.ops.commands import Commands
 from edge_broker.ops.disk import written_bytes
+from edge_broker.ops.drops import DropLog
 from edge_broker.ops.system_topics import SystemTopics
 from edge_broker.renewing import Renewing
-from edge_broker.store import Journal, Store, WriteBudget
+from edge_broker.store import Journal, Store, StoreClock, WriteBudget
 from edge_broker.wire import const
 from edge_broker.wire.topics import TopicCache
 
@@ -52,7 +55,6 @@ _SWITCH_SECONDS: Final = 0.0005
 """How long the store's thread waits for the interpreter while the event loop is busy. It asks a dozen times per commit:
 at the default of 5 ms a flood of QoS 0 would delay every acknowledgement by a multiple of that."""
 _PAGE_MESSAGES: Final = 1000
-_READ_RETRY_SECONDS: Final = 1.0
 _CLOSING_SECONDS: Final = 2.0
 _FLUSHING_SECONDS: Final = 10.0
 _MOST_STRANGERS_LOGGED: Final = 5
@@ -92,7 +94,7 @@ class Broker:
         self.connections: set[Connection] = set()
         self.max_connections = config.limits.max_connections
         self.card_endurance_bytes = config.store.card_endurance_terabytes * 10**12
-        self.started_at = time.time()
+        self._started_at = time.monotonic()
         self.loop_lag_seconds = Histogram()
         self.last_lag_seconds = 0.0
         self.swept_at = time.monotonic()
@@ -107,14 +109,17 @@ class Broker:
         self.expiring = self.renewing.expiring
         self._passwords: PasswordAdmission | None = None
         self._tokens: TokenAdmission | None = None
+        self._acl_file = config.security.acl_file
         self._http: HttpServer | None = None
         self._own_commands = Commands(self)
-        self.commands: dict[str, Handler] = self._own_commands.registry()
+        self.commands: dict[str, Handler] = self._own_commands.registry() | dead_letters.commands(self)
         self._control: ControlServer | None = None
         self._system_topics: SystemTopics | None = None
         self.tick_requested = False
         self._strangers_logged = 0
         self._write_budget: WriteBudget | None = None
+        self._drops = DropLog(self)
+        self._authorizer: Authorizer | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._reads: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop
@@ -124,21 +129,33 @@ class Broker:
     async def start(self) -> None:
         """Open the store, take over what it holds, and let clients in.
 
-        `StoreError` or `OSError` where that fails, `ConfigError` for passwords, keys or an audit log that will not do.
+        `StoreError` or `OSError` where that fails, `ConfigError` for passwords, keys, an ACL or an audit log that will not
+        do.
         """
         self._loop = asyncio.get_running_loop()
         sys.setswitchinterval(_SWITCH_SECONDS)
         self.renewing.prepare()
         self._passwords = wiring.make_passwords(self.config.security, self._call_later)
         self._tokens = wiring.make_tokens(self.config.security, self._call_later, self._passwords)
+        self.watching.add("ACL", [self._acl_file], self._reload_acl)
+        self._authorizer = self._read_acl()
         topics = TopicCache()
-        self.store, snapshot = await Store.open(self.config.data_dir, topics=topics, wall_offset=_wall_offset)
+        self.store, snapshot = await Store.open(
+            self.config.data_dir,
+            topics=topics,
+            wall_offset=_wall_offset,
+            monotonic=_monotonic,
+            vault=wiring.make_vault(self.config),
+        )
         try:
             self.router = self._make_router(snapshot, topics)
             self.router.now = time.monotonic()
             self.router.observer = self.audit = wiring.make_audit(self.config.audit)
             self.router.restore(snapshot)
             self.journal = self._make_journal()
+            if self.store.unwritable:  # health says so from the beginning, and when it is over
+                self.router.pending.after_commit(lambda: log.warning("the store can be written now"))
+                self.journal.poke()
             self._write_budget = wiring.make_write_budget(self.config.store)
             for bridge in self.bridges:
                 bridge.start(self, snapshot)
@@ -170,6 +187,8 @@ class Broker:
         await self._stop_serving()
         if self._sweeper is not None:
             self._sweeper.cancel()
+        if self.router.delayed.in_memory:
+            log.warning("%d delayed messages are in memory only and lost now", self.router.delayed.in_memory)
         for connection in list(self.connections):
             self._say_goodbye(connection)
         self._tick()
@@ -224,6 +243,26 @@ class Broker:
         else:
             self._record("reloaded", what=what)
 
+    async def _reload_acl(self) -> None:
+        """Ask the ACL of now from now on, also for those who are here. `ConfigError` where it cannot be used."""
+        authorizer = await asyncio.to_thread(self._read_acl)
+        removed = self.router.replace_authorizer(authorizer)
+        self.request_tick()
+        log.info("the ACL in %s is in force; it took %d subscriptions away", self._acl_file, removed)
+
+    def _read_acl(self) -> Authorizer | None:
+        return wiring.make_authorizer(self._acl_file, [bridge.name for bridge in self.bridges])
+
+    @property
+    def clock(self) -> StoreClock:
+        """What time it is, and how far that is known."""
+        return self.store.clock
+
+    @property
+    def started_at(self) -> float:
+        """When it started, in wall seconds as known by now."""
+        return self.store.clock.wall(self._started_at)
+
     @property
     def listening(self) -> list[str]:
         """Where clients can connect, as URLs."""
@@ -244,6 +283,7 @@ class Broker:
             self.renewing.denying(wiring.make_admission(self._anonymous, self._passwords, self._tokens)),
             new_client_id=lambda: f"auto-{secrets.token_hex(10)}",
             topics=topics,
+            authorizer=self._authorizer,
             max_uncommitted_bytes=config.limits.max_uncommitted_bytes,
             next_queue_id=snapshot.next_queue_id,
         )
@@ -346,7 +386,7 @@ class Broker:
         pending = router.pending
         if not pending.empty:
             self.journal.poke()
-        if pending.reads or pending.retained_reads:
+        if pending.reads or pending.lookups or pending.retained_reads:
             self._start_reads()
         dirty = router.dirty
         if dirty:
@@ -390,8 +430,13 @@ class Broker:
     def _start_reads(self) -> None:
         pending = self.router.pending
         queues, pending.reads = pending.reads, []
+        lookups, pending.lookups = pending.lookups, []
         deliveries, pending.retained_reads = pending.retained_reads, []
-        for read in [*map(self._read, queues), *map(self._read_retained, deliveries)]:
+        for read in [
+            *map(self._read, queues),
+            *map(self._look_up, lookups),
+            *map(self._read_retained, deliveries),
+        ]:
             task = self._loop.create_task(read)
             self._reads.add(task)
             task.add_done_callback(self._reads.discard)
@@ -406,15 +451,33 @@ class Broker:
             )
         except StoreError as error:
             self.read_errors += 1
-            log.error("a queue could not be read, it is tried again: %s", error)
+            log.debug("a queue could not be read, it is tried again: %s", error)  # the store has told it
             queue.take_page(None)
-            await asyncio.sleep(_READ_RETRY_SECONDS)
+            await asyncio.sleep(self.store.read_retry_seconds)
             page = None
             if queue.owner is not None:
                 queue.owner.pump()
         else:
             self.router.now = time.monotonic()
             queue.take_page(page)
+        self.request_tick()
+
+    async def _look_up(self, lookup: Lookup) -> None:
+        """Answer one `Lookup`; where the store cannot, a little later."""
+        page = None
+        try:
+            page = await self.store.read_page(
+                lookup.queue_id,
+                lookup.from_number,
+                lookup.max_messages,
+                self.router.pending.window_bytes,
+            )
+        except StoreError as error:
+            self.read_errors += 1
+            log.debug("a queue could not be read, it is tried again: %s", error)  # the store has told it
+            await asyncio.sleep(self.store.read_retry_seconds)
+        self.router.now = time.monotonic()
+        lookup.take(page)
         self.request_tick()
 
     async def _read_retained(self, pages: RetainedPages) -> None:
@@ -426,8 +489,8 @@ class Broker:
             messages = await self.store.read_retained(topics)
         except StoreError as error:
             self.read_errors += 1
-            log.error("retained messages could not be read, it is tried again: %s", error)
-            await asyncio.sleep(_READ_RETRY_SECONDS)
+            log.debug("retained messages could not be read, it is tried again: %s", error)
+            await asyncio.sleep(self.store.read_retry_seconds)
             pages.take(None)
         else:
             self.router.now = time.monotonic()
@@ -450,6 +513,7 @@ class Broker:
         self._own_commands.note(now)
         if self._write_budget is not None:
             self.journal.commit_delay_seconds = self._write_budget.commit_delay(now, written_bytes() or 0)
+        self._look_at_clock()
         for connection in list(self.connections):
             try:
                 connection.check_idle(now)
@@ -465,8 +529,19 @@ class Broker:
             self._tokens.guessing.sweep(now)
         if self.audit is not None:
             self.audit.sweep(now)
+        try:
+            self._drops.look(now)
+        except Exception:
+            log.exception("internal error while looking for lost messages")
         self._update_system_topics()
         self.request_tick()
+
+    def _look_at_clock(self) -> None:
+        """Where the clock has come right, what is in memory from before this run is older than it seemed."""
+        correction = self.store.look_at_clock()
+        if correction is not None:
+            outboxes = [bridge.queue for bridge in self.bridges]
+            correct_times(self.router, outboxes, correction.before, correction.seconds)
 
     def _update_system_topics(self) -> None:
         """Publish what changed of them, if it is time to."""
@@ -476,6 +551,10 @@ class Broker:
             self._system_topics.update(self.router.now)
         except Exception:
             log.exception("internal error in the topics under $SYS")
+
+
+def _monotonic() -> float:
+    return time.monotonic()
 
 
 def _wall_offset() -> float:

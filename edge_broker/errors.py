@@ -6,6 +6,7 @@
     │   ├── ProtocolError                   a packet that may not come here or now (0x82)
     │   └── PacketTooLarge                  more bytes than we accept (0x95)
     ├── MessageRefused(reason_code, detail) one message is not taken, and its sender told so; its connection goes on
+    │   ├── NotPermitted(kind, detail)      for good: its sender may not publish that (0x87)
     │   └── QueueFull                       for now: a recipient's queue has no room
     ├── ConfigError(key, problem, hint)     the user's file says something that cannot be
     ├── StoreError(operation, problem)      the disk did not keep what it was given: nothing may be acknowledged
@@ -24,6 +25,7 @@ from typing import Final
 _MALFORMED_PACKET: Final = 0x81
 _PROTOCOL_ERROR: Final = 0x82
 _PACKET_TOO_LARGE: Final = 0x95
+_NOT_AUTHORIZED: Final = 0x87
 
 
 class EdgeBrokerError(Exception):
@@ -67,6 +69,14 @@ class MessageRefused(EdgeBrokerError):
         super().__init__(f"{detail} (reason code 0x{reason_code:02x})")
         self.reason_code = reason_code
         self.detail = detail
+
+
+class NotPermitted(MessageRefused):
+    """Its sender may not publish it. `kind`: what about it is not allowed, for the counters."""
+
+    def __init__(self, kind: str, detail: str) -> None:
+        super().__init__(_NOT_AUTHORIZED, detail)
+        self.kind = kind
 
 
 class QueueFull(MessageRefused):

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -29,13 +30,16 @@ from edge_broker.ops.disk import written_bytes
 from edge_broker.security.admission import ListenerAdmission
 from edge_broker.security.certificates import CertificateVetting, Demands
 from edge_broker.security.denied import Denied, DenyList, read_denied
-from edge_broker.store import WriteBudget
+from edge_broker.store import Vault, WriteBudget
 
 if TYPE_CHECKING:
+    from edge_broker.config.acl_file import AclFile
     from edge_broker.ops.audit import Audit
     from edge_broker.ops.control import ControlServer, Handler
     from edge_broker.ops.http import HttpServer
     from edge_broker.ops.observed import Observed
+    from edge_broker.security.acl import Acl
+    from edge_broker.security.acl_decisions import AclAuthorizer
     from edge_broker.security.guessing import Guessing, GuessLimits
     from edge_broker.security.password_admission import PasswordAdmission, Timer
     from edge_broker.security.token_admission import TokenAdmission
@@ -64,6 +68,12 @@ def make_settings(config: Config) -> Settings:
         hold_seconds=sessions.hold_seconds,
         **{name: getattr(limits, name) for name in _LIMITS},
         **msgspec.structs.asdict(config.protocol),
+        max_store_messages=config.store.max_messages,
+        max_store_bytes=config.store.max_bytes,
+        dead_letters=config.dead_letters.enabled,
+        max_dead_letters=config.dead_letters.max_messages,
+        max_dead_letter_bytes=config.dead_letters.max_bytes,
+        max_dead_letter_age_seconds=config.dead_letters.max_age_seconds,
         durabilities=_durabilities(config.store),
     )
 
@@ -86,6 +96,20 @@ def make_write_budget(store: StoreConfig) -> WriteBudget | None:
         store.max_commit_delay_ms / 1000,
         time.monotonic(),
         written_bytes() or 0,
+    )
+
+
+def make_vault(config: Config) -> Vault:
+    """The keys that messages on disk are encrypted with. `StoreError` where one cannot be used."""
+    from edge_broker.store.keys import credential_file, read_key
+
+    store = config.store
+    path = store.encryption_key_file
+    if store.encryption_key_credential:
+        path = credential_file(store.encryption_key_credential)
+    return Vault(
+        None if path is None else read_key(path, config.data_dir),
+        [read_key(old, config.data_dir) for old in store.old_encryption_key_files],
     )
 
 
@@ -192,6 +216,42 @@ def make_http(observed: Observed, config: HttpConfig) -> HttpServer | None:
 def _load_tls(certificate: str, key: str) -> Callable[[], TlsPipe]:
     """What makes the server's side of each TLS connection; `OSError` where the files cannot be used."""
     return partial(TlsPipe, server_context(certificate, key), server_side=True)
+
+
+def make_authorizer(acl_file: Path | None, bridges: Collection[str]) -> AclAuthorizer | None:
+    """Who says what each may do; None where everybody may do everything. `ConfigError` where the file cannot be used.
+
+    `bridges`: the names of those there are.
+    """
+    if acl_file is None:
+        return None
+    from edge_broker.config.acl_file import read_acl_file
+    from edge_broker.config.loading import ConfigMistakes
+    from edge_broker.security.acl_decisions import AclAuthorizer
+
+    try:
+        file = read_acl_file(acl_file, bridges)
+    except ConfigMistakes as mistakes:  # a line of the log for all of them
+        raise mistakes.in_a_line() from None
+    return AclAuthorizer(make_acl(file))
+
+
+def make_acl(file: AclFile) -> Acl:
+    """The rules in an ACL's file."""
+    from edge_broker.security.acl import Acl, Role
+
+    roles = {}
+    for name, role in file.roles.items():
+        allow, deny = (
+            {
+                action: filters
+                for action, filters in msgspec.structs.asdict(rights).items()
+                if filters is not None
+            }
+            for rights in (role.allow, role.deny)
+        )
+        roles[name] = Role(name, allow, deny, role.max_qos)
+    return Acl(roles, file.identities, file.groups, file.bridges, file.wide_subscriptions == "filter")
 
 
 def make_audit(audit: AuditConfig) -> Audit | None:

@@ -44,6 +44,7 @@ _COMMANDS: Final = {
     "passwd": _Command(
         "edge_broker.cli.passwd", "passwd", "Set, change or take away a password in a password file."
     ),
+    "acl": _Command("edge_broker.cli.acl", "acl", "What an ACL file allows, and by which rule."),
     "pki": _Command("edge_broker.cli.pki", "pki", "A small CA: certificates for the broker and its devices."),
     "http-token": _Command(
         "edge_broker.cli.http_token", "http_token", "Make, list and take away the tokens of the HTTP port."
@@ -53,6 +54,11 @@ _COMMANDS: Final = {
     ),
     "store": _Command("edge_broker.cli.store", "store", "What the store holds, and whether it is sound."),
     "token": _Command("edge_broker.cli.token", "token", "Why a JSON Web Token is taken or refused."),
+    "dead-letters": _Command(
+        "edge_broker.cli.dead_letters",
+        "dead_letters",
+        "What queues let go without their recipients, and why.",
+    ),
     "demo": _Command("edge_broker.cli.demo", "demo", "Sensors, broker, bridge and upstream on this machine."),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,9 +27,11 @@ def check(file: Path) -> None:
     """
     config = load_or_exit(file, "")
     names = _count_names(file, config)
+    roles = _count_roles(config)
     _check_certificates(config)
     keys = _describe_keys(config)
     _read_http_tokens(config)
+    key_id = _key_id(config)
     click.echo(f"{file}: OK")
     for line in describe(config):
         click.echo(f"  {line}")
@@ -36,6 +39,25 @@ def check(file: Path) -> None:
         click.echo(f"  users   {names} in {config.security.password_file}")
     if keys is not None:
         click.echo(f"  tokens  {keys}")
+    if roles is not None:
+        click.echo(f"  acl     {roles} roles in {config.security.acl_file}")
+    if key_id is not None:
+        click.echo(f"  key     messages on disk are encrypted (key {key_id})")
+
+
+def _key_id(config: Config) -> str | None:
+    """The id of the key that messages are encrypted with; a key that will not do, and the end with 2."""
+    from edge_broker.errors import StoreError
+    from edge_broker.wiring import make_vault
+
+    store = config.store
+    if store.encryption_key_credential and not os.environ.get("CREDENTIALS_DIRECTORY"):
+        return "of a systemd credential, which is only there for the service"
+    try:
+        return make_vault(config).key_id
+    except StoreError as error:
+        click.echo(str(error), err=True)
+        raise SystemExit(EXIT_CONFIG) from None
 
 
 def _count_names(file: Path, config: Config) -> int | None:
@@ -50,6 +72,20 @@ def _count_names(file: Path, config: Config) -> int | None:
         found = list(mistakes.mistakes)
         click.echo(str(ConfigMistakes(str(config.security.password_file), found)), err=True)
         raise SystemExit(EXIT_CONFIG) from None
+
+
+def _count_roles(config: Config) -> int | None:
+    """How many roles the ACL has; every mistake in it, and the end with 2."""
+    if config.security.acl_file is None:
+        return None
+    from edge_broker.config.acl_file import read_acl_file
+
+    try:
+        acl = read_acl_file(config.security.acl_file, [bridge.name for bridge in config.bridges])
+    except ConfigMistakes as mistakes:
+        click.echo(str(mistakes), err=True)
+        raise SystemExit(EXIT_CONFIG) from None
+    return len(acl.roles)
 
 
 def _check_certificates(config: Config) -> None:

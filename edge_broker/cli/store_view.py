@@ -96,6 +96,8 @@ def show_status(status: StoreStatus, now: float) -> None:
 
 def _summary(status: StoreStatus, now: float) -> Iterator[str]:
     runs = f"process {status.holder} runs on it" if status.holder else "no broker runs on it"
+    if status.holder_is not in (None, "a broker"):
+        runs = f"{status.holder_is} works on it (process {status.holder})"
     yield f"{status.directory}: {runs}"
     yield (
         f"file {size(status.database_bytes)} ({size(status.free_bytes)} free inside),"
@@ -103,6 +105,9 @@ def _summary(status: StoreStatus, now: float) -> Iterator[str]:
     )
     yield f"schema {status.schema_version}, epoch {status.epoch}"
     yield f"retained messages: {status.retained}, {size(status.retained_bytes)}"
+    if status.keys:
+        yield f"messages are encrypted (key {', '.join(status.keys)})"
+    yield from status.log_problems
     for damaged in status.damaged:
         yield f"damaged, taken out of {damaged.queue}: messages {damaged.first} to {damaged.last}"
     for aside in status.set_aside:

@@ -283,7 +283,7 @@ def check_data_dir(data_dir: Path, reading: Reading) -> None:
 
 
 def check_store(store: StoreConfig, reading: Reading) -> None:
-    """That the filters of topics are filters."""
+    """That the filters of topics are filters, and the key is said once; what is in it, the broker reads at its start."""
     for index, topic in enumerate(store.topics):
         try:
             check_topic_filter(topic.filter)
@@ -291,11 +291,24 @@ def check_store(store: StoreConfig, reading: Reading) -> None:
             reading.mistake(
                 f"store.topics[{index}].filter", f"{topic.filter!r}: {error.detail}", "such as debug/#"
             )
+    if store.encryption_key_file is not None:
+        check_file(store.encryption_key_file, "store.encryption_key_file", reading)
+    for index, path in enumerate(store.old_encryption_key_files):
+        check_file(path, f"store.old_encryption_key_files[{index}]", reading)
+    credential = store.encryption_key_credential
+    if credential and store.encryption_key_file is not None:
+        reading.mistake(
+            "store.encryption_key_credential", "there is encryption_key_file too", "leave one of them out"
+        )
+    if "/" in credential or credential in (".", ".."):
+        reading.mistake(
+            "store.encryption_key_credential", "is not a credential's name", "without a directory"
+        )
 
 
 def check_security(security: SecurityConfig, reading: Reading) -> None:
     """That the files can be read; what is in them, the broker reads at its start."""
-    for name in ("password_file", "deny_file"):
+    for name in ("password_file", "deny_file", "acl_file"):
         path = getattr(security, name)
         if path is not None:
             check_file(path, f"security.{name}", reading)

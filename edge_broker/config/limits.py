@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from edge_broker.config.section import GIBIBYTE, Section
+from edge_broker.config.section import DAY_SECONDS, GIBIBYTE, Section
 
 
 class LimitsConfig(Section, frozen=True):
@@ -167,6 +167,31 @@ class LimitsConfig(Section, frozen=True):
             description="What retained messages may take of the memory. Beyond it those that are on disk, the one set "
             "longest ago first, are on disk only and read back when somebody subscribes. Those of `durability = "
             '"memory"` always stay.',
+        ),
+    ] = 16_777_216
+    max_delayed_seconds: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=3650 * DAY_SECONDS,
+            description="The longest delay of a message to `$delayed/SECONDS/topic`; a longer one is refused (0x90).",
+        ),
+    ] = 30 * DAY_SECONDS
+    max_delayed_messages: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="Messages that may wait for their delay. One more is refused (0x97), or its MQTT 3.1.1 publisher "
+            "made to wait, as for a full queue; 0 is no limit.",
+        ),
+    ] = 10_000
+    max_delayed_bytes: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=64 * GIBIBYTE,
+            description="Bytes of their packets, likewise. They are in memory, and at QoS 1 and 2 on disk too.",
         ),
     ] = 16_777_216
     max_inbound_qos_2: Annotated[

@@ -50,6 +50,10 @@ class ConfigMistakes(ConfigError):
         self.source = source
         self.mistakes = tuple(mistakes)
 
+    def in_a_line(self) -> ConfigError:
+        """All of them as one mistake, for the log."""
+        return ConfigError(self.source, "; ".join(map(str, self.mistakes)))
+
     def __str__(self) -> str:
         lines = [f"{self.source}: {self.problem}"]
         for mistake in self.mistakes:
@@ -70,7 +74,7 @@ def load(
     `sections`: for top-level keys that are not this package's to read, who reads them.
     """
     source = str(path) if path else "the environment"
-    data = _read_toml(path) if path else {}
+    data = read_toml(path) if path else {}
     folder = path.resolve().parent if path else Path.cwd()
     reading = Reading(folder, _homes())
     values = _read_sections(data, reading, sections or {})
@@ -85,7 +89,7 @@ def load(
     return Config(**values)
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
     """The file's plain data; `ConfigMistakes` with the one mistake that keeps it from being read."""
     import tomllib  # a broker without a file needs no parser
 

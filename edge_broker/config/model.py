@@ -15,6 +15,7 @@ from msgspec import Meta
 
 from edge_broker.config.audit import AuditConfig
 from edge_broker.config.bind import Bind, UnixBind, parse_bind, parse_unix_bind
+from edge_broker.config.dead_letters import DeadLettersConfig
 from edge_broker.config.environment import default_data_dir
 from edge_broker.config.limits import LimitsConfig
 from edge_broker.config.protocol import ProtocolConfig
@@ -252,6 +253,20 @@ class StoreConfig(Section, frozen=True):
         Meta(description="Other durabilities for some topics; the first filter that matches counts."),
     ] = ()
 
+    max_messages: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000_000,
+            description="Messages that may wait in all durable queues together, bridges' and dead letters among them; 0 is "
+            "no limit. At the limit `when_queue_full` of the queue that is to get a message decides: the oldest dead "
+            "letter, then the oldest message of the queue that holds most gives way; or the new one is not taken.",
+        ),
+    ] = 0
+    max_bytes: Annotated[
+        int,
+        Meta(ge=0, le=1024 * GIBIBYTE, description="Bytes of their packets, likewise; 0 is no limit."),
+    ] = 0
     commit_delay_ms: Annotated[
         int,
         Meta(
@@ -299,6 +314,24 @@ class StoreConfig(Section, frozen=True):
         int,
         Meta(ge=1_024, le=GIBIBYTE, description="This many waiting bytes are written without further delay."),
     ] = 65_536
+    encryption_key_file: Annotated[
+        Path | None,
+        Meta(
+            description="Messages are encrypted on disk with the key in this file, which is outside of `data_dir`: "
+            "`edge-broker store new-key FILE` makes one.",
+        ),
+    ] = None
+    encryption_key_credential: Annotated[
+        str,
+        Meta(description="The same with the key in the systemd credential of this name (`LoadCredential=`)."),
+    ] = ""
+    old_encryption_key_files: Annotated[
+        tuple[Path, ...],
+        Meta(
+            description="Keys that what is on disk may still be encrypted with; with these alone, new messages are "
+            "written plainly.",
+        ),
+    ] = ()
 
 
 class HttpConfig(Section, frozen=True):
@@ -408,6 +441,7 @@ class Config(Section, frozen=True):
     listeners: tuple[ListenerConfig, ...] = (ListenerConfig(),)
     sessions: SessionsConfig = SessionsConfig()
     store: StoreConfig = StoreConfig()
+    dead_letters: DeadLettersConfig = DeadLettersConfig()
     limits: LimitsConfig = LimitsConfig()
     protocol: ProtocolConfig = ProtocolConfig()
     security: SecurityConfig = SecurityConfig()

@@ -33,6 +33,13 @@ class ProtocolConfig(Section, frozen=True):
     subscription_ids_available: Annotated[
         bool, Meta(description="Subscription identifiers are offered (0xa1).")
     ] = True
+    delayed_available: Annotated[
+        bool,
+        Meta(
+            description="What is published to `$delayed/SECONDS/topic` is delivered to `topic` after so long (0x90, topic "
+            "name invalid, where it is not offered).",
+        ),
+    ] = True
     check_payload_format: Annotated[
         bool,
         Meta(

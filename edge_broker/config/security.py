@@ -1,4 +1,4 @@
-"""`[security]`: who comes in by password or token, who never does, and what guessing costs."""
+"""`[security]`: who comes in by password or token, who never does, what guessing costs, where it says who may do what."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from edge_broker.config.section import DAY_SECONDS, Section
 
 
 class SecurityConfig(Section, frozen=True):
-    """Who comes in by password or token, who never does, and what guessing costs. See [Security](security.md)."""
+    """Who comes in by password or token and who never does; who may do what. See [Security](security.md)."""
 
     password_file: Annotated[
         Path | None,
@@ -25,6 +25,13 @@ class SecurityConfig(Section, frozen=True):
         Meta(
             description="Identities and serial numbers of certificates that are not let in, whatever they prove, a line "
             "each: `identity NAME` or `serial HEX`. Read anew when it changes; their connections then end.",
+        ),
+    ] = None
+    acl_file: Annotated[
+        Path | None,
+        Meta(
+            description="Who may publish and subscribe to what: roles and whose they are, in TOML. With it, nothing is "
+            "allowed that it does not allow; without it, everything. Read anew when it changes.",
         ),
     ] = None
     max_waiting_passwords: Annotated[

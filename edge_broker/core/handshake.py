@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 from edge_broker.core.aliases import TopicAliases
 from edge_broker.core.authenticating import Authentication
+from edge_broker.core.delayed import target_of
 from edge_broker.core.message import Message, build_message
-from edge_broker.core.ports import Admission, Credentials
+from edge_broker.core.permitting import may_publish, recognise
+from edge_broker.core.ports import Admission, Credentials, Principal
 from edge_broker.core.session import Session
 from edge_broker.core.settings import Settings
 from edge_broker.errors import MqttError
@@ -21,7 +23,7 @@ from edge_broker.wire import const
 from edge_broker.wire.encoder import encode_auth, encode_connack
 from edge_broker.wire.packets import Connect, Will
 from edge_broker.wire.properties import Properties, encode_properties
-from edge_broker.wire.topics import is_system
+from edge_broker.wire.topics import is_own
 
 if TYPE_CHECKING:
     from edge_broker.core.connection import Connection
@@ -67,7 +69,7 @@ def handle_connect(connection: Connection, packet: Connect) -> None:
 def _check_will(router: Router, will: Will) -> None:
     """What can be said of a will before it is known whose it is."""
     settings = router.settings
-    if will.topic.count("/") >= settings.max_topic_levels or is_system(will.topic):
+    if will.topic.count("/") >= settings.max_topic_levels or is_own(target_of(will.topic)):
         raise MqttError(const.TOPIC_NAME_INVALID, "a will for a topic that we do not allow")
     if len(will.topic.encode()) > settings.max_topic_bytes:
         raise MqttError(const.TOPIC_NAME_INVALID, "a will for a longer topic than we allow")
@@ -85,10 +87,16 @@ def _on_admission(connection: Connection, packet: Connect, admission: Admission)
     if admission.reason_code:
         connection.fail(admission.reason_code, admission.detail or "refused", tell=False)
     elif connection.session is not None:
-        _go_on_authenticated(connection, connection.session, admission)
-    elif packet.will is not None and not _may_leave_will(connection, packet.will, admission.identity):
+        _go_on_authenticated(
+            connection, connection.session, _principal(connection, packet, admission), admission
+        )
+    elif "\0" in admission.identity:  # of a certificate; what is kept with the identity stands behind a NUL
+        connection.fail(const.NOT_AUTHORIZED, "an identity with U+0000")
+    elif packet.will is not None and not _may_leave_will(
+        connection.router, packet.will, _principal(connection, packet, admission)
+    ):
         connection.router.deny(connection, "will", packet.will.topic, admission.identity)
-        connection.fail(const.NOT_AUTHORIZED, "its will is for a topic that it may not publish to")
+        connection.fail(const.NOT_AUTHORIZED, "its will is one that it may not publish")
     else:
         connection.pause()
         connection.authenticated_by = admission.method
@@ -105,7 +113,9 @@ def _take_proof(connection: Connection, admission: Admission) -> None:
     connection.proof = admission.proof
 
 
-def _go_on_authenticated(connection: Connection, session: Session, admission: Admission) -> None:
+def _go_on_authenticated(
+    connection: Connection, session: Session, principal: Principal, admission: Admission
+) -> None:
     """A client that is connected has authenticated itself anew."""
     assert connection.authentication is not None
     if admission.identity != session.identity:
@@ -115,6 +125,10 @@ def _go_on_authenticated(connection: Connection, session: Session, admission: Ad
     if not connection.fits(answer):
         raise MqttError(const.PACKET_TOO_LARGE, "its maximum packet size leaves no room for AUTH")
     _take_proof(connection, admission)
+    is_same = (session.username, session.groups) == (principal.username, principal.groups)
+    recognise(connection.router, session, principal)
+    if session.durable and not is_same:
+        connection.router.pending.save_session(session.record())
     connection.send(answer)
 
 
@@ -122,9 +136,8 @@ def _open(connection: Connection, packet: Connect, admission: Admission) -> None
     """The client is admitted: give it its session, and CONNACK when that is on disk where it must be."""
     router = connection.router
     expiry_interval = _session_expiry(packet, router.settings.max_session_expiry_seconds)
-    session, present = router.open_session(
-        connection, connection.client_id, admission.identity, packet.clean_start, expiry_interval
-    )
+    principal = _principal(connection, packet, admission)
+    session, present = router.open_session(connection, principal, packet.clean_start, expiry_interval)
     accept = partial(_accept, connection, packet, session, present, admission.data)
     session.will = None if packet.will is None else will_message(packet.will)
     session.will_delay = 0 if packet.will is None else packet.will.delay_interval
@@ -138,11 +151,18 @@ def _open(connection: Connection, packet: Connect, admission: Admission) -> None
         accept()
 
 
-def _may_leave_will(connection: Connection, will: Will, identity: str) -> bool:
-    authorizer = connection.router.authorizer
+def _principal(connection: Connection, packet: Connect, admission: Admission) -> Principal:
+    """Who was admitted. A user name counts where it is the identity: any other one is only said."""
+    username = admission.identity if packet.username == admission.identity else ""
+    groups = tuple(group for group in admission.groups if "\0" not in group)
+    return Principal(admission.identity, connection.client_id, username, groups)
+
+
+def _may_leave_will(router: Router, will: Will, principal: Principal) -> bool:
+    authorizer = router.authorizer
     if authorizer is None:
         return True
-    return authorizer.may_publish(identity, connection.client_id, will.topic)
+    return may_publish(authorizer.permissions_of(principal), will.topic, will.qos, will.retain)
 
 
 def _session_expiry(packet: Connect, maximum: int) -> int:
@@ -207,6 +227,7 @@ def _accept(
     router = connection.router
     router.counters.connects += 1
     connection.session = session
+    connection.permit(session.permissions)
     connection.will = session.will
     connection.send(connack)
     session.attach(connection)

@@ -1,9 +1,9 @@
 """A message on its way: the PUBLISH as it came, what its recipients get of it, and who does not have it safe yet.
 
 Times are the monotonic clock's seconds; the store translates them to wall time and back. A message is immutable once
-routed, except for `unsafe`, which counts down, and for its caches. A recipient that gets another QoS, retain flag or a
-subscription identifier gets a *variant*: a message of its own whose `source` is the one that came in; all recipients of
-one kind share one variant, so a fan-out encodes once.
+routed, except for `unsafe`, which counts down, for its caches, and for its times where the clock comes right
+(`correcting`). A recipient that gets another QoS, retain flag or a subscription identifier gets a *variant*: a message of
+its own whose `source` is the one that came in; all recipients of one kind share one variant, so a fan-out encodes once.
 """
 
 from __future__ import annotations

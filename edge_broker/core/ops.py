@@ -10,6 +10,7 @@ Times are the monotonic clock's seconds, as everywhere in the core, except where
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from edge_broker.core.message import Message
@@ -24,6 +25,9 @@ class QueueWrite:
     `acknowledged`: numbers above `head` that are acknowledged. `released`: QoS 2 numbers whose PUBREC has come; what the
     subscriber gets next of them is PUBREL, so their messages are no longer needed. Both sorted.
     `sent`: messages at QoS 2 below it may have been sent, so that they do not expire any more [MQTT-4.3.3-7].
+    `moved`: something acknowledged here is among the messages of other queues in this batch, so none of it may be committed
+    before them. `volatile`: (first, last) of each stretch of numbers before the last of `messages` that are in memory only,
+    by choice.
     """
 
     queue_id: int
@@ -32,14 +36,17 @@ class QueueWrite:
     acknowledged: list[int]
     released: list[int]
     sent: int = 0
+    moved: bool = False
+    volatile: list[tuple[int, int]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
 class SessionRecord:
     """A durable session. `session_id` is also its queue's id.
 
-    `identity`: whoever created it. `expiry_interval` in seconds, 0xFFFFFFFF for ever. `disconnected_at`: None while
-    connected (and after a crash). `will`: what to publish if its connection was lost, `will_delay` in seconds.
+    `identity`: whoever created it; `username` and `groups`: what else was proved of whoever opened it last.
+    `expiry_interval` in seconds, 0xFFFFFFFF for ever. `disconnected_at`: None while connected (and after a crash).
+    `will`: what to publish if its connection was lost, `will_delay` in seconds.
     """
 
     session_id: int
@@ -49,6 +56,8 @@ class SessionRecord:
     disconnected_at: float | None
     will: Message | None = None
     will_delay: int = 0
+    username: str = ""
+    groups: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -75,7 +84,7 @@ class Batch:
     removed_subscriptions: list[tuple[int, str]] = field(default_factory=list)
     subscriptions: list[SubscriptionRecord] = field(default_factory=list)
     outboxes: list[tuple[int, str]] = field(default_factory=list)
-    """(queue_id, name) of a bridge's outbox that is new."""
+    """(queue_id, name) of a queue without a session that is new: a bridge's outbox, the dead letters."""
     queues: list[QueueWrite] = field(default_factory=list)
     retained: dict[str, Message | None] = field(default_factory=dict)
     """By topic: the message to retain, or None to remove it."""
@@ -123,3 +132,16 @@ class Page:
     queue_id: int
     messages: list[tuple[int, Message]]
     end: int
+
+
+@dataclass(slots=True)
+class Lookup:
+    """A page of a queue, from `from_number` on, for somebody else than its recipient.
+
+    `take` is called with it, or with None where the store could not read. `max_messages`: more only as one whole segment.
+    """
+
+    queue_id: int
+    from_number: int
+    take: Callable[[Page | None], None]
+    max_messages: int = 1_000

@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 from edge_broker.core.message import Message
-from edge_broker.core.ops import Batch, SessionRecord, SubscriptionRecord
+from edge_broker.core.ops import Batch, Lookup, SessionRecord, SubscriptionRecord
 
 if TYPE_CHECKING:
     from edge_broker.core.queue import Queue
     from edge_broker.core.retained_pages import RetainedPages
+    from edge_broker.core.totals import Totals
 
 _Item = TypeVar("_Item")
 
@@ -25,8 +26,8 @@ class Pending:
 
     `waiting`: messages that publishers wait for; `bytes`: their size. `urgent`: somebody waits for more than a message's
     acknowledgement (a CONNACK, a step of QoS 2), so the commit delay does not apply. `leisurely`: nobody waits at all.
-    `reads`: queues that want a page; `retained_reads`: those who want retained messages. `on_retained` is told what of
-    these is on disk, by topic.
+    `reads`: queues that want a page; `lookups`: pages for others than the queues' recipients; `retained_reads`: those who
+    want retained messages. `on_retained` is told what of these is on disk, by topic.
     """
 
     __slots__ = (
@@ -38,6 +39,7 @@ class Pending:
         "elided",
         "epoch",
         "inbound",
+        "lookups",
         "on_retained",
         "reads",
         "removals",
@@ -47,6 +49,7 @@ class Pending:
         "sequence",
         "session_records",
         "subscriptions",
+        "totals",
         "uncommitted_bytes",
         "urgent",
         "waiting",
@@ -59,9 +62,11 @@ class Pending:
         self.window_bytes = window_bytes
         self.elided = 0
         self.reads: list[Queue] = []
+        self.lookups: list[Lookup] = []
         self.retained_reads: list[RetainedPages] = []
         self.on_retained: Callable[[Mapping[str, Message | None]], None] = _tell_nobody
         self.uncommitted_bytes = 0  # of messages that are not on disk yet, sealed batches included
+        self.totals: Totals | None = None  # what is counted of all durable queues
         self.removals = 0  # sessions whose end is not on disk yet, sealed batches included
         self._clear()
 

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from edge_broker.core.connection import Connection
     from edge_broker.core.output import Output
     from edge_broker.core.router import Router
     from edge_broker.core.session import Session
+
+NEVER: Final = -1
+"""Below every QoS: what is not allowed at any."""
 
 
 @dataclass(slots=True)
@@ -117,14 +120,41 @@ class Authenticator(Protocol):
         """An exchange by the authentication method `method`; None where that is not offered."""
 
 
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Whose permissions are asked for. `username`: only where it was proved, empty else. `groups`: proved too.
+
+    `bridge`: of the broker's own bridges the name, empty for everybody who comes in from outside.
+    """
+
+    identity: str
+    client_id: str
+    username: str = ""
+    groups: tuple[str, ...] = ()
+    bridge: str = ""
+
+
+class Permissions(Protocol):
+    """What one principal may do. The same question has the same answer for ever, and most are asked again and again."""
+
+    def publish_right(self, topic: str) -> tuple[int, bool]:
+        """The highest QoS that may be published to `topic`, `NEVER` if none; and whether it may be retained there."""
+
+    def granted_qos(self, topic_filter: str, shared: bool) -> int:
+        """The highest QoS of a subscription to `topic_filter` (without `$share`); `NEVER` where it is refused."""
+
+    def delivered_qos(self, topic: str, shared: bool) -> int:
+        """The highest QoS at which a message of `topic` is delivered; `NEVER` where it is not."""
+
+
 class Authorizer(Protocol):
-    """Decides what an identity may do; asked once per connection and topic, then remembered by the connection."""
+    """Decides what somebody may do, once an ACL exists."""
 
-    def may_publish(self, identity: str, client_id: str, topic: str) -> bool:
-        """Whether a PUBLISH to `topic` is allowed."""
+    def permissions_of(self, principal: Principal) -> Permissions | None:
+        """What `principal` may do from now on; None where that is everything."""
 
-    def may_subscribe(self, identity: str, client_id: str, topic_filter: str) -> bool:
-        """Whether a SUBSCRIBE to `topic_filter` (without `$share`) is allowed."""
+    def on_removed(self, principal: Principal, topic_filters: list[str]) -> None:
+        """Subscriptions of `principal`, whole with `$share`, were removed since they are not allowed any more."""
 
 
 class Observer(Protocol):
@@ -143,7 +173,7 @@ class Observer(Protocol):
         """A connection was turned away before anything of it was read, or before its client's address was known."""
 
     def on_denied(self, connection: Output, action: str, topic: str, identity: str) -> None:
-        """A client may not `action` (publish, subscribe, will) that topic or topic filter."""
+        """A client may not `action` (publish, qos, retain, subscribe, share, will) that topic or topic filter."""
 
 
 class Host(Protocol):

@@ -12,13 +12,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from edge_broker.core.acknowledging import HeldAcknowledgements
+from edge_broker.core.delayed import target_of
 from edge_broker.core.guarding import Allowance, is_as_its_format_says
 from edge_broker.core.message import Message
 from edge_broker.core.output import Output
-from edge_broker.core.ports import Outlet
+from edge_broker.core.permitting import what_is_refused
+from edge_broker.core.ports import Outlet, Permissions
 from edge_broker.core.session import Session
 from edge_broker.core.settings import Settings
-from edge_broker.errors import MessageRefused, MqttError, ProtocolError, QueueFull
+from edge_broker.errors import MessageRefused, MqttError, NotPermitted, ProtocolError, QueueFull
 from edge_broker.wire import const
 from edge_broker.wire.encoder import encode_ack
 from edge_broker.wire.pubacks import PUBACKS
@@ -30,12 +32,22 @@ if TYPE_CHECKING:
 _pack_ack: Final = struct.Struct(">HH").pack
 _PUBREC_HEAD: Final = 0x5002
 _PUBCOMP_HEAD: Final = 0x7002
+_NONE_YET: Final[tuple[set[str], ...]] = (set(), set(), set())
+"""Shared by all who have none, and never added to."""
+_MAX_REMEMBERED: Final = 1000
+_REFUSALS: Final = {
+    "publish": "a topic that the client may not publish to",
+    "qos": "a higher QoS than the client may publish at",
+    "retain": "a message that the client may not have retained",
+}
 
 
 class Publishing(Output):
     """The inward half of a connection, for messages.
 
-    `paused`: input is left alone until somebody calls `go_on` (a CONNECT being decided, the store behind).
+    `paused`: input is left alone until somebody calls `go_on` (a CONNECT being decided, the store behind). `_permitted`:
+    by QoS, of the topics that the client has tried those where it may publish at that QoS, so that one look on the way of
+    a message is enough; empty where each message has to be looked at, None where none has.
     """
 
     __slots__ = (
@@ -56,7 +68,11 @@ class Publishing(Output):
         self._denied: dict[Message, MessageRefused] | None = None  # of those held, the refused ones
         self._allowance: Allowance | None = None
         self._waiting: tuple[Message, float] | None = None  # for room, and until when
-        self._permitted: dict[str, bool] | None = None
+        self._permitted: tuple[set[str], ...] | None = _NONE_YET if router.guarded else None
+
+    def permit(self, permissions: Permissions | None) -> None:
+        """What the client may publish is asked anew, from its session's permissions, which are these now."""
+        self._permitted = _NONE_YET if self.router.guarded or permissions is not None else None
 
     def pause(self) -> None:
         """Handle no more input until `go_on`."""
@@ -78,7 +94,8 @@ class Publishing(Output):
         qos = message.qos
         router.received[qos] += 1
         try:
-            if router.guarded:
+            permitted = self._permitted
+            if permitted is not None and (message.retain or message.topic not in permitted[qos]):
                 self._check(message, session)
             if qos == 2:
                 return self._handle_publish_2(message, session)
@@ -192,8 +209,13 @@ class Publishing(Output):
 
     def _check(self, message: Message, session: Session) -> None:
         """What a PUBLISH must pass beyond its form, where configuration asks for it; raises what it is refused with."""
-        router = self.router
-        settings = router.settings
+        if self.router.guarded:
+            self._check_limits(message)
+        if session.permissions is not None:
+            self._require_permission(message, session, session.permissions)
+
+    def _check_limits(self, message: Message) -> None:
+        settings = self.router.settings
         if message.qos > settings.maximum_qos:
             raise MqttError(const.QOS_NOT_SUPPORTED, "a higher QoS than we offer")  # [MQTT-3.2.2-11]
         if message.retain and not settings.retain_available:
@@ -202,8 +224,6 @@ class Publishing(Output):
             self._spend(message, settings)
         if settings.check_payload_format and not is_as_its_format_says(message):
             raise MessageRefused(const.PAYLOAD_FORMAT_INVALID, "not the UTF-8 that it says it is")
-        if router.authorizer is not None and not self._may_publish(message.topic, session):
-            raise MessageRefused(const.NOT_AUTHORIZED, "a topic that the client may not publish to")
 
     def _spend(self, message: Message, settings: Settings) -> None:
         """Count `message` against what the client may send in this second; when that is used up, read no further."""
@@ -219,27 +239,28 @@ class Publishing(Output):
         if self._allowance is not None and self._allowance.renew():
             self.go_on()
 
-    def _may_publish(self, topic: str, session: Session) -> bool:
-        permitted = self._permitted
-        if permitted is None:
-            permitted = self._permitted = {}
-        answer = permitted.get(topic)
-        if answer is None:
-            authorizer = self.router.authorizer
-            assert authorizer is not None
-            if len(permitted) >= 1000:
-                permitted.clear()
-            answer = authorizer.may_publish(session.identity, session.client_id, topic)
-            if len(topic) <= TopicCache.LONGEST_BYTES:
-                permitted[topic] = answer
-        return answer
+    def _require_permission(self, message: Message, session: Session, permissions: Permissions) -> None:
+        """`NotPermitted` where the client may not publish that; what it may is remembered."""
+        if message.qos == 2 and session.inbound is not None and message.packet_id in session.inbound:
+            return  # sent again: it was let in when it came first, and its identifier must not be taken for free
+        topic = message.topic
+        right = permissions.publish_right(target_of(topic))
+        refused = what_is_refused(right, message.qos, message.retain)
+        if refused:
+            raise NotPermitted(refused, _REFUSALS[refused])
+        if len(topic) <= TopicCache.LONGEST_BYTES and not self.router.guarded:
+            permitted = self._permitted
+            if permitted is None or permitted is _NONE_YET or len(permitted[0]) >= _MAX_REMEMBERED:
+                permitted = self._permitted = (set(), set(), set())
+            for topics in permitted[: right[0] + 1]:
+                topics.add(topic)
 
     def _refuse(self, message: Message, refusal: MessageRefused) -> None:
         """Answer a PUBLISH that is not taken: MQTT 5 has a code for it, 3.1.1 only silence [3.3.5]."""
         counters = self.router.counters
-        if refusal.reason_code == const.NOT_AUTHORIZED:
+        if isinstance(refusal, NotPermitted):
             identity = "" if self.session is None else self.session.identity
-            self.router.deny(self, "publish", message.topic, identity)
+            self.router.deny(self, refusal.kind, message.topic, identity)
         else:
             counters.drop(const.REASON_NAMES[refusal.reason_code].replace(" ", "_"))
         if not message.qos:

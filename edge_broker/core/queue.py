@@ -9,13 +9,14 @@ A session's deliveries and a bridge's outbox are both a `Queue`. What it keeps t
 - A message acknowledged before its batch is sealed is never written, and is safe for its publisher at once.
 - What was received at QoS 2, or goes out at it, is not sent before it is committed.
 - What is volatile stays in memory for as long as it is not acknowledged, and has a number like all others; the store
-  never hears of it, so after a restart its number is missing there, and counted as lost.
+  only hears, with the next message that it keeps, that the number is none of its own. After a restart it counts as lost.
 
 It sends nothing itself: `next_to_send` tells what is due, the owner sends it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
 from edge_broker.core.message import Message
@@ -23,6 +24,7 @@ from edge_broker.core.ops import Page, QueueState, QueueWrite
 from edge_broker.wire.const import MAX_PACKET_ID
 
 if TYPE_CHECKING:
+    from edge_broker.core.burying import Burials
     from edge_broker.core.followed import Watch
     from edge_broker.core.pending import Pending
 
@@ -34,6 +36,10 @@ _TYPICAL_PACKET_BYTES: Final = 200
 
 _MARKED_AT_ONCE: Final = 64
 """Messages at QoS 2 that expire need a commit before they are sent; one serves for so many."""
+
+QUEUE_FULL: Final = "queue_full"
+STORE_LIMIT: Final = "store_limit"
+"""Why something was dropped: this queue held too much, or all of them together did."""
 
 LARGE_FRAME_BYTES: Final = 4096
 """Frames up to this are bounded well enough by the window's count; the bytes of larger ones in flight are counted."""
@@ -52,26 +58,35 @@ class Queue:
     `cursor` is the next number to send; `in_flight` counts those below it that are not acknowledged yet.
     `bytes_in_memory` is what limits look at: of a durable queue everything held, of another what waits to be sent.
     `large_in_flight_bytes` counts the frames in flight that are longer than `LARGE_FRAME_BYTES`.
+    `moved`: since the last commit messages of it were appended elsewhere, and may not go before that is on disk.
+    `drops`: what was dropped, by reason; `on_dropped(reason)` is called for each. `burials`: makes dead letters of
+    it, None where none are kept.
     """
 
     __slots__ = (
         "acknowledged",
+        "burials",
         "bytes_in_memory",
         "committed",
         "cursor",
         "dirty",
         "drop_from",
         "dropped",
+        "drops",
         "expired",
         "gap_from",
         "gap_to",
         "head",
         "in_flight",
         "large_in_flight_bytes",
+        "look_at",
+        "looked_head",
         "lost",
         "max_age_seconds",
         "messages",
+        "moved",
         "next_number",
+        "on_dropped",
         "online",
         "owner",
         "packet_bytes",
@@ -84,6 +99,7 @@ class Queue:
         "sent_marked",
         "surely_sent_before",
         "touched",
+        "untold",
         "unwritten",
         "volatile",
         "watch",
@@ -106,13 +122,21 @@ class Queue:
         self.unwritten: dict[int, Message] = {}
         self.acknowledged: set[int] | None = None  # above head; most queues never need the two sets
         self.volatile: set[int] | None = None  # in memory and never on disk
+        self.untold: list[tuple[int, int]] | None = None  # stretches of those that the store has not heard of
         self.released: set[int] | None = None  # PUBREC has come, PUBCOMP has not
-        self.dirty = self.touched = False
+        self.dirty = self.touched = self.moved = False
         self.reading: tuple[int, int] | None = None  # the stretch that was asked for
         self.online = False
         self.watch: Watch | None = None  # while a trace runs
         self.owner: Owner | None = None
         self.dropped = self.expired = self.lost = 0
+        self.drops: dict[str, int] | None = None
+        self.on_dropped: Callable[[str], None] | None = None
+        self.burials: Burials | None = None
+        self.look_at = (
+            0.0  # while the recipient is away: when the head is next looked at, if it is still the same
+        )
+        self.looked_head = 0
 
     @classmethod
     def restore(cls, state: QueueState, pending: Pending) -> Queue:
@@ -156,13 +180,23 @@ class Queue:
             size if number == self.head else self.packet_bytes + size
         )  # empty: whatever was assumed
         if message.volatile:
-            if self.volatile is None:
-                self.volatile = set()
-            self.volatile.add(number)
+            self._keep_volatile(number)
         else:
             self.unwritten[number] = message
             pending.append(self, message)
         return number
+
+    def _keep_volatile(self, number: int) -> None:
+        if self.volatile is None or self.untold is None:
+            self.volatile, self.untold = set(), []
+        self.volatile.add(number)
+        untold = self.untold
+        if untold and untold[-1][1] < self.head:  # all of them are acknowledged: nobody will miss them
+            untold.clear()
+        if untold and untold[-1][1] == number - 1:
+            untold[-1] = (untold[-1][0], number)
+        else:
+            untold.append((number, number))
 
     # ---- sending
 
@@ -202,8 +236,10 @@ class Queue:
                 self.large_in_flight_bytes += size
             if self.pending is None:
                 self.bytes_in_memory -= size + _MESSAGE_OVERHEAD_BYTES
-            if self._is_over(message, now) and (message.qos < 2 or number >= self.surely_sent_before):
+            if self.is_over(number, message, now):
                 self.expired += 1
+                if self.burials is not None:
+                    self.burials.bury(message, "expired")
                 self.complete(number)
                 continue
             if self.gap_from < self.gap_to and self.gap_from - number < 200:
@@ -211,7 +247,10 @@ class Queue:
             return number, message
         return None
 
-    def _is_over(self, message: Message, now: float) -> bool:
+    def is_over(self, number: int, message: Message, now: float) -> bool:
+        """Whether `message` is not to be sent any more; of what was sent at QoS 2 nothing is [MQTT-4.3.3-7]."""
+        if message.qos == 2 and number < self.surely_sent_before:
+            return False
         if self.max_age_seconds and message.received_at + self.max_age_seconds <= now:
             return True
         return message.expires_at is not None and message.expires_at <= now
@@ -256,6 +295,8 @@ class Queue:
             if number not in self.messages and not self._is_done(number):
                 self.lost += 1
                 self._finish(number)
+                if self.pending is not None:
+                    self.pending.touch(self)  # rows behind it may go
         self.gap_from = end
         if self.owner is not None:
             self.owner.pump()
@@ -353,31 +394,61 @@ class Queue:
         first = self.cursor if self.online else max(self.head, self.surely_sent_before)
         return first <= number < self.next_number and not self._is_done(number)
 
-    def drop_oldest(self) -> bool:
+    def drop_oldest(self, reason: str = QUEUE_FULL) -> bool:
         """Drop the oldest message that was not sent; False if there is none."""
         number = max(self.drop_from, self.cursor if self.online else max(self.head, self.surely_sent_before))
         while number < self.next_number and self._is_done(number):
             number += 1
         self.drop_from = number
-        return self.drop(number)
+        return self.drop(number, reason)
 
-    def drop(self, number: int) -> bool:
+    def drop(self, number: int, reason: str = QUEUE_FULL) -> bool:
         """Drop `number`, wherever it is kept; False if it may not be. Its publisher has been answered, or is now."""
         if not self.may_drop(number):
             return False
+        if self.burials is not None:
+            self.burials.bury_number(number, reason)
+        self.take_away(number)
+        self.count_drop(reason)
+        return True
+
+    def refuse(self, message: Message, reason: str) -> None:
+        """Count `message`, which is not taken."""
+        if self.burials is not None:
+            self.burials.bury(message, reason)
+        self.count_drop(reason)
+
+    def count_drop(self, reason: str) -> None:
+        """One message that the recipient should have had is gone."""
+        self.dropped += 1
+        drops = self.drops
+        if drops is None:
+            drops = self.drops = {}
+        drops[reason] = drops.get(reason, 0) + 1
+        if self.on_dropped is not None:
+            self.on_dropped(reason)
+
+    def expire(self, number: int, message: Message) -> None:
+        """`number`, which waits, has expired; `message` is what it was, wherever that was read."""
+        self.expired += 1
+        if self.burials is not None:
+            self.burials.bury(message, "expired")
+        self.take_away(number, message)
+
+    def take_away(self, number: int, on_disk: Message | None = None) -> None:
+        """`number`, which waits and is not in flight, leaves the queue. `on_disk`: its message, where somebody read it."""
         message = self.messages.pop(number, None)
-        if message is None:  # on disk: nobody knows how large it was
-            self.packet_bytes -= self.packet_bytes // self.depth
-        else:
+        if message is not None:
             size = len(message.frame)
             self.packet_bytes -= size
             self.bytes_in_memory -= size + _MESSAGE_OVERHEAD_BYTES
+        elif on_disk is not None:
+            self.packet_bytes -= min(len(on_disk.frame), self.packet_bytes)
+        else:  # nobody knows how large it was
+            self.packet_bytes -= self.packet_bytes // self.depth
         self._finish(number)
-        self.dropped += 1
-        pending = self.pending
-        if pending is not None:
-            self._tell_store(pending, number, message)
-        return True
+        if self.pending is not None:
+            self._tell_store(self.pending, number, message)
 
     def _finish(self, number: int) -> None:
         """Count `number` as acknowledged and move `head` over all that are."""
@@ -401,6 +472,7 @@ class Queue:
     def rewind(self) -> None:
         """The recipient is back: everything not acknowledged is sent again, from the oldest on."""
         self.online = True
+        self.gap_from = max(self.gap_from, min(self.head, self.gap_to))
         self.sent_before = max(self.sent_before, self.cursor)
         self.surely_sent_before = max(self.surely_sent_before, self.cursor)
         self.cursor = self.head
@@ -440,8 +512,16 @@ class Queue:
             sorted(self.acknowledged) if self.acknowledged else [],
             sorted(self.released) if self.released else [],
             self.sent_mark,
+            self.moved,
         )
+        self.moved = False
+        if self.untold and write.messages:
+            end = write.messages[-1][0]
+            write.volatile = [stretch for stretch in self.untold if stretch[0] < end]
+            del self.untold[: len(write.volatile)]
         self.unwritten.clear()
+        if self.burials is not None:
+            self.burials.hold_back(write)
         return write
 
     def on_committed(self, numbers_below: int, window_bytes: int, sent_mark: int = 0) -> None:
@@ -460,7 +540,9 @@ class Queue:
         if self.pending is not None:
             self.pending.abandon(self.unwritten.values())
             self.unwritten.clear()
+        if self.burials is not None:
+            self.burials.end()
         self.messages.clear()
-        self.volatile = None
+        self.volatile = self.untold = None
         self.bytes_in_memory = 0
         self.online = False

@@ -5,17 +5,21 @@
 - `keep_latest`: the oldest message of the same topic makes room, or where there is none, the oldest of all.
 - `reject`: nobody gets the message, and its publisher is told (``Router.full``).
 
-Whatever is dropped is counted, in the queue and by reason. What was sent and not acknowledged is never dropped: it is
-the recipient's to answer.
+A message that is larger than the whole queue may be is not taken, and nothing gives way to it. What all queues together may
+hold comes on top (``totals``). Whatever is dropped is counted, in the queue and by reason. What was sent and not
+acknowledged is never dropped: it is the recipient's to answer.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from edge_broker.core.message import Message
-from edge_broker.core.queue import Queue
+from edge_broker.core.queue import QUEUE_FULL, STORE_LIMIT, Queue
+
+if TYPE_CHECKING:
+    from edge_broker.core.totals import Totals
 
 DROP_OLDEST: Final = "drop_oldest"
 DROP_NEWEST: Final = "drop_newest"
@@ -26,39 +30,69 @@ REJECT: Final = "reject"
 class Quota:
     """What every queue of one kind may hold: messages and bytes of their packets; 0 is no limit.
 
+    `totals`: what all queues together may hold, None without such a limit. `largest_bytes`: no packet is larger.
     `is_limited`: whether there is a limit at all.
     """
 
-    __slots__ = ("_max_bytes", "_max_messages", "is_limited", "when_full")
+    __slots__ = ("_largest_bytes", "_max_bytes", "_max_messages", "_totals", "is_limited", "when_full")
 
-    def __init__(self, max_messages: int = 0, max_bytes: int = 0, when_full: str = DROP_OLDEST) -> None:
+    def __init__(
+        self,
+        max_messages: int = 0,
+        max_bytes: int = 0,
+        when_full: str = DROP_OLDEST,
+        totals: Totals | None = None,
+        largest_bytes: int = 0,
+    ) -> None:
         self._max_messages = max_messages
         self._max_bytes = max_bytes
+        self._totals = totals
+        self._largest_bytes = largest_bytes
         self.when_full = when_full
-        self.is_limited = max_messages > 0 or max_bytes > 0
+        self.is_limited = max_messages > 0 or max_bytes > 0 or totals is not None
 
-    def is_full(self, queue: Queue, size_bytes: int = 1) -> bool:
-        """Whether a packet of that size is more than `queue` may hold."""
+    def _is_full(self, queue: Queue, size_bytes: int) -> bool:
+        """Whether a packet of that size is more than `queue` by itself may hold."""
         return (self._max_messages > 0 and queue.depth >= self._max_messages) or (
             self._max_bytes > 0 and queue.packet_bytes + size_bytes > self._max_bytes
         )
 
-    def is_full_behind(self, queue: Queue, size_bytes: int) -> bool:
-        """Whether there is no room for another one like it, once a packet of that size is in `queue`."""
-        return (self._max_messages > 0 and queue.depth + 1 >= self._max_messages) or (
-            self._max_bytes > 0 and queue.packet_bytes + 2 * size_bytes > self._max_bytes
+    def rejects(self, queue: Queue, size_bytes: int) -> bool:
+        """Whether a packet of that size is to be refused to its publisher, since `queue` has no room for it."""
+        if self.when_full != REJECT or queue.pending is None:
+            return False
+        return self._is_full(queue, size_bytes) or (
+            self._totals is not None and not self._totals.has_room(size_bytes)
         )
 
-    def make_room(self, queue: Queue, message: Message, by_topic: Numbers | None) -> bool:
-        """Whether `message` may be appended to `queue`; drops what gives way to it. `by_topic` for `keep_latest`."""
+    def may_reject(self, queue: Queue, messages: int = 0, size_bytes: int = 0) -> bool:
+        """Whether, with so many more in it, `queue` has no room for each packet that may come: worth a look then."""
+        if self.when_full != REJECT or queue.pending is None:
+            return False
+        return (self._max_messages > 0 and queue.depth + messages >= self._max_messages) or (
+            self._max_bytes > 0 and queue.packet_bytes + size_bytes + self._largest_bytes > self._max_bytes
+        )
+
+    def make_room(self, queue: Queue, message: Message, by_topic: Numbers | None) -> str:
+        """Have what gives way to `message` dropped; why it may not be appended all the same, empty if it may.
+
+        `by_topic` for `keep_latest`.
+        """
         size = len(message.frame)
-        while self.is_full(queue, size):
+        if 0 < self._max_bytes < size:
+            return QUEUE_FULL  # however much gives way
+        while self._is_full(queue, size):
             if self.when_full in (DROP_NEWEST, REJECT):
-                return False
+                return QUEUE_FULL
             number = by_topic.take_oldest(queue, message.topic) if by_topic is not None else 0
             if not (queue.drop(number) if number else queue.drop_oldest()):
-                return False
-        return True
+                return QUEUE_FULL
+        totals = self._totals
+        if totals is None or totals.has_room(size):
+            return ""
+        if self.when_full in (DROP_NEWEST, REJECT) or not totals.make_room(size):
+            return STORE_LIMIT
+        return ""
 
 
 class Numbers:

@@ -11,7 +11,7 @@ It delivers nothing and reads nothing.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias
 
 from edge_broker.core.message import Message
@@ -32,14 +32,17 @@ _MESSAGE_OVERHEAD_BYTES: Final = 500
 class Stub:
     """A retained message that is on disk only. Another message of its topic has another stub."""
 
-    __slots__ = ("expires_at", "size_bytes", "topic")
+    __slots__ = ("expires_at", "received_at", "size_bytes", "topic")
 
     volatile: ClassVar[bool] = False
 
-    def __init__(self, topic: str, size_bytes: int, expires_at: float | None) -> None:
+    def __init__(
+        self, topic: str, size_bytes: int, expires_at: float | None, received_at: float = 0.0
+    ) -> None:
         self.topic = topic
         self.size_bytes = size_bytes
         self.expires_at = expires_at
+        self.received_at = received_at  # 0 where it does not expire: nobody asks
 
 
 Entry: TypeAlias = Message | Stub
@@ -77,6 +80,10 @@ class Retained:
     def __len__(self) -> int:
         """Topics with a retained message, the broker's own among them."""
         return len(self._tree)
+
+    def __iter__(self) -> Iterator[Entry]:
+        """All of them, the broker's own among them."""
+        return iter(self._tree)
 
     @property
     def count(self) -> int:
@@ -199,7 +206,9 @@ class Retained:
         while self.memory_bytes > budget_bytes and self._on_disk:
             topic, message = self._on_disk.popitem(last=False)
             size = len(message.frame)
-            self._tree.set(topic, Stub(topic, size, message.expires_at))
+            expires_at = message.expires_at
+            received_at = 0.0 if expires_at is None else message.received_at
+            self._tree.set(topic, Stub(topic, size, expires_at, received_at))
             self.memory_bytes -= size + _MESSAGE_OVERHEAD_BYTES
             self.on_disk_only += 1
 

@@ -11,19 +11,24 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 from edge_broker.core.counters import Counters
+from edge_broker.core.dead_letters import DeadLetters
+from edge_broker.core.delayed import Delayed
 from edge_broker.core.message import Message, build_message
 from edge_broker.core.ops import Snapshot
 from edge_broker.core.pending import Pending
-from edge_broker.core.ports import Authenticator, Authorizer, Observer
+from edge_broker.core.permitting import may_publish, permit, recognise
+from edge_broker.core.ports import Authenticator, Authorizer, Observer, Principal
 from edge_broker.core.queue import Queue
 from edge_broker.core.quota import Quota
 from edge_broker.core.retained import Retained
 from edge_broker.core.routing import Route, RoutingTable, ShareGroup
 from edge_broker.core.session import Recipient, Session, Subscription
 from edge_broker.core.settings import Settings
-from edge_broker.errors import MessageRefused, MqttError, QueueFull
+from edge_broker.core.totals import CountedQueue, Totals
+from edge_broker.core.upkeep import Upkeep
+from edge_broker.errors import MessageRefused, MqttError, NotPermitted, QueueFull
 from edge_broker.wire import const
-from edge_broker.wire.topics import TopicCache, is_system
+from edge_broker.wire.topics import DELAYED_PREFIX, TopicCache, is_own
 
 if TYPE_CHECKING:
     from edge_broker.core.connection import Connection
@@ -43,7 +48,8 @@ class Router:
     """Sessions, subscriptions, retained messages, and the way between them.
 
     `now` is the clock as of the last thing that happened; `dirty` lists the connections with output to flush;
-    `stalled` those that read no more until the store has caught up. `guarded`: publishes need a look beyond their form.
+    `stalled` those that read no more until the store has caught up. `guarded`: publishes need a look beyond their form
+    and their topic. `authorizer`: who says what each session may do, None where everybody may do everything.
     `observer`: who is told who comes and goes; None for nobody.
     """
 
@@ -59,12 +65,15 @@ class Router:
         "authorizer",
         "connects_waiting",
         "counters",
+        "dead_letters",
+        "delayed",
         "dirty",
         "full",
         "guarded",
         "max_uncommitted_bytes",
         "new_client_id",
         "now",
+        "observer",
         "pending",
         "quota",
         "received",
@@ -75,6 +84,7 @@ class Router:
         "stalled",
         "table",
         "topics",
+        "totals",
     )
 
     def __init__(
@@ -99,16 +109,28 @@ class Router:
         self.received = self.counters.received
         self.sent = self.counters.sent
         self.topics = topics
-        self.table = RoutingTable(settings.durabilities)
+        self.table = RoutingTable(settings.durabilities, self.counters)
         self.retained = Retained(settings, pending, self.counters)
         self.sessions: dict[str, Session] = {}
         self.dirty: list[Output] = []
         self.stalled: dict[Stalled, None] = {}
         self.connects_waiting = 0  # for the store, also those whose clients have given up
-        self.quota = Quota(settings.max_queue_messages, settings.max_queue_bytes, settings.when_queue_full)
-        self.full: dict[Recipient, None] = {}  # whose queues reject more
+        self.totals: Totals | None = None
+        if settings.max_store_messages or settings.max_store_bytes:
+            self.totals = pending.totals = Totals(settings.max_store_messages, settings.max_store_bytes)
+        self.quota = self.make_quota(
+            settings.max_queue_messages, settings.max_queue_bytes, settings.when_queue_full
+        )
+        self.full: dict[Recipient | Totals, None] = {}  # whose queues may reject what comes
+        if self.totals is not None:
+            self.full[self.totals] = None
+        self.delayed = Delayed(self)
+        self._upkeep = Upkeep(self, pending)
+        self._outboxes: list[Queue] = []  # durable queues that are no session's
+        self.dead_letters = DeadLetters.as_wanted(self, settings)
         self.now = 0.0
-        self.guarded = authorizer is not None or settings.guards_publishes
+        self.guarded = settings.guards_publishes
+        self._companions: list[tuple[Recipient, Principal]] = []
         self._sessions_of: dict[str, int] = {}  # how many, by identity
         self._routes = self.table.routes
         self._next_queue_id = next_queue_id
@@ -123,11 +145,13 @@ class Router:
         """
         route = self._routes.get(message.topic)
         if route is None:
+            if message.topic.startswith(DELAYED_PREFIX):
+                return self.delayed.take(message, publisher)
             route = self._find_route(message.topic, publisher)
         plain = route.plain
         qos = message.qos
         if qos and self.full:
-            self._require_room(route)
+            self._require_room(route, len(message.frame))
         if plain is None or message.retain or qos == 2 or message.expiry_interval is not None:
             return self._publish_with_care(message, route, publisher)
         message.received_at = self.now
@@ -137,25 +161,34 @@ class Router:
             deliver(message if granted >= qos else message.variant(granted, False))
         return len(plain)
 
-    def _require_room(self, route: Route) -> None:
+    def _require_room(self, route: Route, size_bytes: int) -> None:
         """`MessageRefused` where a queue that rejects what it has no room for would get the message: then nobody does."""
-        for recipient in [recipient for recipient in self.full if not recipient.is_full]:
-            del self.full[recipient]
+        full, totals = self.full, self.totals
+        for recipient in [recipient for recipient in full if not recipient.may_reject]:
+            del full[recipient]
+        is_store_full = totals is not None and not totals.has_room(size_bytes)
+        if not is_store_full and len(full) == (totals is not None):
+            return
         for subscription in route.subscriptions:
-            if subscription.recipient in self.full and subscription.qos:
+            recipient = subscription.recipient
+            if subscription.qos and (is_store_full or recipient in full) and recipient.rejects(size_bytes):
                 raise QueueFull(const.QUOTA_EXCEEDED, "a subscriber's queue is full")
 
     def _find_route(self, topic: str, publisher: Recipient | None) -> Route:
         """The route of a topic that is not remembered; `MqttError` where a client goes deeper or longer than it may."""
+        self.check_topic(topic, publisher)
+        return self.table.find(topic)
+
+    def check_topic(self, topic: str, publisher: Recipient | None) -> None:
+        """Refuse what no client may publish to: `MqttError`, `MessageRefused`."""
         if isinstance(publisher, Session):
             settings = self.settings
             if topic.count("/") >= settings.max_topic_levels:
                 raise MqttError(const.TOPIC_NAME_INVALID, "a topic of more levels than we allow")
             if len(topic) * 4 > settings.max_topic_bytes and len(topic.encode()) > settings.max_topic_bytes:
                 raise MqttError(const.TOPIC_NAME_INVALID, "a longer topic than we allow")
-            if is_system(topic):
-                raise MessageRefused(const.NOT_AUTHORIZED, "$SYS is the broker's own")
-        return self.table.find(topic)
+            if is_own(topic):
+                raise NotPermitted("publish", "a topic that only the broker publishes to")
 
     def _form(self, message: Message, subscription: Subscription) -> Message:
         """`message` as `subscription` gets it."""
@@ -196,7 +229,7 @@ class Router:
         groups_later = []
         for group in groups:
             subscription = group.choose()
-            if subscription.recipient.durable and subscription.qos:
+            if subscription is not None and subscription.recipient.durable and subscription.qos:
                 at_once.append(subscription)
             else:
                 groups_later.append(group)  # its member of now may be gone by then
@@ -216,12 +249,16 @@ class Router:
         if message.retain:
             message.forget_variants()  # it stays
 
+    def deliver_to(self, message: Message, route: Route) -> None:
+        """Give a message of our own to the recipients of `route`."""
+        self._deliver_to(message, route.subscriptions, route.groups)
+
     def _deliver_to_one_of(self, group: ShareGroup, message: Message) -> None:
         """Give `message` to one member of a shared subscription [MQTT-4.8.2-4]."""
-        if not group.members:  # the last one left while the message waited for its commit
+        subscription = group.choose()
+        if subscription is None:  # the last one left while the message waited for its commit
             self.counters.drop("session_ended")
             return
-        subscription = group.choose()
         recipient = subscription.recipient
         form = self._form(message, subscription)
         if form.qos == 1 and isinstance(recipient, Session):
@@ -230,8 +267,11 @@ class Router:
             recipient.deliver(form)
 
     def deny(self, connection: Output, action: str, topic: str, identity: str) -> None:
-        """Count that a client may not `action` (publish, subscribe, will) that topic, and tell whoever keeps an account."""
-        self.counters.denied += 1
+        """Count that a client may not do that with that topic, and tell whoever keeps an account.
+
+        `action`: publish, subscribe, share, will; qos or retain where it may publish, but not like that.
+        """
+        self.counters.deny(action)
         if self.observer is not None:
             self.observer.on_denied(connection, action, topic, identity)
 
@@ -252,8 +292,7 @@ class Router:
         message = build_message(topic, payload, retain=True)
         message.received_at = self.now
         self.retained.set_system(message)
-        route = self.table.find(topic)
-        self._deliver_to(message, route.subscriptions, route.groups)
+        self.deliver_to(message, self.table.find(topic))
 
     def deliver_retained(self, message: Message, subscription: Subscription) -> None:
         """Give a new subscription one of the retained messages that it matches [3.3.1.3]."""
@@ -281,17 +320,38 @@ class Router:
             self.pending.remove_subscription(session.session_id, topic_filter)
         return True
 
+    # ---- permissions
+
+    def replace_authorizer(self, authorizer: Authorizer | None) -> int:
+        """Ask `authorizer` from now on, also for those who are here; how many subscriptions were taken from them.
+
+        Nobody's connection ends. Have the output flushed afterwards.
+        """
+        self.authorizer = authorizer
+        removed = sum(permit(self, session) for session in list(self.sessions.values()))
+        for companion, principal in self._companions:
+            companion.permissions = None if authorizer is None else authorizer.permissions_of(principal)
+        self.table.forget_permissions()
+        return removed
+
+    def admit_companion(self, companion: Recipient, principal: Principal) -> None:
+        """`companion` rides along in the broker, as `principal`: it may do what that may, now and after a change."""
+        self._companions.append((companion, principal))
+        if self.authorizer is not None:
+            companion.permissions = self.authorizer.permissions_of(principal)
+
     # ---- sessions
 
     def open_session(
-        self, connection: Connection, client_id: str, identity: str, clean_start: bool, expiry_interval: int
+        self, connection: Connection, principal: Principal, clean_start: bool, expiry_interval: int
     ) -> tuple[Session, bool]:
         """The session that a CONNECT asks for, and whether it was there before.
 
         `MqttError` if it is another identity's, or one more than there may be.
         """
+        client_id = principal.client_id
         session = self.sessions.get(client_id)
-        if session is not None and session.identity != identity:
+        if session is not None and session.identity != principal.identity:
             raise MqttError(
                 const.CLIENT_IDENTIFIER_NOT_VALID, "this client identifier belongs to another identity"
             )
@@ -304,7 +364,8 @@ class Router:
             session = None
         present = session is not None
         if session is None:
-            session = self._new_session(client_id, identity, expiry_interval)
+            session = self._new_session(client_id, principal.identity, expiry_interval)
+        recognise(self, session, principal)
         session.claimed_by = connection
         session.disconnected_at = None  # on disk too: a crash must not age it from an earlier leave
         session.expiry_interval = expiry_interval
@@ -319,7 +380,7 @@ class Router:
         if settings.max_sessions_per_identity and of_identity >= settings.max_sessions_per_identity:
             raise MqttError(const.QUOTA_EXCEEDED, "as many sessions as one identity may have")
         durable = expiry_interval > 0
-        queue = Queue(self.new_queue_id() if durable else 0, self.pending if durable else None)
+        queue = self._new_queue() if durable else Queue(0, None)
         session = Session(self, client_id, identity, expiry_interval, queue)
         self._enter(session)
         return session
@@ -343,14 +404,18 @@ class Router:
                 self._delayed_wills[session.client_id] = (self.now + delay, session)
             else:
                 session.will = None
-                self.publish_will(will)
+                self.publish_will(session, will)
         if ends:
             self.end_session(session)
         elif session.durable:
             self.pending.save_session(session.record())
 
-    def publish_will(self, will: Message) -> None:
+    def publish_will(self, session: Session, will: Message) -> None:
         """Publish a will message; it comes from nobody's connection, so nobody is answered."""
+        if not may_publish(session.permissions, will.topic, will.qos, will.retain):
+            self.counters.deny("will")  # allowed when it was left, and not any more
+            self.counters.drop("will_refused")
+            return
         try:
             self.publish(will, None)
         except MessageRefused:
@@ -372,10 +437,11 @@ class Router:
         if session.durable:
             self.counters.drop("session_ended", session.queue.depth - handed_on)
         session.queue.discard()
+        self._upkeep.forget(session.queue)
         self.full.pop(session, None)
         delayed = self._delayed_wills.pop(session.client_id, None)
         if delayed is not None and session.will is not None:
-            self.publish_will(session.will)  # the will does not outlive its session [MQTT-3.1.3-9]
+            self.publish_will(session, session.will)  # the will does not outlive its session [MQTT-3.1.3-9]
         if session.durable:
             self.pending.remove_session(session.session_id)
 
@@ -386,7 +452,7 @@ class Router:
         """
         handed_on = 0
         for message, group in session.take_shared():
-            if group.members:
+            if not group.is_empty:
                 self._deliver_to_one_of(group, message)
                 handed_on += 1
             elif not session.durable:  # those of a durable session are counted with the rest of its queue
@@ -398,16 +464,22 @@ class Router:
         return len(self._delayed_wills)
 
     def sweep(self, now: float) -> None:
-        """About once a second: publish wills whose delay is over, end sessions that have expired."""
+        """About once a second: publish what is due, wills among it, and end sessions that have expired."""
         self.now = now
+        self.delayed.sweep(now)
+        self._upkeep.begin()
+        for queue in self._outboxes:
+            self._upkeep.visit(queue, now)
         for client_id, (due_at, session) in list(self._delayed_wills.items()):
             if due_at <= now:
                 del self._delayed_wills[client_id]
                 will, session.will = session.will, None
                 if will is not None:
-                    self.publish_will(will)
+                    self.publish_will(session, will)
                     self.pending.save_session(session.record())
         for session in list(self.sessions.values()):
+            if session.disconnected_at is not None:
+                self._upkeep.visit(session.queue, now)
             if (
                 session.disconnected_at is not None
                 and session.expiry_interval != const.NEVER_EXPIRES
@@ -428,6 +500,8 @@ class Router:
 
     def restore(self, snapshot: Snapshot) -> None:
         """Take over what the store kept. Sessions that were connected count as disconnected from now on."""
+        if self.dead_letters is not None:
+            self.dead_letters.restore(snapshot)
         by_id: dict[int, Session] = {}
         for record in snapshot.sessions:
             queue = self.restore_queue(snapshot, record.session_id)
@@ -435,8 +509,11 @@ class Router:
             left_at = self.now if record.disconnected_at is None else record.disconnected_at
             session.disconnected_at = min(left_at, self.now)  # a board without a clock may boot in the past
             session.will, session.will_delay = record.will, record.will_delay
+            session.username, session.groups = record.username, record.groups
             by_id[record.session_id] = session
             self._enter(session)
+            if session.may_reject:
+                self.full[session] = None
             if session.will is not None:
                 self._delayed_wills[session.client_id] = (
                     session.disconnected_at + session.will_delay,
@@ -455,22 +532,39 @@ class Router:
                 session = by_id[session_id]
                 session.inbound = (session.inbound or set()) | {packet_id}
         self.retained.restore(snapshot.retained)
+        self.delayed.restore(snapshot)
+        if self.authorizer is not None:
+            self.replace_authorizer(self.authorizer)  # the rules may have changed meanwhile
 
     def outbox_queue(self, snapshot: Snapshot, name: str) -> Queue:
         """The durable queue of the bridge `name`: the one in the store, or a new one."""
         queue_id = snapshot.outboxes.get(name)
-        if queue_id is not None:
-            return self.restore_queue(snapshot, queue_id)
-        queue = Queue(self.new_queue_id(), self.pending)
+        if queue_id is None:
+            return self.new_outbox(name)
+        queue = self.restore_queue(snapshot, queue_id)
+        self._outboxes.append(queue)
+        return queue
+
+    def new_outbox(self, name: str) -> Queue:
+        """A durable queue that is no session's, of which the store does not know yet."""
+        queue = self._new_queue()
         self.pending.batch.outboxes.append((queue.queue_id, name))
+        self._outboxes.append(queue)
         return queue
 
     def restore_queue(self, snapshot: Snapshot, queue_id: int) -> Queue:
         """The queue as the store has it, or an empty one where nothing of it was ever written."""
         state = snapshot.queues.get(queue_id)
-        if state is None:
-            return Queue(queue_id, self.pending)
-        return Queue.restore(state, self.pending)
+        kind = Queue if self.totals is None else CountedQueue
+        return kind(queue_id, self.pending) if state is None else kind.restore(state, self.pending)
+
+    def _new_queue(self) -> Queue:
+        kind = Queue if self.totals is None else CountedQueue
+        return kind(self.new_queue_id(), self.pending)
+
+    def make_quota(self, max_messages: int, max_bytes: int, when_full: str) -> Quota:
+        """The limits of one kind of durable queues; 0 is none but that of all queues together."""
+        return Quota(max_messages, max_bytes, when_full, self.totals, self.settings.max_packet_bytes)
 
     def on_settled(self) -> None:
         """A batch is on disk: whoever was stalled by too much uncommitted goes on."""

@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
+from edge_broker.core.counters import Counters
 from edge_broker.core.message import Message
+from edge_broker.core.permitting import permitted
 from edge_broker.core.session import Subscription
 from edge_broker.core.trie import FilterTrie
-from edge_broker.wire.topics import TopicCache, is_system, match
+from edge_broker.wire.topics import TopicCache, is_own, match
 
 if TYPE_CHECKING:
     from edge_broker.core.tracing import Tracer
@@ -28,10 +30,20 @@ class ShareGroup:
         self.members: list[Subscription] = []
         self._turn = 0
 
-    def choose(self) -> Subscription:
-        """The next in turn that can take a message at once; else one that is connected; else one that keeps it."""
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nobody."""
+        return not self.members
+
+    def choose(self) -> Subscription | None:
+        """The next in turn that can take a message at once; else one that is connected; else one that keeps it.
+
+        None where there is nobody.
+        """
         members = self.members
         count = len(members)
+        if not count:
+            return None
         connected = keeping = -1
         for step in range(count):
             at = (self._turn + step) % count
@@ -46,6 +58,46 @@ class ShareGroup:
         at = max(connected, keeping if connected < 0 else -1, 0)
         self._turn = at + 1
         return members[at]
+
+
+class PermittedShare(ShareGroup):
+    """Those of a group who may have one topic's messages, as long as not all of them may."""
+
+    __slots__ = ("_counters", "_group", "_seen", "_topic")
+
+    def __init__(self, group: ShareGroup, topic: str, counters: Counters) -> None:
+        super().__init__()
+        self._group = group
+        self._topic = topic
+        self._counters = counters
+        self._turn = group._turn
+        self._look()
+
+    def _look(self) -> None:
+        """Whose permissions are asked: those who are in the group now."""
+        self._seen = self._group.members
+        found = [permitted(member, self._topic, self._counters) for member in self._seen]
+        self.members = [member for member in found if member is not None]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether everybody may have them as they subscribed."""
+        return self.members == self._seen
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nobody may: a message may wait while members and their permissions change."""
+        self._look_again()
+        return not self.members
+
+    def choose(self) -> Subscription | None:
+        """As the whole group, of those who may."""
+        self._look_again()
+        return super().choose()
+
+    def _look_again(self) -> None:
+        if self._group.members is not self._seen:
+            self._look()
 
 
 class Route:
@@ -73,13 +125,17 @@ class Route:
 class RoutingTable:
     """All subscriptions, and the routes that follow from them. `routes` is read by the router directly.
 
-    `tracer`: of the trace that runs; nothing here looks at it.
+    A route has only those in it who may have its topic's messages, so permissions cost a message nothing. `tracer`: of the
+    trace that runs; nothing here looks at it.
     """
 
-    __slots__ = ("_durabilities", "_groups", "_trie", "routes", "tracer")
+    __slots__ = ("_counters", "_durabilities", "_groups", "_trie", "routes", "tracer")
 
-    def __init__(self, durabilities: Sequence[tuple[str, bool]] = ()) -> None:
+    def __init__(
+        self, durabilities: Sequence[tuple[str, bool]] = (), counters: Counters | None = None
+    ) -> None:
         self._durabilities = durabilities
+        self._counters = counters or Counters()
         self._trie: FilterTrie[Subscription | ShareGroup] = FilterTrie()
         self._groups: dict[str, ShareGroup] = {}
         self.routes: dict[str, Route] = {}
@@ -127,27 +183,41 @@ class RoutingTable:
         else:
             self.routes.pop(topic_filter, None)
 
+    def forget_permissions(self) -> None:
+        """What somebody may have has changed."""
+        self.routes.clear()
+        for group in self._groups.values():
+            group.members = list(group.members)
+
     def find(self, topic: str) -> Route:
         """The route of `topic`, worked out anew and remembered."""
         by_recipient: dict[int, Subscription] = {}
         groups = []
         for value in self._trie.match(topic):
             if isinstance(value, ShareGroup):
-                groups.append(value)
+                share = PermittedShare(value, topic, self._counters)
+                if share.members:
+                    groups.append(value if share.is_whole else share)
                 continue
-            key = id(value.recipient)
+            subscription = permitted(value, topic, self._counters)
+            if subscription is None:
+                continue
+            key = id(subscription.recipient)
             other = by_recipient.get(key)
-            by_recipient[key] = value if other is None else _merge(other, value)
-        route = Route(list(by_recipient.values()), groups, self._is_volatile(topic))
+            by_recipient[key] = subscription if other is None else _merge(other, subscription)
+        route = Route(list(by_recipient.values()), groups, self.is_volatile(topic))
         # 10,000 routes of 64 KB would fill the memory; and a PUBLISH to the broker's own topics is always looked at
-        if len(topic) <= TopicCache.LONGEST_BYTES and not is_system(topic):
+        if len(topic) <= TopicCache.LONGEST_BYTES and not is_own(topic):
             if len(self.routes) >= _MAX_ROUTES:
                 self.routes.clear()
             self.routes[topic] = route
         return route
 
-    def _is_volatile(self, topic: str) -> bool:
-        """What the first of `durabilities` whose filter matches says: (topic filter, whether in memory only)."""
+    def is_volatile(self, topic: str) -> bool:
+        """Whether messages of `topic` are kept in memory only.
+
+        What the first of `durabilities` whose filter matches says: (topic filter, whether in memory only).
+        """
         for topic_filter, is_volatile in self._durabilities:
             if match(topic_filter, topic):
                 return is_volatile

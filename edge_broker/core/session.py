@@ -6,12 +6,15 @@ a recipient by the router (`deliver`), and read from by whatever connection it h
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
+from edge_broker.core.dead_letters import SESSION
 from edge_broker.core.message import Message
 from edge_broker.core.ops import SessionRecord, SubscriptionRecord
-from edge_broker.core.queue import LARGE_FRAME_BYTES, Queue
+from edge_broker.core.ports import Permissions, Principal
+from edge_broker.core.queue import LARGE_FRAME_BYTES, QUEUE_FULL, Queue
 from edge_broker.core.quota import KEEP_LATEST, REJECT, Numbers
+from edge_broker.wire import const
 from edge_broker.wire.const import MAX_PACKET_ID
 from edge_broker.wire.topics import split_share
 
@@ -21,8 +24,22 @@ if TYPE_CHECKING:
     from edge_broker.core.routing import ShareGroup
 
 
+KILLED: Final = "killed_subscriber"
+_DEATHS: Final = 3
+"""Connections that break with the same message as the oldest in flight, one after the other, before it is let go."""
+_BROKEN: Final = frozenset(
+    (const.UNSPECIFIED_ERROR, const.KEEP_ALIVE_TIMEOUT, const.MALFORMED_PACKET, const.PROTOCOL_ERROR)
+)
+"""How a connection ends that did not come to its end as MQTT has it; a session taken over is another matter."""
+
+
 class Recipient(Protocol):
-    """Whoever the router delivers to: a session, or a bridge's outbox."""
+    """Whoever the router delivers to: a session, or a bridge's outbox.
+
+    `permissions`: what it may do, None where that is everything.
+    """
+
+    permissions: Permissions | None
 
     @property
     def durable(self) -> bool:
@@ -37,8 +54,11 @@ class Recipient(Protocol):
         """Whether somebody is there."""
 
     @property
-    def is_full(self) -> bool:
-        """Whether its queue rejects more."""
+    def may_reject(self) -> bool:
+        """Whether its queue may have no room for a message that comes now."""
+
+    def rejects(self, size_bytes: int) -> bool:
+        """Whether it has none for a packet of that size, whose publisher is to be told."""
 
     def deliver(self, message: Message) -> None:
         """Take `message`, already in the form that this recipient gets."""
@@ -83,6 +103,17 @@ class Subscription:
         self.instead: Subscription | None = None
         self.simple = not (no_local or retain_as_published or subscription_ids)
 
+    def at_qos(self, qos: int) -> Subscription:
+        """The same at another QoS."""
+        return Subscription(
+            self.recipient,
+            self.topic_filter,
+            qos,
+            self.no_local,
+            self.retain_as_published,
+            self.subscription_ids,
+        )
+
     def for_own_messages(self) -> Subscription | None:
         """What the recipient gets its own messages by [MQTT-3.8.3-3]."""
         return self.instead if self.no_local else self
@@ -92,6 +123,8 @@ class Session:
     """One client identifier's session. `session_id` is its queue's id, 0 where nothing of it is stored.
 
     `connection` is set while deliveries can be sent; `claimed_by` already while a CONNECT is being worked on.
+    `username`, `groups`: what else was proved of whoever opened it last, for `permissions`, which hold while it is away
+    too; None where everything is allowed.
     """
 
     __slots__ = (
@@ -101,14 +134,18 @@ class Session:
         "connection",
         "disconnected_at",
         "expiry_interval",
+        "groups",
         "identity",
         "inbound",
+        "permissions",
         "queue",
         "router",
         "session_id",
         "shared",
         "shared_away",
         "subscriptions",
+        "suspect",
+        "username",
         "will",
         "will_delay",
     )
@@ -119,9 +156,15 @@ class Session:
         self.router = router
         self.client_id = client_id
         self.identity = identity
+        self.username = ""
+        self.groups: tuple[str, ...] = ()
+        self.permissions: Permissions | None = None
         self.expiry_interval = expiry_interval
         self.queue = queue
         queue.owner = self
+        queue.on_dropped = router.counters.drop
+        if router.dead_letters is not None:
+            queue.burials = router.dead_letters.burials_of(queue, SESSION + client_id)
         queue.max_age_seconds = router.settings.max_queue_age_seconds if queue.pending is not None else 0
         self.session_id = queue.queue_id if queue.pending is not None else 0
         self.subscriptions: dict[str, Subscription] = {}
@@ -136,6 +179,10 @@ class Session:
         )
         self.inbound: set[int] | None = None  # packet ids of QoS 2 PUBLISH whose PUBREL has not come
         self.disconnected_at: float | None = None
+        self.suspect = (
+            0,
+            0,
+        )  # the number that was the oldest in flight when the connection broke, and how often
         self.will: Message | None = None
         self.will_delay = 0
 
@@ -143,6 +190,11 @@ class Session:
     def durable(self) -> bool:
         """Whether it outlives its connection, and so a restart."""
         return self.session_id != 0
+
+    @property
+    def principal(self) -> Principal:
+        """Whose permissions it has."""
+        return Principal(self.identity, self.client_id, self.username, self.groups)
 
     @property
     def online(self) -> bool:
@@ -161,9 +213,13 @@ class Session:
         )
 
     @property
-    def is_full(self) -> bool:
-        """Whether its queue rejects more."""
-        return self.router.quota.is_full(self.queue)
+    def may_reject(self) -> bool:
+        """Whether its queue may have no room for a message that comes now."""
+        return self.router.quota.may_reject(self.queue)
+
+    def rejects(self, size_bytes: int) -> bool:
+        """Whether it has none for a packet of that size, whose publisher is to be told."""
+        return self.router.quota.rejects(self.queue, size_bytes)
 
     # ---- deliveries
 
@@ -200,8 +256,7 @@ class Session:
         if (
             queue.pending is None or message.volatile
         ) and queue.bytes_in_memory >= router.settings.max_queue_bytes_in_memory:
-            queue.dropped += 1
-            router.counters.drop("queue_full")
+            queue.refuse(message, QUEUE_FULL)
             return
         if queue.pending is not None and router.quota.is_limited and not self._make_room(message):
             return
@@ -216,14 +271,12 @@ class Session:
             if self.by_topic is None:
                 self.by_topic = Numbers()
             self.by_topic.add(message.topic, queue.next_number)
-        before = queue.dropped
-        has_room = quota.make_room(queue, message, self.by_topic)
-        if not has_room:
-            queue.dropped += 1
-        router.counters.drop("queue_full", queue.dropped - before)
-        if quota.when_full == REJECT and quota.is_full_behind(queue, len(message.frame)):
+        problem = quota.make_room(queue, message, self.by_topic)
+        if problem:
+            queue.refuse(message, problem)
+        if quota.when_full == REJECT and quota.may_reject(queue, 1, len(message.frame)):
             router.full[self] = None
-        return has_room
+        return not problem
 
     def deliver_shared(self, message: Message, group: ShareGroup) -> None:
         """`deliver` for a member of `group` at QoS 1, which the message goes back to if this session ends before it."""
@@ -275,6 +328,8 @@ class Session:
 
     def detach(self, now: float) -> None:
         """The connection is gone; a durable session goes on without."""
+        if self.queue.burials is not None and self.connection is not None and self.durable:
+            self._suspect_oldest(self.connection)
         self.connection = self.claimed_by = None
         self.disconnected_at = now
         if self.shared and self.durable:
@@ -282,6 +337,23 @@ class Session:
         self.queue.suspend()
         if not self.durable:
             self.inbound = None
+
+    def _suspect_oldest(self, connection: Connection) -> None:
+        """A connection that broke: if the same message was the oldest in flight each time, it is what kills the client."""
+        queue, end = self.queue, connection.end
+        message = queue.messages.get(queue.head) if queue.head < queue.cursor else None
+        if end is None or end[0] not in _BROKEN or message is None:
+            self.suspect = (0, 0)
+            return
+        number, deaths = self.suspect
+        deaths = deaths + 1 if number == queue.head else 1
+        self.suspect = (queue.head, deaths)
+        if deaths >= _DEATHS:
+            assert queue.burials is not None
+            queue.burials.bury(message, KILLED)
+            queue.complete(queue.head)
+            queue.count_drop(KILLED)
+            self.suspect = (0, 0)
 
     def _keep_shared(self, shared: dict[int, ShareGroup]) -> None:
         """Keep what another member would get, as far as memory goes: the queue is about to leave it to the disk."""
@@ -305,6 +377,8 @@ class Session:
             self.disconnected_at,
             self.will,
             self.will_delay,
+            self.username,
+            self.groups,
         )
 
     def subscription_record(self, subscription: Subscription) -> SubscriptionRecord:

@@ -53,6 +53,11 @@ class Settings:
     wildcard_subscriptions_available: bool = True
     shared_subscriptions_available: bool = True
     subscription_ids_available: bool = True
+    delayed_available: bool = True
+    max_delayed_seconds: int = 30 * 86_400
+    max_delayed_messages: int = 10_000
+    max_delayed_bytes: int = 16 << 20
+    """Of messages to `$delayed/...` that wait; 0 = no limit of their number, or of the bytes of their packets."""
     check_payload_format: bool = False
     """Refuse a message whose payload format indicator says UTF-8 and whose payload is none."""
     response_information: str = ""
@@ -67,6 +72,15 @@ class Settings:
     """See ``quota``."""
     hold_seconds: int = 30
     """How long an MQTT 3 publisher that cannot be told of a full queue is made to wait, before it is sent away."""
+    dead_letters: bool = False
+    """Keep what durable queues let go without their recipients."""
+    max_dead_letters: int = 10_000
+    max_dead_letter_bytes: int = 16 << 20
+    max_dead_letter_age_seconds: int = 30 * 86_400
+    """How many are kept, bytes of their packets, for how long; 0 = no limit."""
+    max_store_messages: int = 0
+    max_store_bytes: int = 0
+    """Of all durable queues together, 0 = no limit; bytes of packets."""
     durabilities: tuple[tuple[str, bool], ...] = ()
     """(topic filter, whether its messages are kept in memory only); the first that matches counts, none is on disk."""
     work_budget_bytes: int = 4 << 10

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from edge_broker.core.permitting import permitted
+from edge_broker.core.ports import NEVER
 from edge_broker.core.retained import Entry
 from edge_broker.core.retained_pages import RetainedPages
 from edge_broker.core.session import Session, Subscription
@@ -18,7 +20,7 @@ from edge_broker.errors import MqttError, ProtocolError
 from edge_broker.wire import const
 from edge_broker.wire.encoder import encode_suback, encode_unsuback
 from edge_broker.wire.packets import Subscribe, SubscriptionRequest, Unsubscribe
-from edge_broker.wire.topics import SHARE_PREFIX, check_topic_filter
+from edge_broker.wire.topics import DELAYED_PREFIX, SHARE_PREFIX, check_topic_filter, split_share
 
 _LONGEST_EXPLANATION: Final = 1000
 """Characters of a reason string."""
@@ -37,9 +39,8 @@ def handle_subscribe(connection: Connection, session: Session, packet: Subscribe
             const.SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED, "a subscription identifier, which we do not offer"
         )
     for request in packet.requests:
-        reason_code = _refusal(connection, session, request)
-        if not reason_code:
-            reason_code = min(request.qos, connection.router.settings.maximum_qos)  # [MQTT-3.2.2-10]
+        reason_code = _refusal(connection, session, request) or _grant(connection, session, request)
+        if reason_code < const.UNSPECIFIED_ERROR:
             subscription = Subscription(
                 session, request.topic_filter, reason_code, request.no_local, request.retain_as_published, ids
             )
@@ -77,6 +78,8 @@ def _refusal(connection: Connection, session: Session, request: SubscriptionRequ
         check_topic_filter(topic_filter)
     except MqttError as error:
         return error.reason_code
+    if split_share(topic_filter)[1].startswith(DELAYED_PREFIX):
+        return const.TOPIC_FILTER_INVALID  # nothing is ever delivered there
     if topic_filter.count("/") >= settings.max_topic_levels:
         return const.TOPIC_FILTER_INVALID
     if len(topic_filter.encode()) > settings.max_topic_bytes:
@@ -92,13 +95,22 @@ def _refusal(connection: Connection, session: Session, request: SubscriptionRequ
         return const.QUOTA_EXCEEDED
     if request.no_local and topic_filter.startswith(SHARE_PREFIX):
         raise ProtocolError("no local on a shared subscription")  # [MQTT-3.8.3-4]
-    authorizer = connection.router.authorizer
-    if authorizer is not None and not authorizer.may_subscribe(
-        session.identity, session.client_id, Subscription(session, topic_filter, 0).matched_filter
-    ):
-        connection.router.deny(connection, "subscribe", topic_filter, session.identity)
-        return const.NOT_AUTHORIZED
     return const.SUCCESS
+
+
+def _grant(connection: Connection, session: Session, request: SubscriptionRequest) -> int:
+    """The QoS that a sound subscription is granted, or the reason code it is refused with."""
+    router = connection.router
+    qos = min(request.qos, router.settings.maximum_qos)  # [MQTT-3.2.2-10]
+    if session.permissions is None:
+        return qos
+    share_name, topic_filter = split_share(request.topic_filter)
+    highest_qos = session.permissions.granted_qos(topic_filter, bool(share_name))
+    if highest_qos == NEVER:
+        kind = "share" if share_name else "subscribe"
+        router.deny(connection, kind, request.topic_filter, session.identity)
+        return const.NOT_AUTHORIZED
+    return min(qos, highest_qos)
 
 
 def handle_unsubscribe(connection: Connection, session: Session, packet: Unsubscribe) -> None:
@@ -168,12 +180,13 @@ class RetainedDelivery:
                     return False
                 entry = self._entries[-1]
                 work += 1
-                if router.retained.is_due(entry, router.now):
+                form = permitted(subscription, entry.topic, router.counters)
+                if form is not None and router.retained.is_due(entry, router.now):
                     message = self._pages.find(entry)
                     if message is None:
                         self._pages.ask(self._entries)
                         return False
-                    router.deliver_retained(message, subscription)
+                    router.deliver_retained(message, form)
                     size_bytes += len(message.frame)
                 self._entries.pop()
             self._entries = None

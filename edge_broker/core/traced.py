@@ -15,7 +15,8 @@ from edge_broker.core import trace_events
 from edge_broker.core.connection import Connection
 from edge_broker.core.followed import Trace, grown
 from edge_broker.core.message import Message
-from edge_broker.core.queue import Queue
+from edge_broker.core.ports import Principal
+from edge_broker.core.queue import QUEUE_FULL, Queue
 from edge_broker.core.router import Router
 from edge_broker.core.routing import Route, ShareGroup
 from edge_broker.core.session import Recipient, Session, Subscription
@@ -153,9 +154,9 @@ class TracedRouter(Router):
             _trace_session(session, self.table.tracer)
 
     def open_session(
-        self, connection: Connection, client_id: str, identity: str, clean_start: bool, expiry_interval: int
+        self, connection: Connection, principal: Principal, clean_start: bool, expiry_interval: int
     ) -> tuple[Session, bool]:
-        opened = super().open_session(connection, client_id, identity, clean_start, expiry_interval)
+        opened = super().open_session(connection, principal, clean_start, expiry_interval)
         _trace_connection(connection)
         return opened
 
@@ -254,11 +255,16 @@ class TracedQueue(Queue):
             delivery.tell(trace_events.RECEIVED)
         return super().release(number)
 
-    def drop(self, number: int) -> bool:
-        is_dropped = super().drop(number)
+    def drop(self, number: int, reason: str = QUEUE_FULL) -> bool:
+        is_dropped = super().drop(number, reason)
         if is_dropped and self.watch is not None and number in self.watch.deliveries:
-            self.watch.finish(number, trace_events.DROPPED, "queue_full, it made room for others")
+            self.watch.finish(number, trace_events.DROPPED, f"{reason}, it made room for others")
         return is_dropped
+
+    def expire(self, number: int, message: Message) -> None:
+        super().expire(number, message)
+        if self.watch is not None and number in self.watch.deliveries:
+            self.watch.finish(number, trace_events.EXPIRED)
 
     def take_page(self, page: Page | None) -> None:
         lost = self.lost

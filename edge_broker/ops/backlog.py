@@ -33,11 +33,15 @@ _LONGEST_NAME: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What waits in one queue, or in several of one name. `oldest_age_seconds`: None where it is not known."""
+    """What waits in one queue, or in several of one name. `oldest_age_seconds`: None where it is not known.
+
+    `dropped`: messages that it let go since the start without its recipient, whatever the reason.
+    """
 
     name: str
     messages: int
     oldest_age_seconds: float | None
+    dropped: int = 0
 
 
 class BacklogView:
@@ -47,6 +51,7 @@ class BacklogView:
         self._observed = observed
         self._received_at: dict[int, tuple[int, float]] = {}
         """Of messages in the store, by queue id: the number of the oldest, and when it came."""
+        self._corrections = 0
         self._reading: asyncio.Task[None] | None = None
         self._logged = ""
 
@@ -61,7 +66,8 @@ class BacklogView:
         found = [self._backlog(f"bridge:{bridge.name}", [bridge.queue], now) for bridge in bridges]
         found += [self._backlog(_session_name(session.client_id), [session.queue], now) for session in named]
         chosen = set(named)
-        others = [session.queue for session in sessions if session not in chosen]
+        everybody = self._observed.router.sessions.values()
+        others = [session.queue for session in everybody if session not in chosen]
         found.append(self._backlog("other", others, now))
         return found
 
@@ -72,14 +78,15 @@ class BacklogView:
             await asyncio.wait((self._reading,))
 
     def _backlog(self, name: str, queues: Iterable[Queue], now: float) -> Backlog:
-        messages = 0
+        messages = dropped = 0
         oldest: float | None = None
         for queue in queues:
             messages += queue.depth
+            dropped += queue.dropped + queue.expired + queue.lost
             received_at = self._oldest_received_at(queue)
             if received_at is not None and (oldest is None or received_at < oldest):
                 oldest = received_at
-        return Backlog(name, messages, _age(messages, oldest, now))
+        return Backlog(name, messages, _age(messages, oldest, now), dropped)
 
     def _oldest_received_at(self, queue: Queue) -> float | None:
         """When the oldest message of `queue` came; None where there is none, or it is not known yet."""
@@ -96,6 +103,9 @@ class BacklogView:
 
     async def _learn(self, first: list[Queue], queues: list[Queue]) -> None:
         """Have the store read for what is not known, those in `first` before the others, and wait a moment for it."""
+        if self._corrections != self._observed.clock.corrections:  # what was read may be older than it seemed
+            self._corrections = self._observed.clock.corrections
+            self._received_at.clear()
         self._forget_all_but(first + queues)
         if self._reading is None or self._reading.done():
             unknown: dict[int, int] = {}

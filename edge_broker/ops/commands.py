@@ -55,7 +55,7 @@ class Commands:
             "version": __version__,
             "pid": os.getpid(),
             "started_at": observed.started_at,
-            "uptime_seconds": time.time() - observed.started_at,
+            "uptime_seconds": observed.clock.wall(time.monotonic()) - observed.started_at,
             "live": health.live,
             "ready": health.ready,
             "problems": [problem._asdict() for problem in health.problems],
@@ -90,7 +90,7 @@ class Commands:
             "received_per_second": round(self._rates.received, 1),
             "sent_per_second": round(self._rates.sent, 1),
             "dropped": {reason: n for reason, n in dropped_messages(self._observed).items() if n},
-            "denied": router.counters.denied,
+            "denied": sum(router.counters.denied.values()),
             "retained": router.retained_messages,
             "elided": router.pending.elided,
         }
@@ -98,7 +98,7 @@ class Commands:
     def _store(self) -> dict[str, Any]:
         observed = self._observed
         written = disk.written_bytes()
-        seconds = time.time() - observed.started_at
+        seconds = observed.clock.wall(time.monotonic()) - observed.started_at
         try:
             size = observed.store.file_bytes
         except OSError:  # health says what is wrong with the disk

@@ -12,8 +12,8 @@ def gather(observed: Observed, now: float) -> Facts:
     """The facts of this moment; `now` is the monotonic clock."""
     statuses = [bridge.status() for bridge in observed.bridges]
     return Facts(
-        store_healthy=observed.journal.healthy,
-        store_problem=observed.journal.problem,
+        store_healthy=observed.journal.healthy and not observed.store.read_problem,
+        store_problem=observed.journal.problem or observed.store.read_problem,
         store_full=observed.store.full,
         listening=observed.listening,
         not_listening=observed.not_listening,
@@ -34,4 +34,5 @@ def gather(observed: Observed, now: float) -> Facts:
         loop_lag_seconds=observed.last_lag_seconds,
         expiring=observed.expiring.problems(time.time()),
         refused_files=observed.watching.refused,
+        clock_unsynced=observed.clock.unsynced,
     )

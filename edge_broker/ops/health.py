@@ -45,6 +45,7 @@ class Facts:
     loop_lag_seconds: float
     expiring: Sequence[Problem] = ()
     refused_files: Mapping[str, str] = field(default_factory=dict)
+    clock_unsynced: bool = False
 
 
 class Problem(NamedTuple):
@@ -91,6 +92,15 @@ def assess(facts: Facts) -> Health:
                 "the machine is busy, hot or short of memory: top, vcgencmd get_throttled",
             )
         )
+    if facts.clock_unsynced:
+        problems.append(
+            Problem(
+                "clock_unsynced",
+                "the clock is behind what the store knows of the time, or years ahead of it: it is not believed",
+                "it comes right with the network: timedatectl, systemctl status systemd-timesyncd; until then "
+                "deadlines go by the time that the broker runs, and times are corrected afterwards",
+            )
+        )
     problems += [_bridge_problem(bridge) for bridge in facts.bridges if not bridge.connected]
     problems += facts.expiring
     problems += [_file_problem(what, why) for what, why in facts.refused_files.items()]
@@ -105,7 +115,8 @@ def _store_problem(facts: Facts) -> Problem:
     return Problem(
         "store",
         facts.store_problem or "the last commit failed",
-        "nothing it must keep is acknowledged until it works again: look at the disk (df, dmesg)",
+        "until it works again, nothing that must be written is acknowledged, and nothing that is only on the disk is"
+        " delivered: look at the disk (df, dmesg)",
     )
 
 

@@ -22,6 +22,8 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from edge_broker import __version__
+from edge_broker.core.dead_letters import DeadLetters
+from edge_broker.core.delayed import Delayed
 from edge_broker.core.histogram import Histogram
 from edge_broker.ops import disk
 from edge_broker.ops.backlog import Backlog, BacklogView
@@ -34,6 +36,8 @@ from edge_broker.ops.observed import (
 )
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+_DENIED: Final = ("publish", "qos", "retain", "subscribe", "share", "receive", "will", "removed")
+"""All of them also where none was denied, so that a rule finds what it asks for."""
 
 
 class Metrics:
@@ -74,9 +78,12 @@ class BrokerCollector(Collector):
         yield from self._clients()
         yield from self._messages()
         yield from self._queues()
+        yield from _delayed(self._observed.router.delayed)
+        yield from _dead_letters(self._observed.router.dead_letters)
         yield from self._store()
         statuses = [bridge.status() for bridge in self._observed.bridges]
-        yield from _bridges(statuses)
+        ahead = self._observed.clock.wall(time.monotonic()) - time.time()
+        yield from _bridges(statuses, ahead)
         yield from _policies({status.name: status.policy for status in statuses})
         yield from _audit(self._observed.audit)
         yield from _files(self._observed, time.time())
@@ -93,6 +100,16 @@ class BrokerCollector(Collector):
         observed = self._observed
         yield InfoMetricFamily("edge_broker", "Which version runs.", {"version": __version__})
         yield _gauge("start_time_seconds", "When the broker started, Unix time.", observed.started_at)
+        yield _gauge(
+            "clock_unsynced",
+            "1: the wall clock is not believed; deadlines go by the time that the broker runs.",
+            observed.clock.unsynced,
+        )
+        yield _counter(
+            "clock_corrections",
+            "How often the clock was set while the broker ran.",
+            observed.clock.corrections,
+        )
         yield _histogram(
             "event_loop_lag_seconds",
             "How late the event loop is: what every client waits in addition.",
@@ -142,8 +159,9 @@ class BrokerCollector(Collector):
             "reason",
             dropped_messages(self._observed).items(),
         )
-        yield _counter(
-            "publish_denied", "What a client published, subscribed to or willed and may not.", counters.denied
+        denied = dict.fromkeys(_DENIED, 0) | counters.denied
+        yield _counters(
+            "denied", "What somebody wanted and may not, and what about it.", "kind", denied.items()
         )
         yield _histogram(
             "publish_acknowledge_seconds",
@@ -158,6 +176,12 @@ class BrokerCollector(Collector):
             for backlog in self.backlogs
             if backlog.oldest_age_seconds is not None
         ]
+        yield _gauges(
+            "queue_dropped_messages",
+            "Messages that a queue let go without its recipient since the start, whatever the reason.",
+            "queue",
+            [(backlog.name, backlog.dropped) for backlog in self.backlogs],
+        )
         yield _gauges("queue_messages", "Messages that wait in a queue.", "queue", depths)
         yield _gauges("queue_oldest_age_seconds", "How long the first of them has waited.", "queue", ages)
 
@@ -166,8 +190,8 @@ class BrokerCollector(Collector):
         store, journal, pending = observed.store, observed.journal, observed.router.pending
         yield _gauge(
             "store_healthy",
-            "0: the store cannot be written, nothing it must keep is acknowledged.",
-            journal.healthy,
+            "0: the store cannot be written, nothing it must keep is acknowledged; or it cannot be read.",
+            journal.healthy and not store.read_problem,
         )
         yield _counter("store_commits", "Commits to disk.", store.commits)
         yield _counter(
@@ -179,6 +203,11 @@ class BrokerCollector(Collector):
             journal.commit_seconds_bounds,
             journal.commit_seconds_buckets,
             journal.commit_seconds_sum,
+        )
+        yield _gauge(
+            "store_log_frames_dropped",
+            "Frames of a damaged write-ahead log that this start had to drop.",
+            store.log_frames_dropped,
         )
         yield _gauge("store_bytes", "The size of the store's files.", store.file_bytes)
         yield _gauge("uncommitted_bytes", "Messages that are not on disk yet.", pending.uncommitted_bytes)
@@ -199,7 +228,7 @@ class BrokerCollector(Collector):
 
     def _card(self, written: int) -> Iterator[Metric]:
         """How long a card lasts that takes so many bytes, at the rate of this run."""
-        seconds = time.time() - self._observed.started_at
+        seconds = self._observed.clock.wall(time.monotonic()) - self._observed.started_at
         years = disk.card_years(self._observed.card_endurance_bytes, written, seconds)
         if years is not None:
             yield _gauge(
@@ -207,7 +236,8 @@ class BrokerCollector(Collector):
             )
 
 
-def _bridges(statuses: Sequence[ObservedStatus]) -> Iterator[Metric]:
+def _bridges(statuses: Sequence[ObservedStatus], ahead_seconds: float) -> Iterator[Metric]:
+    """`ahead_seconds`: what the broker's clock is ahead of the system's, by which the statuses' times are."""
     yield _gauges(
         "bridge_connected",
         "Whether the upstream is connected.",
@@ -242,7 +272,11 @@ def _bridges(statuses: Sequence[ObservedStatus]) -> Iterator[Metric]:
         "bridge_last_acknowledged_timestamp_seconds",
         "When the upstream last acknowledged something, Unix time.",
         "bridge",
-        [(s.name, s.last_acknowledged_wall) for s in statuses if s.last_acknowledged_wall is not None],
+        [
+            (status.name, status.last_acknowledged_wall + ahead_seconds)
+            for status in statuses
+            if status.last_acknowledged_wall is not None
+        ],
     )
 
 
@@ -324,6 +358,32 @@ def _files(observed: Observed, wall: float) -> Iterator[Metric]:
         "1: what stands in the files now is refused, and what was taken before counts.",
         "files",
         [(what, int(bool(watch.refusal))) for what, watch in watches],
+    )
+
+
+def _delayed(delayed: Delayed) -> Iterator[Metric]:
+    yield _gauge("delayed_messages", "Messages that wait for their delay.", len(delayed))
+    yield _gauge("delayed_bytes", "Their packets.", delayed.size_bytes)
+    ends = {"delivered": delayed.delivered, "expired": delayed.expired} | {
+        f"refused_{reason}": count for reason, count in delayed.refused.items()
+    }
+    yield _counters("delayed", "What became of delayed messages.", "outcome", ends.items())
+
+
+def _dead_letters(dead_letters: DeadLetters | None) -> Iterator[Metric]:
+    """All of them also where none are kept, so that a rule finds what it asks for."""
+    buried = {} if dead_letters is None else dead_letters.buried
+    yield _counters("dead_letters", "Messages that became dead letters, and why.", "reason", buried.items())
+    yield _gauge("dead_letters_waiting", "Dead letters kept.", dead_letters.depth if dead_letters else 0)
+    yield _counter(
+        "dead_letters_dropped",
+        "Dead letters that gave way to later ones, or were too old.",
+        dead_letters.dropped if dead_letters else 0,
+    )
+    yield _counter(
+        "dead_letters_failed",
+        "Messages that should have become dead letters and could not.",
+        dead_letters.unburied if dead_letters else 0,
     )
 
 

@@ -52,6 +52,14 @@ class ObservedStore(Protocol):
         """Whether the last commit failed for want of space."""
 
     @property
+    def log_frames_dropped(self) -> int:
+        """Frames of a damaged write-ahead log that were dropped at the start."""
+
+    @property
+    def read_problem(self) -> str:
+        """Why the last read failed; empty where it did not."""
+
+    @property
     def commits(self) -> int:
         """Commits that are on the disk."""
 
@@ -92,6 +100,21 @@ class ObservedPolicy(Protocol):
     @property
     def upstreams(self) -> Sequence[ObservedUpstream]:
         """All that are known now."""
+
+
+class ObservedClock(Protocol):
+    """What time it is, where the wall clock may be wrong."""
+
+    @property
+    def unsynced(self) -> bool:
+        """Whether the wall clock is not believed now."""
+
+    @property
+    def corrections(self) -> int:
+        """How often it was set while the broker ran, and followed."""
+
+    def wall(self, monotonic: float) -> float:
+        """The wall time of a moment of the monotonic clock, as far as it is known by now."""
 
 
 class ObservedStatus(Protocol):
@@ -168,6 +191,10 @@ class Observed(Protocol):
     @property
     def audit(self) -> ObservedAudit | None:
         """Its audit log, where there is one."""
+
+    @property
+    def clock(self) -> ObservedClock:
+        """Its clock."""
 
     @property
     def bridges(self) -> Sequence[ObservedBridge]:

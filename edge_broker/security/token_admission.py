@@ -116,6 +116,7 @@ class TokenAdmission:
         return Admission(
             const.SUCCESS,
             found.name,
+            method="token",
             groups=found.groups,
             expires_at=now + (found.expires_at - wall),
             proof=found.thumbprint,

@@ -10,18 +10,24 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from edge_broker.errors import StoreError
-from edge_broker.store.faults import READ_ERRORS, explain
+from edge_broker.store import rows
+from edge_broker.store.faults import READ_ERRORS, Damaged, explain
 from edge_broker.store.lock import DirectoryLock
 from edge_broker.store.schema import DATABASE_NAME, build_empty, check, move_into_place, side_files
+from edge_broker.store.times import Times
+from edge_broker.store.vault import KEY_NAME, Vault
+from edge_broker.wire.topics import TopicCache
 
 _SLACK_BYTES: Final = 1 << 20
+_SEALED: Final = ("meta", "session", "segment", "retained")
+"""The tables in which something is encrypted, and the one that says with which keys."""
 _STEPS_BETWEEN_LOOKS: Final = 20_000
 
 
@@ -33,19 +39,24 @@ class Compaction:
     after_bytes: int
 
 
-def compact(directory: Path, progress: Callable[[float], None] = lambda _: None) -> Compaction:
+def compact(
+    directory: Path, progress: Callable[[float], None] = lambda _: None, vault: Vault | None = None
+) -> Compaction:
     """Rewrite the store in `directory`. `progress` is called with the share that is done, 0 to 1.
 
-    `StoreError` if a broker or anything else has it open, it is damaged, or the disk has no room for a second copy of what
-    is in use; the store is as it was then.
+    Where `vault` has keys, everything is encrypted anew with the one that it writes with, or plain if it has none;
+    without keys what is encrypted stays so.
+
+    `StoreError` if a broker or anything else has it open, it is damaged, a key is missing, or the disk has no room for a
+    second copy of what is in use; the store is as it was then.
     """
     path = directory / DATABASE_NAME
     if not path.exists():
         raise StoreError("compact", f"there is no store in {directory}", "name the broker's data_dir")
     try:
-        lock = DirectoryLock(directory)
+        lock = DirectoryLock(directory, "edge-broker store compact")
         try:
-            return _rewrite(path, progress)
+            return _rewrite(path, progress, vault or Vault())
         finally:
             lock.release()
     except StoreError as error:
@@ -54,7 +65,7 @@ def compact(directory: Path, progress: Callable[[float], None] = lambda _: None)
         raise explain("compact", error) from error
 
 
-def _rewrite(path: Path, progress: Callable[[float], None]) -> Compaction:
+def _rewrite(path: Path, progress: Callable[[float], None], vault: Vault) -> Compaction:
     before = sum(file.stat().st_size for file in (path, side_files(path)[0]) if file.exists())
     target = path.with_name(f"{path.name}.salvaging")
     try:
@@ -64,7 +75,7 @@ def _rewrite(path: Path, progress: Callable[[float], None]) -> Compaction:
             build_empty(target).close()
             _make_like(target, path)
             _report(connection, target, needed, progress)
-            _copy(connection, target)
+            _copy(connection, target, vault)
         for side_file in side_files(path):  # what is left of them is of the old file, and empty
             side_file.unlink(missing_ok=True)
         move_into_place(target, path)
@@ -126,7 +137,7 @@ def _make_like(target: Path, path: Path) -> None:
         os.chown(target, status.st_uid, status.st_gid)
 
 
-def _copy(connection: sqlite3.Connection, target: Path) -> None:
+def _copy(connection: sqlite3.Connection, target: Path, vault: Vault) -> None:
     """All rows into the empty store at `target`, which nobody needs before it is whole and synced.
 
     Not by VACUUM: that puts the index behind the tables, and `recovery` counts on every store's roots being in one place.
@@ -139,9 +150,40 @@ def _copy(connection: sqlite3.Connection, target: Path) -> None:
     ).fetchall()
     connection.execute("BEGIN")
     for (table,) in tables:
-        connection.execute(f"INSERT INTO fresh.{table} SELECT * FROM main.{table}")
+        if vault.has_keys and table in _SEALED:
+            _copy_sealed_anew(connection, table, vault)
+        else:
+            connection.execute(f"INSERT INTO fresh.{table} SELECT * FROM main.{table}")
     connection.execute("COMMIT")
     connection.execute("DETACH fresh")
+
+
+def _copy_sealed_anew(connection: sqlite3.Connection, table: str, vault: Vault) -> None:
+    """Each row opened with the key that it was sealed with, and sealed with the one for what is written."""
+    found = connection.execute(f"SELECT * FROM main.{table}")
+    if table == "meta":
+        copies: Iterator[rows.Row] = (row for row in found if not row[0].startswith(KEY_NAME))
+    elif table == "segment":
+        copies = ((row[0], *vault.seal_segments([vault.open_segment(row[1:])])[0]) for row in found)
+    elif table == "retained":
+        copies = (_retained_anew(row, vault) for row in found)
+    else:
+        copies = (vault.seal_session(vault.open_session(row)) for row in found)
+    for row in copies:
+        connection.execute(f"INSERT OR REPLACE INTO fresh.{table} VALUES ({','.join('?' * len(row))})", row)
+    if table == "meta":
+        added = [rows.sealed(name, value) for name, value in vault.new_meta({}).items()]
+        connection.executemany(f"INSERT INTO fresh.{table} VALUES (?, ?, ?)", added)
+
+
+def _retained_anew(row: rows.Row, vault: Vault) -> rows.Row:
+    """Likewise; its topic stands in the message, where it is not the row's key."""
+    opened = vault.open_retained(row)
+    try:
+        topic = rows.retained_message(opened, TopicCache(), Times(0.0)).topic
+    except Damaged:
+        return row  # as it is: whoever reads it tells of it
+    return vault.seal_retained((topic, rows.checksum(topic, opened[2]), opened[2]))
 
 
 def _report(

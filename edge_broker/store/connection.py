@@ -52,6 +52,10 @@ class ThreadedConnection(aiosqlite.Connection):
         result: T = await self._execute(_Call(self, function))  # type: ignore[no-untyped-call]
         return result
 
+    def doubt(self) -> None:
+        """Have the next function get a new connection."""
+        self._doubtful = True
+
     async def release(self, meanwhile: Callable[[], T]) -> T:
         """Close the connection and call `meanwhile` in the thread; the next function gets a new connection."""
 

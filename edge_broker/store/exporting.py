@@ -91,6 +91,7 @@ def _read_retained(inspection: Inspection, after: str, gaps: Gaps) -> tuple[str,
     """Some retained messages behind the topic `after`, and the last topic that was looked at; None at the end."""
     page: list[Exported] = []
     size_bytes = 0
+    times = inspection.times()
     select = "SELECT topic, crc, body FROM retained WHERE topic > ? ORDER BY topic LIMIT ?"
     cursor = inspection.connection.execute(select, (after, _TOPICS_AT_ONCE))
     last = None
@@ -98,7 +99,8 @@ def _read_retained(inspection: Inspection, after: str, gaps: Gaps) -> tuple[str,
         for row in cursor:
             last = row[0]
             try:
-                page.append(Exported(None, rows.retained_message(row, inspection.topics, 0.0)))
+                opened = inspection.vault.open_retained(row)
+                page.append(Exported(None, rows.retained_message(opened, inspection.topics, times)))
                 size_bytes += len(row[2])
             except Damaged as error:
                 gaps.lines.append(f"the retained message of {last!a} cannot be read: {error}")

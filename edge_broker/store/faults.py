@@ -1,6 +1,7 @@
 """What SQLite's and the system's errors mean for the store: how to say it, and what has to follow.
 
-`explain` puts an error into the operator's words. `is_damage`: the file's content is wrong, which only recovery mends.
+`explain` puts an error into the operator's words. `is_damage`: the file's content seems wrong, which only recovery mends;
+SQLite says so also where the disk refused to give it, which `readback` tells apart. `is_io_error`: the disk refused.
 `leaves_doubt`: what SQLite believes about its files may not hold any more, so the connection is made anew before it is
 trusted again.
 """
@@ -74,6 +75,13 @@ class NoRoom(sqlite3.OperationalError):
     sqlite_errorname = "SQLITE_FULL"
 
 
+class ReadOnly(sqlite3.OperationalError):
+    """The file system of the store is mounted read-only. Counts as SQLITE_READONLY."""
+
+    sqlite_errorcode = sqlite3.SQLITE_READONLY
+    sqlite_errorname = "SQLITE_READONLY"
+
+
 def primary_code(error: BaseException) -> int:
     """SQLite's primary result code of `error`, or 0 where it is none of SQLite's."""
     code = getattr(error, "sqlite_errorcode", None)
@@ -91,9 +99,19 @@ def explain(operation: str, error: BaseException) -> StoreError:
     return StoreError(operation, f"{problem} ({name}: {error})", hint)
 
 
+def is_io_error(error: BaseException) -> bool:
+    """Whether the disk refused to read or write. A file that ends too early is no such thing, but damage."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return primary_code(error) == sqlite3.SQLITE_IOERR and code != sqlite3.SQLITE_IOERR_SHORT_READ
+
+
 def is_damage(error: BaseException) -> bool:
-    """Whether the content of the file is wrong."""
+    """Whether the content of the file is wrong, or the disk refused it in a way that SQLite does not tell from that."""
+    if is_io_error(error):
+        return False
     if isinstance(error, UnicodeDecodeError):
+        return True
+    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_IOERR_SHORT_READ:
         return True
     return primary_code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
@@ -101,8 +119,11 @@ def is_damage(error: BaseException) -> bool:
 def calls_for_recovery(error: BaseException) -> bool:
     """Whether a database that fails like this when it is opened is to be replaced by what can be saved of it.
 
-    Not where the file may be fine and only cannot be used now: no room, no permission, locked, no memory.
+    Not where the file may be fine and only cannot be used now: no room, no permission, locked, no memory, a disk that
+    refuses.
     """
+    if is_io_error(error):
+        return False
     return is_damage(error) or primary_code(error) not in (0, *_NOT_THE_FILE)
 
 

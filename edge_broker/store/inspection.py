@@ -5,11 +5,12 @@ emptying the write-ahead log, and a gateway's disk would fill for somebody's cur
 tables may be of different moments while a broker runs; what is said of one queue is of one moment.
 
 Nothing is created, repaired or moved. SQLite may leave its two side files next to the database of a stopped broker;
-the next start takes them over.
+the next start takes them over. Where it may not, as on a card that is mounted read-only, it does without them.
 """
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,10 +20,14 @@ from typing import Final, NamedTuple
 from edge_broker.core.message import Message
 from edge_broker.errors import StoreError
 from edge_broker.store import rows
-from edge_broker.store.faults import READ_ERRORS, Damaged, explain, is_damage
-from edge_broker.store.lock import holder_of
+from edge_broker.store.clock import kept_deltas
+from edge_broker.store.faults import READ_ERRORS, Damaged, explain, is_damage, primary_code
+from edge_broker.store.lock import Holder, holder_of
 from edge_broker.store.schema import DATABASE_NAME, DamagedStore, check, connect
-from edge_broker.store.segment import SegmentRow, decode_segment
+from edge_broker.store.segment import SegmentRow, decode_segment, decode_volatile
+from edge_broker.store.times import Times, wall_times
+from edge_broker.store.vault import KEY_NAME, Vault
+from edge_broker.store.write_ahead_log import LogState, examine
 from edge_broker.wire.topics import TopicCache
 
 QUEUE_IDS: Final = """
@@ -40,6 +45,7 @@ WHERE queue_id = :queue AND first_number >= coalesce(
 ORDER BY first_number LIMIT :limit
 """
 _LAST: Final = "SELECT last_number FROM segment WHERE queue_id = ? ORDER BY first_number DESC LIMIT 1"
+_TIMELINES: Final = "SELECT name, value, crc FROM meta WHERE name LIKE 'timeline_delta:%'"
 _ROW: Final = "SELECT queue_id, first_number, last_number, count, crc, body FROM segment WHERE id = ?"
 
 
@@ -67,14 +73,18 @@ class Inspection:
     """The store in `directory`, open for reading. A context manager.
 
     `StoreError` where there is no store, it cannot be read or is not ours; `DamagedStore` or another `sqlite3.Error` where
-    it is ours and broken. `holder`: the process id of the broker that runs on it, or None. `topics`: names seen so far.
+    it is ours and broken. `holder`: the broker that runs on it, or whoever else has it, or None. `topics`: names seen so
+    far. `log_state`: of the write-ahead log, where no broker writes to it.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, vault: Vault | None = None) -> None:
         self.directory = directory
+        self.vault = vault or Vault()
         self.path = directory / DATABASE_NAME
         self.topics = TopicCache()
+        self._times: tuple[int, Times] | None = None
         self.holder = self._look_for_holder()
+        self.log_state = LogState() if self.holder else examine(self.path)
         self.connection = self._open()
 
     def __enter__(self) -> Inspection:
@@ -87,7 +97,7 @@ class Inspection:
         """Let go of the database."""
         self.connection.close()
 
-    def _look_for_holder(self) -> str | None:
+    def _look_for_holder(self) -> Holder | None:
         try:
             if not self.path.exists():
                 hint = "name the broker's data_dir, or its configuration file"
@@ -104,10 +114,12 @@ class Inspection:
         if self.path.stat().st_size == 0:
             raise DamagedStore("the database file is empty")
         try:
-            connection = connect(self.path, read_only=True)
+            return self._checked(connect(self.path, read_only=True))
         except READ_ERRORS as error:
             if is_damage(error):
                 raise
+            if self._is_unwritable(error):
+                return self._checked(connect(self.path, read_only=True, unwritable=True))
             if getattr(error, "sqlite_errorname", "") == "SQLITE_READONLY_ROLLBACK":
                 raise StoreError(
                     "open",
@@ -115,6 +127,13 @@ class Inspection:
                     "starting the broker does that",
                 ) from error
             raise explain("open", error) from error
+
+    def _is_unwritable(self, error: BaseException) -> bool:
+        """Whether SQLite failed because it may not make its side files, and nobody else has them."""
+        codes = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
+        return primary_code(error) in codes and self.holder is None and not os.access(self.directory, os.W_OK)
+
+    def _checked(self, connection: sqlite3.Connection) -> sqlite3.Connection:
         try:
             check(connection, self.path)
         except BaseException:
@@ -132,16 +151,26 @@ class Inspection:
             if self.connection.in_transaction:
                 self.connection.execute("ROLLBACK")
 
+    def key_ids(self) -> list[str]:
+        """The ids of the keys that the store was written with; none where nothing is encrypted."""
+        select = f"SELECT name FROM meta WHERE name LIKE '{KEY_NAME}%' ORDER BY name"
+        return [str(name).removeprefix(KEY_NAME) for (name,) in self.connection.execute(select)]
+
+    def check_keys(self) -> None:
+        """`MissingKey` if one of them was not given."""
+        self.vault.check({f"{KEY_NAME}{key_id}": 1 for key_id in self.key_ids()})
+
     # ---- queues
 
     def owners(self) -> dict[int, str]:
         """The name of every queue that has an owner, and of those with messages that have none, by its id.
 
-        `bridge:` and the bridge's name, `session:` and the client identifier, `lost:` and the id where it has no owner.
+        `bridge:` and the bridge's name, `session:` and the client identifier, `lost:` and the id where it has no owner;
+        the broker's own (`$dead-letters`, `$delayed`) as they are.
         """
         with self.moment() as connection:
             names = {
-                queue_id: f"bridge:{name}"
+                queue_id: name if name.startswith("$") else f"bridge:{name}"
                 for queue_id, name in connection.execute("SELECT queue_id, name FROM outbox")
             }
             names |= {
@@ -201,7 +230,32 @@ class Inspection:
 
     def messages(self, queue_id: int, place: Place) -> list[tuple[int, Message]]:
         """(number, message) of the segment at `place`, with wall time in seconds; `Damaged`, `sqlite3.Error`."""
-        return decode_segment(self.segment(queue_id, place), self.topics, 0.0)
+        return decode_segment(
+            self.vault.open_segment(self.segment(queue_id, place)), self.topics, self.times()
+        )
+
+    def times(self) -> Times:
+        """What stored times mean in wall seconds, as far as the broker that stored them has found out by now."""
+        version = self.connection.execute("PRAGMA data_version").fetchone()[
+            0
+        ]  # another one after each commit
+        if self._times is None or self._times[0] != version:
+            self._times = version, self._read_times()
+        return self._times[1]
+
+    def _read_times(self) -> Times:
+        kept = {}
+        for row in self.connection.execute(_TIMELINES):
+            try:
+                name, value, _ = rows.opened(row)
+            except Damaged:
+                continue  # `verification` tells of it
+            kept[name] = value
+        return wall_times(kept_deltas(kept))
+
+    def volatile(self, queue_id: int, place: Place) -> list[tuple[int, int]]:
+        """(first, last) of numbers that the segment at `place` says are in no segment: they were kept in memory only."""
+        return decode_volatile(self.vault.open_segment(self.segment(queue_id, place)))
 
     def _first_number(self, queue_id: int) -> int:
         select = "SELECT first_number FROM segment WHERE queue_id = ? ORDER BY first_number LIMIT 1"

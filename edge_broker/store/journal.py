@@ -25,6 +25,7 @@ import time
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable
+from itertools import takewhile
 from typing import Final, Protocol
 
 from edge_broker.core.ops import Batch, QueueWrite
@@ -305,13 +306,18 @@ class Journal:
 def acknowledgements(batches: Iterable[Batch]) -> Batch:
     """The acknowledgements in batches that are not written yet, in their order, as far as they are of stored messages.
 
-    What is acknowledged of messages in the batches themselves stays out: on the disk it would look like messages lost.
+    What is acknowledged of messages in the batches themselves stays out: on the disk it would look like messages lost. So
+    does what a queue says from where on its messages have moved into others, which are not on the disk either.
     """
+    moved: set[int] = set()
     latest: dict[int, QueueWrite] = {}
     unwritten: dict[int, int] = {}
     for batch in batches:
         for write in batch.queues:
-            latest[write.queue_id] = write
+            if write.moved:
+                moved.add(write.queue_id)
+            if write.queue_id not in moved:
+                latest[write.queue_id] = write
             if write.messages:
                 unwritten.setdefault(write.queue_id, write.messages[0][0])
     queues = []
@@ -338,7 +344,7 @@ def carry_over(overtaking: Batch, batches: Iterable[Batch]) -> None:
             writes.setdefault(write.queue_id, []).append(write)
     for done in overtaking.queues:
         end = next((write.messages[0][0] for write in writes[done.queue_id] if write.messages), _NO_NUMBER)
-        for write in writes[done.queue_id]:
+        for write in takewhile(lambda write: not write.moved, writes[done.queue_id]):
             write.head = max(write.head, done.head)
             write.acknowledged = done.acknowledged + [n for n in write.acknowledged if n >= end]
             write.sent = max(write.sent, done.sent)

@@ -18,6 +18,8 @@ from edge_broker.core.ops import Page
 from edge_broker.store.faults import Damaged
 from edge_broker.store.schema import DamagedStore
 from edge_broker.store.segment import TopicNames, decode_segment
+from edge_broker.store.times import Times
+from edge_broker.store.vault import Vault
 
 _PLACES: Final = """
 SELECT id, first_number, last_number FROM segment
@@ -50,8 +52,9 @@ class PageReader:
     heard of yet.
     """
 
-    def __init__(self, topics: TopicNames) -> None:
+    def __init__(self, topics: TopicNames, vault: Vault | None = None) -> None:
         self._topics = topics
+        self._vault = vault or Vault()
         self._known_damaged: set[tuple[int, int]] = set()
         self.damaged: list[DamagedPlace] = []
         self.pages_read = 0
@@ -64,7 +67,7 @@ class PageReader:
         from_number: int,
         max_messages: int,
         max_bytes: int,
-        wall_offset: float,
+        times: Times,
     ) -> Page:
         """The page that begins at `from_number`; empty, with `end` there, if nothing is stored from there on."""
         page = Page(queue_id, [], from_number)
@@ -87,7 +90,8 @@ class PageReader:
                 if row[5] is None and room < _NO_LIMIT:
                     break
                 try:
-                    page.messages += decode_segment(row, self._topics, wall_offset, from_number)
+                    opened = self._vault.open_segment(row)
+                    page.messages += decode_segment(opened, self._topics, times, from_number)
                     size_bytes += len(row[5])
                 except Damaged:
                     self._report(DamagedPlace(segment_id, queue_id, first, last))

@@ -11,6 +11,8 @@ behind it. Numbers known to be lost keep their place as tombstones and are not g
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator
@@ -21,10 +23,13 @@ from pathlib import Path
 from typing import Final
 
 from edge_broker.store import rows
-from edge_broker.store.faults import Damaged
+from edge_broker.store.faults import Damaged, is_io_error
 from edge_broker.store.salvage import SalvageSource
-from edge_broker.store.schema import build_empty, move_into_place, side_files, sync
+from edge_broker.store.schema import build_empty, move_into_place, side_files, sync, write_private
 from edge_broker.store.segment import SegmentRow, is_intact, tombstone
+from edge_broker.store.vault import KEY_NAME, key_ids
+
+_log: Final = logging.getLogger(__name__)
 
 _CHUNK_ROWS: Final = 64
 _STRETCHES_TOLD: Final = 50
@@ -101,20 +106,33 @@ def recover(path: Path, reason: str, stamp: str, *, or_empty: bool) -> RecoveryR
     """Put a database with all that is readable in the place of the one at `path`; nobody may have it open.
 
     `stamp` names the file set aside. If there is no room for what was saved: with `or_empty` an empty database takes the
-    place, else `sqlite3.Error` or `OSError` is raised and the old one is still there.
+    place, else, and where the disk itself fails, `sqlite3.Error` or `OSError` is raised and the old one is still there.
     """
     path.touch(0o600)
     aside = _set_aside_name(path, stamp)
     try:
         report = _salvage(path, RecoveryReport(reason, aside))
     except (sqlite3.Error, OSError) as error:
-        if not or_empty:
-            raise
+        if not or_empty or is_io_error(error) or getattr(error, "errno", None) == errno.EIO:
+            raise  # a disk that does not take it now may take it later: nothing is given up for that
         report = RecoveryReport(f"{reason}, and what was readable could not be written anew: {error}", aside)
         build_empty(_stage(path, "salvaging")).close()
     move_into_place(_stage(path, "salvaging"), _stage(path, "salvaged"))
     _swap(path, aside)
     return report
+
+
+def tell(report: RecoveryReport, more: Iterable[str]) -> None:
+    """Say what recovery did, and the lines of `more`: in the log, and beside the damaged file for whoever asks later."""
+    lines = [*report.lines(), *more]
+    for line in lines:
+        _log.error("%s", line)
+    aside = report.set_aside
+    try:
+        text = "\n".join([*lines, ""]).encode("utf-8", "replace")
+        write_private(aside.with_name(f"{aside.name}.report"), text)
+    except OSError as error:  # the log has it
+        _log.warning("the report could not be written beside %s: %s", aside, error)
 
 
 def _salvage(path: Path, report: RecoveryReport) -> RecoveryReport:
@@ -132,6 +150,7 @@ def _salvage(path: Path, report: RecoveryReport) -> RecoveryReport:
         }
         _copy_segments(source, target, owned, report)
         _account(source, target, owned, report)
+        _remember_keys(target)
         target.execute("COMMIT")
     finally:
         source.close()
@@ -238,6 +257,17 @@ def _account(
             if lost[-1][1] == last:
                 row = tombstone(queue_id, *lost[-1])
                 target.execute(f"INSERT INTO segment ({_SEGMENT_COLUMNS}) VALUES (?,?,?,?,?,?)", row)
+
+
+def _remember_keys(target: sqlite3.Connection) -> None:
+    """Note which keys the saved rows are sealed with, should the rows that said so be lost: a start asks for them."""
+    beginnings = target.execute(
+        "SELECT DISTINCT substr(body, 1, 16) FROM segment UNION SELECT DISTINCT substr(body, 1, 16) FROM retained"
+        " UNION SELECT DISTINCT substr(will, 1, 16) FROM session"
+    )
+    for key_id in key_ids([beginning for (beginning,) in beginnings]):
+        row = rows.sealed(f"{KEY_NAME}{key_id}", 1)
+        target.execute("INSERT OR IGNORE INTO meta VALUES (?, ?, ?)", row)
 
 
 def _missing(

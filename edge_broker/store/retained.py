@@ -13,19 +13,28 @@ from edge_broker.core.message import Message
 from edge_broker.store import rows
 from edge_broker.store.faults import Damaged
 from edge_broker.store.segment import TopicNames
+from edge_broker.store.times import Times
+from edge_broker.store.vault import Vault
 
 
 def read_retained(
-    connection: sqlite3.Connection, topics: Sequence[str], names: TopicNames, wall_offset: float
+    connection: sqlite3.Connection,
+    topics: Sequence[str],
+    names: TopicNames,
+    times: Times,
+    vault: Vault | None = None,
 ) -> tuple[dict[str, Message], list[str]]:
     """The retained messages of `topics` by topic, and the topics whose rows are damaged; without those not there."""
-    marks = ",".join("?" * len(topics))
+    vault = vault or Vault()
+    keys = {key: topic for topic in topics for key in vault.retained_keys(topic)}
+    marks = ",".join("?" * len(keys))
     select = f"SELECT topic, crc, body FROM retained WHERE topic IN ({marks})"
     messages: dict[str, Message] = {}
     damaged = []
-    for row in connection.execute(select, topics).fetchall():
+    for row in connection.execute(select, list(keys)).fetchall():
+        topic = keys[row[0]]
         try:
-            messages[row[0]] = rows.retained_message(row, names, wall_offset)
+            messages[topic] = rows.retained_message(vault.open_retained(row), names, times)
         except Damaged:
-            damaged.append(row[0])
+            damaged.append(topic)
     return messages, damaged

@@ -14,6 +14,7 @@ from edge_broker.core.ops import SessionRecord, SubscriptionRecord
 from edge_broker.store.faults import Damaged
 from edge_broker.store.marks import decode_marks
 from edge_broker.store.segment import TopicNames, decode_record, encode_record
+from edge_broker.store.times import Times
 
 Row = tuple[Any, ...]
 RowT = TypeVar("RowT", bound=Row)
@@ -49,23 +50,29 @@ def opened(row: RowT) -> RowT:
     return row
 
 
-def session_row(record: SessionRecord, wall_offset: float) -> Row:
-    """For `session`: session_id, client_id, identity, expiry_interval, disconnected_ms, will_delay, will, crc."""
+def session_row(record: SessionRecord, times: Times) -> Row:
+    """For `session`: session_id, client_id, identity, expiry_interval, disconnected_ms, will_delay, will, crc.
+
+    Behind the identity, where there are any, user name and groups, each behind a NUL, which none of them can have.
+    """
+    proved = (record.username, *record.groups) if record.username or record.groups else ()
     return sealed(
         record.session_id,
         record.client_id,
-        record.identity,
+        "\0".join((record.identity, *proved)),
         record.expiry_interval,
-        None if record.disconnected_at is None else int((record.disconnected_at + wall_offset) * 1000),
+        None if record.disconnected_at is None else times.stamp(record.disconnected_at),
         record.will_delay,
-        None if record.will is None else encode_record(record.will, wall_offset),
+        None if record.will is None else encode_record(record.will, times),
     )
 
 
-def session_record(row: Row, topics: TopicNames, wall_offset: float) -> SessionRecord:
+def session_record(row: Row, topics: TopicNames, times: Times) -> SessionRecord:
     """What `session_row` was made of."""
-    session_id, client_id, identity, expiry_interval, disconnected_ms, will_delay, raw_will, _ = opened(row)
-    will = None if raw_will is None else decode_record(raw_will, topics, wall_offset)
+    session_id, client_id, proved, expiry_interval, disconnected_ms, will_delay, raw_will, _ = opened(row)
+    identity, *rest = proved.split("\0")
+    username, groups = (rest[0], rest[1:]) if rest else ("", [])
+    will = None if raw_will is None else decode_record(raw_will, topics, times)
     if will is not None and will.expires_at is not None:
         will.expiry_interval = round(will.expires_at - will.received_at)  # counts from when it is published
     return SessionRecord(
@@ -73,9 +80,11 @@ def session_record(row: Row, topics: TopicNames, wall_offset: float) -> SessionR
         client_id,
         identity,
         expiry_interval,
-        None if disconnected_ms is None else disconnected_ms / 1000 - wall_offset,
+        None if disconnected_ms is None else times.read(disconnected_ms),
         will,
         will_delay,
+        username,
+        tuple(groups),
     )
 
 
@@ -99,17 +108,17 @@ def subscription_record(row: Row) -> SubscriptionRecord:
     )
 
 
-def retained_row(topic: str, message: Message, wall_offset: float) -> Row:
+def retained_row(topic: str, message: Message, times: Times) -> Row:
     """For `retained`: topic, crc, body."""
-    body = encode_record(message, wall_offset)
+    body = encode_record(message, times)
     return topic, checksum(topic, body), body
 
 
-def retained_message(row: Row, topics: TopicNames, wall_offset: float) -> Message:
+def retained_message(row: Row, topics: TopicNames, times: Times) -> Message:
     """The message of a `retained_row`."""
     topic, crc, body = row
     opened((topic, body, crc))
-    return decode_record(body, topics, wall_offset)
+    return decode_record(body, topics, times)
 
 
 def queue_marks(row: Row) -> tuple[int, int, list[int], list[int], int]:

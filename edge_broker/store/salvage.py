@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edge_broker.store.faults import READ_ERRORS
-from edge_broker.store.schema import PAGE_BYTES, build_empty, lenient_text, side_files
+from edge_broker.store.schema import PAGE_BYTES, build_empty, lenient_text, side_files, write_private
 
 _NEAR: Final = 64
 _FAR: Final = 10_000
@@ -83,7 +83,7 @@ class SalvageSource:
         pages = max(1, self._path.stat().st_size // PAGE_BYTES)
         page[_PAGE_COUNT_AT : _PAGE_COUNT_AT + 12] = pages.to_bytes(4, "big") + bytes(8)  # and no free pages
         with self._path.open("r+b") as file:
-            self._path.with_name(self._path.name + ".first-page").write_bytes(file.read(PAGE_BYTES))
+            write_private(self._path.with_name(self._path.name + ".first-page"), file.read(PAGE_BYTES))
             file.seek(0)
             file.write(page)
 

@@ -17,13 +17,16 @@ from edge_broker.errors import StoreError
 
 DATABASE_NAME: Final = "broker.db"
 APPLICATION_ID: Final = 0x65644252  # "edBR"
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+"""2: times are stamps on timelines (`times`), those of version 1, plain wall time, on timeline 0; segments say which
+numbers are in memory only; messages may be encrypted."""
+_OLDEST_VERSION: Final = 1
 PAGE_BYTES: Final = 4096
 CHECKPOINT_BYTES: Final = 4 << 20
 """The write-ahead log goes into the database when it is this large: so often is a page written twice at most."""
 
 TABLES: Final = (
-    # The run's number, and identifiers that were given out.
+    # The run's number, identifiers that were given out, and what `clock` keeps.
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID",
     """CREATE TABLE session (session_id INTEGER PRIMARY KEY, client_id TEXT NOT NULL, identity TEXT NOT NULL,
        expiry_interval INTEGER NOT NULL, disconnected_ms INTEGER, will_delay INTEGER NOT NULL, will BLOB,
@@ -65,10 +68,17 @@ def side_files(path: Path) -> tuple[Path, Path]:
     return path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")
 
 
-def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
-    """A connection as the store uses it. The file must exist."""
+def connect(path: Path, *, read_only: bool = False, unwritable: bool = False) -> sqlite3.Connection:
+    """A connection as the store uses it. The file must exist.
+
+    `unwritable`: not even the side files can be, and nobody else has the database open, as on a disk that is mounted
+    read-only. SQLite then keeps the index of the write-ahead log in memory, or reads the database alone if there is no log.
+    """
+    options = "mode=ro" if read_only else "mode=rw"
+    if unwritable:
+        options += "&vfs=unix-none" if _has_log(path) else "&immutable=1"
     connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rw'}",
+        f"{path.absolute().as_uri()}?{options}",
         uri=True,
         isolation_level=None,
         check_same_thread=False,
@@ -76,6 +86,8 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     )
     connection.text_factory = lenient_text
     try:
+        if unwritable:
+            connection.execute("PRAGMA locking_mode=EXCLUSIVE")
         if not read_only:
             connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
@@ -90,6 +102,11 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _has_log(path: Path) -> bool:
+    log = side_files(path)[0]
+    return log.exists() and log.stat().st_size > 0
 
 
 def lenient_text(raw: bytes) -> str:
@@ -142,6 +159,14 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def write_private(path: Path, content: bytes) -> None:
+    """A new file at `path`, or an old one's content replaced, readable for its owner only whatever the umask."""
+    descriptor = os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        os.fchmod(descriptor, 0o600)
+        file.write(content)
+
+
 def check(connection: sqlite3.Connection, path: Path) -> None:
     """Refuse what is not ours to touch with `StoreError`; what is ours but broken with `DamagedStore`."""
     application_id = connection.execute("PRAGMA application_id").fetchone()[0]
@@ -161,5 +186,25 @@ def check(connection: sqlite3.Connection, path: Path) -> None:
             f"{path} was written by a newer edge-broker (schema {version}, this one knows {SCHEMA_VERSION})",
             "install the newer version again, or choose another data_dir",
         )
-    if version != SCHEMA_VERSION or not tables >= _TABLE_NAMES:
+    if version < _OLDEST_VERSION or not tables >= _TABLE_NAMES:
         raise DamagedStore("tables are missing")
+
+
+def migrate(connection: sqlite3.Connection) -> int | None:
+    """Bring a database that `check` let pass to this version, in one transaction; the version it had, None if this one.
+
+    From 1 to 2 no row changes: what is there keeps its meaning, and an older broker, to which new rows would seem damaged,
+    or mean dates far in the future, is kept from them.
+    """
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version == SCHEMA_VERSION:
+        return None
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.rollback()
+        raise
+    return version

@@ -5,8 +5,9 @@ lock away and must win it back; a segment costs one step for up to 2,000 message
 
 A body is a run of records: a fixed header, then the PUBLISH as it was framed. The checksum of a segment covers its
 place too (queue and numbers), so that a row cannot pass for another. Numbers inside a segment rise, but may have gaps:
-what was acknowledged before the commit is not written. Times are wall milliseconds here and the monotonic clock's
-seconds in a `Message`; `wall_offset` is wall minus monotonic, in seconds.
+what was acknowledged before the commit is not written. A record of no version and no length is none of a message: it
+says which numbers are in memory only, by choice. Times are stamps here, which `times` explains, and the monotonic clock's
+seconds in a `Message`; a message expires as long after it came as it did when it was written.
 
 Pure: bytes in, messages out. It keeps nothing and opens nothing.
 """
@@ -20,14 +21,15 @@ from zlib import crc32
 from edge_broker.core.message import Message
 from edge_broker.errors import MqttError
 from edge_broker.store.faults import Damaged
+from edge_broker.store.times import TIMELINE_BITS, Times
 
 MAX_SEGMENT_BYTES: Final = 256 * 1024
 """A body's size at most, unless one message alone is larger."""
 MAX_SEGMENT_MESSAGES: Final = 2_000
 
 _MAX_OFFSET: Final = 0xFFFF
-# number minus the segment's first, epoch, sequence, flags, packet_id_at, payload_at, received at and expires at (wall
-# milliseconds, 0 for never), length of the frame
+# number minus the segment's first, epoch, sequence, flags, packet_id_at, payload_at, received at and expires at (stamps of
+# one timeline, 0 for never), length of the frame
 _RECORD: Final = struct.Struct("<HIQBIIqqI")
 _RECORD_BYTES: Final = _RECORD.size
 _PLACE: Final = struct.Struct("<qqqq")
@@ -70,13 +72,12 @@ def tombstone(queue_id: int, first_number: int, last_number: int) -> SegmentRow:
     )
 
 
-def encode_segments(
-    queue_id: int, messages: list[tuple[int, Message]], wall_offset: float
-) -> list[SegmentRow]:
+def encode_segments(queue_id: int, messages: list[tuple[int, Message]], times: Times) -> list[SegmentRow]:
     """The rows that hold `messages`, (number, message) in rising order; as few as the limits of a segment allow."""
     rows: list[SegmentRow] = []
     parts: list[bytes] = []
     append, pack = parts.append, _RECORD.pack
+    offset, base, since = times.offset, times.base, times.since
     first = last = messages[0][0] if messages else 0
     size = count = 0
     for number, message in messages:
@@ -90,7 +91,11 @@ def encode_segments(
             parts.clear()
             first, count, size = number, 0, _RECORD_BYTES + length
         origin = message.source or message
-        expires_at = message.expires_at
+        received_at, expires_at = message.received_at, message.expires_at
+        if received_at >= since:
+            received = int((received_at + offset) * 1000) + base
+        else:
+            received = times.stamp(received_at)
         append(
             pack(
                 number - first,
@@ -99,8 +104,8 @@ def encode_segments(
                 message.version | message.qos << 3 | message.retain << 5,
                 message.packet_id_at,
                 message.payload_at,
-                int((message.received_at + wall_offset) * 1000),
-                0 if expires_at is None else int((expires_at + wall_offset) * 1000) or 1,
+                received,
+                0 if expires_at is None else received + round((expires_at - received_at) * 1000) or 1,
                 length,
             )
         )
@@ -117,14 +122,47 @@ def _segment(queue_id: int, first: int, last: int, count: int, parts: list[bytes
     return queue_id, first, last, count, segment_crc(queue_id, first, last, count, body), body
 
 
+def with_volatile(rows: list[SegmentRow], stretches: list[tuple[int, int]]) -> list[SegmentRow]:
+    """`rows` of one queue, which also say that the numbers in `stretches`, (first, last), are in memory only.
+
+    Each stretch stands in the first row that reaches beyond it.
+    """
+    told: dict[int, list[tuple[int, int]]] = {}
+    for stretch in stretches:
+        place = next((at for at, row in enumerate(rows) if row[2] > stretch[0]), None)
+        if place is not None:
+            told.setdefault(place, []).append(stretch)
+    rows = list(rows)
+    for place, found in told.items():
+        queue_id, first, last, count, _, body = rows[place]
+        body += b"".join(
+            _RECORD.pack(0, 0, end - start + 1, 0, 0, 0, start - first, 0, 0) for start, end in found
+        )
+        rows[place] = (queue_id, first, last, count, segment_crc(queue_id, first, last, count, body), body)
+    return rows
+
+
+def decode_volatile(row: SegmentRow) -> list[tuple[int, int]]:
+    """(first, last) of each stretch of numbers that an intact row says are in memory only."""
+    first, body = row[1], row[5]
+    stretches = []
+    at = 0
+    while at + _RECORD_BYTES <= len(body):
+        _, _, count, flags, _, _, start, _, length = _RECORD.unpack_from(body, at)
+        at += _RECORD_BYTES + length
+        if not flags:
+            stretches.append((first + start, first + start + count - 1))
+    return stretches
+
+
 def decode_segment(
-    row: SegmentRow, topics: TopicNames, wall_offset: float, from_number: int = 0
+    row: SegmentRow, topics: TopicNames, times: Times, from_number: int = 0
 ) -> list[tuple[int, Message]]:
     """(number, message) of what the row holds from `from_number` on; `Damaged` if it is not as it was written."""
     queue_id, first, last, count, _, body = row
     if not is_intact(row):
         raise Damaged(f"the checksum of numbers {first} to {last} of queue {queue_id} is wrong")
-    messages = decode_records(body, first, topics, wall_offset)
+    messages = decode_records(body, first, topics, times)
     if len(messages) != count:
         raise Damaged(f"numbers {first} to {last} of queue {queue_id}: not {count} messages")
     if from_number > first:
@@ -132,32 +170,34 @@ def decode_segment(
     return messages
 
 
-def encode_record(message: Message, wall_offset: float) -> bytes:
+def encode_record(message: Message, times: Times) -> bytes:
     """One message alone: a retained one, a will."""
-    return encode_segments(0, [(0, message)], wall_offset)[0][5]
+    return encode_segments(0, [(0, message)], times)[0][5]
 
 
-def decode_record(body: bytes, topics: TopicNames, wall_offset: float) -> Message:
+def decode_record(body: bytes, topics: TopicNames, times: Times) -> Message:
     """The message of `encode_record`."""
-    messages = decode_records(body, 0, topics, wall_offset)
+    messages = decode_records(body, 0, topics, times)
     if len(messages) != 1:
         raise Damaged(f"{len(messages)} messages where there should be one")
     return messages[0][1]
 
 
-def decode_records(
-    body: bytes, first: int, topics: TopicNames, wall_offset: float
-) -> list[tuple[int, Message]]:
+def decode_records(body: bytes, first: int, topics: TopicNames, times: Times) -> list[tuple[int, Message]]:
     """All records of a body, in order; `first` is what their offsets count from."""
     messages: list[tuple[int, Message]] = []
     append, unpack, name = messages.append, _RECORD.unpack_from, topics.name
     at, end = 0, len(body)
+    timeline = times.timeline
+    milliseconds, seconds = times.rule(timeline)
     try:
         while at < end:
             offset, epoch, sequence, flags, packet_id_at, payload_at, received, expires, length = unpack(
                 body, at
             )
             at += _RECORD_BYTES
+            if not flags:
+                continue
             frame = body[at : at + length]
             at += length
             topic_at = 1
@@ -175,9 +215,12 @@ def decode_records(
             )
             message.epoch = epoch
             message.sequence = sequence
-            message.received_at = received / 1000 - wall_offset
+            if received >> TIMELINE_BITS != timeline:
+                timeline = received >> TIMELINE_BITS
+                milliseconds, seconds = times.rule(timeline)
+            message.received_at = received_at = (received - milliseconds) / 1000 - seconds
             if expires:
-                message.expires_at = expires / 1000 - wall_offset
+                message.expires_at = received_at + (expires - received) / 1000
             append((first + offset, message))
     except (struct.error, IndexError, MqttError) as error:
         raise Damaged(f"a record that is none: {error}") from error

@@ -18,7 +18,9 @@ from edge_broker.core.ops import QueueState, SessionRecord, Snapshot
 from edge_broker.store import rows
 from edge_broker.store.faults import Damaged
 from edge_broker.store.schema import DamagedStore
-from edge_broker.store.segment import TopicNames
+from edge_broker.store.segment import TopicNames, decode_segment
+from edge_broker.store.times import Times
+from edge_broker.store.vault import Vault
 
 _QUEUE_IDS: Final = """
 WITH RECURSIVE owner(queue_id) AS (
@@ -31,6 +33,9 @@ SELECT queue_id FROM owner WHERE queue_id IS NOT NULL
 _MAX_ID: Final = 1 << 48
 """Above any identifier that was ever given out; what claims to be one was not read right."""
 
+_NEWEST: Final = (
+    "SELECT queue_id, first_number, last_number, count, crc, body FROM segment ORDER BY id DESC LIMIT 1"
+)
 _FIRST: Final = "SELECT first_number FROM segment WHERE queue_id = ? ORDER BY first_number LIMIT 1"
 _LAST: Final = "SELECT last_number FROM segment WHERE queue_id = ? ORDER BY first_number DESC LIMIT 1"
 
@@ -41,15 +46,19 @@ class SnapshotLoader:
     `damaged`: (table, first column) of each row left out. `ownerless`: queues with messages, but without a recipient.
     """
 
-    def __init__(self, connection: sqlite3.Connection, topics: TopicNames, wall_offset: float) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, topics: TopicNames, vault: Vault | None = None
+    ) -> None:
+        self._vault = vault or Vault()
         self._connection = connection
         self._topics = topics
-        self._wall_offset = wall_offset
+        self._times = Times(0.0)
         self.damaged: list[tuple[str, object]] = []
         self.ownerless: list[int] = []
 
-    def load(self, epoch: int, next_queue_id: int) -> Snapshot:
+    def load(self, epoch: int, next_queue_id: int, times: Times) -> Snapshot:
         """The snapshot; `next_queue_id` is raised above every identifier that the tables show."""
+        self._times = times
         sessions = self._sessions()
         known = {record.session_id for record in sessions}
         outboxes = self._outboxes()
@@ -77,6 +86,17 @@ class SnapshotLoader:
                 numbers[name] = value
         return numbers
 
+    def newest(self, times: Times) -> float | None:
+        """When the last message in a segment came, by `times`; None where there is none, or it cannot be read."""
+        row = self._connection.execute(_NEWEST).fetchone()
+        try:
+            messages = (
+                [] if row is None else decode_segment(self._vault.open_segment(row), self._topics, times)
+            )
+        except Damaged:
+            return None  # whoever reads the queue hears of it
+        return messages[-1][1].received_at if messages else None
+
     @contextmanager
     def _checking(self, table: str, row: rows.Row) -> Iterator[None]:
         """Leaves out `row`, which is worked on in the block, if it is damaged."""
@@ -89,7 +109,7 @@ class SnapshotLoader:
         records = []
         for row in self._connection.execute("SELECT * FROM session"):
             with self._checking("session", row):
-                records.append(rows.session_record(row, self._topics, self._wall_offset))
+                records.append(rows.session_record(self._vault.open_session(row), self._topics, self._times))
         return records
 
     def _outboxes(self) -> dict[str, int]:
@@ -137,7 +157,8 @@ class SnapshotLoader:
         messages = []
         for row in self._connection.execute("SELECT topic, crc, body FROM retained"):
             with self._checking("retained", row):
-                messages.append(rows.retained_message(row, self._topics, self._wall_offset))
+                opened = self._vault.open_retained(row)
+                messages.append(rows.retained_message(opened, self._topics, self._times))
         return messages
 
     def _add_subscriptions(self, snapshot: Snapshot, known: set[int]) -> None:

@@ -19,6 +19,8 @@ from edge_broker.store.faults import READ_ERRORS, Damaged
 from edge_broker.store.inspection import Inspection, Marks
 from edge_broker.store.reserve import RESERVE_NAME
 from edge_broker.store.schema import DATABASE_NAME, side_files
+from edge_broker.store.times import Times
+from edge_broker.store.vault import MissingKey
 
 _ROWS_AT_ONCE: Final = 5_000
 _SIZES: Final = """
@@ -31,7 +33,7 @@ SELECT client_id, identity, expiry_interval, disconnected_ms, will IS NOT NULL,
     (SELECT count(*) FROM inbound WHERE inbound.session_id = session.session_id)
 FROM session ORDER BY client_id
 """
-_SET_ASIDE: Final = re.compile(re.escape(DATABASE_NAME) + r"\.damaged-(\d{8}-\d{6})(?:-\d+)?")
+_SET_ASIDE: Final = re.compile(re.escape(DATABASE_NAME) + r"(?:-wal)?\.damaged-(\d{8}-\d{6})(?:-\d+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,8 @@ class SessionStatus:
 
 @dataclass(frozen=True, slots=True)
 class SetAside:
-    """A database that was damaged and set aside, with the files that belong to it. `at`: wall seconds.
+    """A database, or a write-ahead log alone, that was damaged and set aside, with the files that belong to it. `at`: wall
+    seconds.
 
     `report`: what was saved of it and what was lost, line by line.
     """
@@ -93,10 +96,12 @@ class DamagedSegment:
 
 @dataclass(frozen=True, slots=True)
 class StoreStatus:
-    """Everything that `edge-broker store status` says. `holder`: the process id of the broker that runs on it.
+    """Everything that `edge-broker store status` says. `holder`: the process id of whoever has it, a broker mostly;
+    `holder_is` says what it is.
 
     Sizes in bytes; `free_bytes` are inside the database and used before it grows, `reserve_bytes` are kept for a full
-    disk. `epoch`: the number of the last run.
+    disk. `epoch`: the number of the last run. `log_problems`: what the next start will drop of a damaged write-ahead log.
+    `keys`: ids of those that messages are encrypted with; without them the times of messages are not known.
     """
 
     directory: str
@@ -113,6 +118,9 @@ class StoreStatus:
     retained_bytes: int
     damaged: list[DamagedSegment]
     set_aside: list[SetAside]
+    log_problems: list[str] = field(default_factory=list)
+    holder_is: str | None = None
+    keys: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -136,14 +144,17 @@ def read_status(inspection: Inspection) -> StoreStatus:
         retained = connection.execute(
             "SELECT count(*), ifnull(sum(length(body)), 0) FROM retained"
         ).fetchone()
-        sessions = [_session(row) for row in connection.execute(_SESSIONS)]
+        times = inspection.times()
+        sessions = [_session(row, times) for row in connection.execute(_SESSIONS)]
         damaged = connection.execute(
             "SELECT queue_id, first_number, last_number FROM damaged ORDER BY id"
         ).fetchall()
         version = _pragma(connection, "user_version")
     return StoreStatus(
         directory=str(inspection.directory),
-        holder=inspection.holder,
+        holder=inspection.holder.process if inspection.holder else None,
+        keys=inspection.key_ids(),
+        holder_is=inspection.holder.what if inspection.holder else None,
         schema_version=version,
         epoch=epoch[0] if epoch else None,
         database_bytes=_file_bytes(inspection.path),
@@ -156,6 +167,7 @@ def read_status(inspection: Inspection) -> StoreStatus:
         retained_bytes=retained[1],
         damaged=[DamagedSegment(names.get(row[0], f"lost:{row[0]}"), row[1], row[2]) for row in damaged],
         set_aside=sorted(_set_aside(inspection.directory), key=lambda aside: aside.file),
+        log_problems=list(inspection.log_state.lines()),
     )
 
 
@@ -213,18 +225,18 @@ def _received_at(inspection: Inspection, queue_id: int, number: int) -> float | 
         for place in inspection.places(queue_id, number, 1):
             found: list[tuple[int, Message]] = inspection.messages(queue_id, place)
             return next((message.received_at for at, message in found if at >= number), None)
-    except (Damaged, *READ_ERRORS):
+    except (Damaged, MissingKey, *READ_ERRORS):
         return None
     return None
 
 
-def _session(row: tuple[str, str, int, int | None, int, int, int]) -> SessionStatus:
-    client_id, identity, expiry_interval, disconnected_ms, has_will, subscriptions, inbound = row
+def _session(row: tuple[str, str, int, int | None, int, int, int], times: Times) -> SessionStatus:
+    client_id, proved, expiry_interval, disconnected_ms, has_will, subscriptions, inbound = row
     return SessionStatus(
         client_id,
-        identity,
+        proved.partition("\0")[0],  # user name and groups stand behind it
         expiry_interval,
-        None if disconnected_ms is None else disconnected_ms / 1000,
+        None if disconnected_ms is None else times.read(disconnected_ms),
         bool(has_will),
         subscriptions,
         inbound,

@@ -7,6 +7,7 @@ neither waits for the other. What the store promises:
 - A connection that saw an error of the disk is not trusted again: it is made anew, and everything that the log shows
   is brought into the database and synced before the next commit builds on it.
 - Damage in the database's structure, whenever it is found, leads to recovery and not to a broker that stands still.
+- A disk that refuses to read is not damage: nothing is set aside for it, the caller tries again.
 
 It decides nothing about when to commit (`journal`) and keeps no messages in memory.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
@@ -25,28 +27,44 @@ from typing import Final, TypeVar
 from edge_broker.core.message import Message
 from edge_broker.core.ops import Batch, Page, Snapshot
 from edge_broker.errors import StoreError
-from edge_broker.store import rows
+from edge_broker.store.clock import Correction, StoreClock, kept_deltas
+from edge_broker.store.clock_keeper import ClockKeeper
 from edge_broker.store.connection import ThreadedConnection
-from edge_broker.store.faults import READ_ERRORS, NoRoom, calls_for_recovery, explain, is_damage
-from edge_broker.store.lock import DirectoryLock
+from edge_broker.store.faults import (
+    READ_ERRORS,
+    NoRoom,
+    ReadOnly,
+    calls_for_recovery,
+    explain,
+    is_damage,
+    is_io_error,
+)
+from edge_broker.store.kernel_clock import kernel_says_synced
+from edge_broker.store.lock import DirectoryLock, take_directory
 from edge_broker.store.pages import PageReader
-from edge_broker.store.recovery import RecoveryReport, finish_interrupted, recover
+from edge_broker.store.readback import SurelyDamaged, open_again
+from edge_broker.store.reading_trouble import ReadingTrouble
+from edge_broker.store.recovery import RecoveryReport, finish_interrupted, recover, tell
 from edge_broker.store.reserve import RESERVE_BYTES, Reserve
 from edge_broker.store.retained import read_retained
 from edge_broker.store.schema import (
     DATABASE_NAME,
     PAGE_BYTES,
+    SCHEMA_VERSION,
     DamagedStore,
     check,
     connect,
     create,
+    migrate,
     side_files,
-    sync,
 )
 from edge_broker.store.segment import TopicNames
 from edge_broker.store.snapshot import SnapshotLoader
 from edge_broker.store.space import give_back
-from edge_broker.store.writer import Writer, needs_room
+from edge_broker.store.times import Times, wall_times
+from edge_broker.store.vault import Vault
+from edge_broker.store.write_ahead_log import LogState, empty_log, examine, keep_log
+from edge_broker.store.writer import MetaChanges, Writer, needs_room
 
 _log: Final = logging.getLogger(__name__)
 
@@ -63,45 +81,67 @@ class Store:
 
     Counters, plain ints unless seconds: `commits`, `commit_errors`, `last_commit_seconds`, `total_commit_seconds`,
     `messages_written`, `segments_written`, `segment_bytes_written`, `pages_read`, `corrupt_segments`. `recovery` is the
-    report of the last recovery in this run, None if there was none. `full`: nothing can be added for want of space; a
-    batch of acknowledgements alone is still taken then, and makes some.
+    report of the last recovery in this run, None if there was none. `log_state`: the write-ahead log that the start found.
+    `full`: nothing can be added for want of space; a batch of acknowledgements alone is still taken then, and makes some.
+    `unwritable`: the disk is mounted read-only; what is on it can be read, and no commit succeeds before that changes.
     """
 
     def __init__(
-        self, directory: Path, lock: DirectoryLock, topics: TopicNames, wall_offset: Callable[[], float]
+        self,
+        directory: Path,
+        lock: DirectoryLock,
+        topics: TopicNames,
+        wall_offset: Callable[[], float],
+        monotonic: Callable[[], float],
+        clock_confirmed: Callable[[], bool],
+        vault: Vault,
     ) -> None:
+        self._vault = vault
         self._path = directory / DATABASE_NAME
         self._lock = lock
         self._topics = topics
-        self._wall_offset = wall_offset
+        self._keeper = ClockKeeper(wall_offset, monotonic, clock_confirmed)
         self._reserve = Reserve(directory)
-        self._writer = Writer()
-        self._pages = PageReader(topics)
+        self._writer = Writer(vault)
+        self._pages = PageReader(topics, vault)
         self._loader: SnapshotLoader | None = None
         self._snapshot: Snapshot | None = None
         self._writing = ThreadedConnection("store-writer", self._open_database, self._reopen_to_write)
         self._reading = ThreadedConnection("store-reader", self._open_to_read, self._open_to_read)
         self._no_reads = asyncio.Lock()
+        self._trouble = ReadingTrouble(self._path)
         self._tidy_timer: asyncio.TimerHandle | None = None
         self._tidy_task: asyncio.Task[None] | None = None
         self._rebuilt_at = -_REBUILD_SECONDS
         self._closed = False
+        self.unwritable = lock.unwritable
+        self._run_meta: dict[str, int] = {}
         self.full = False
         self.recovery: RecoveryReport | None = None
+        self.log_state = LogState()
         self.commits = self.commit_errors = 0
         self.last_commit_seconds = self.total_commit_seconds = 0.0
 
     @classmethod
     async def open(
-        cls, directory: Path, *, topics: TopicNames, wall_offset: Callable[[], float]
+        cls,
+        directory: Path,
+        *,
+        topics: TopicNames,
+        wall_offset: Callable[[], float],
+        monotonic: Callable[[], float] = time.monotonic,
+        clock_confirmed: Callable[[], bool] = kernel_says_synced,
+        vault: Vault | None = None,
     ) -> tuple[Store, Snapshot]:
         """The store in `directory`, which is made if need be, and what it holds. This run's epoch is on the disk.
 
-        `wall_offset` gives wall time minus monotonic time in seconds. Raises `StoreError` if another broker has the
-        directory, if it cannot be used, or if its database is not ours or newer than we are; damage is no reason.
+        `wall_offset` gives wall time minus monotonic time in seconds, as of now; `clock_confirmed` says whether somebody
+        who knows holds the wall clock to be right; `vault` has the keys if messages are encrypted. Raises `StoreError` if
+        another broker has the directory, if it cannot be used, if its database is not ours or newer than we are, or if a
+        key is missing; damage is no reason.
         """
-        lock = _take_directory(directory)
-        store = cls(directory, lock, topics, wall_offset)
+        lock = take_directory(directory)
+        store = cls(directory, lock, topics, wall_offset, monotonic, clock_confirmed, vault or Vault())
         try:
             await store._writing.start()
             await store._reading.start()
@@ -111,7 +151,14 @@ class Store:
         except BaseException:
             await store.close()
             raise
+        if store.unwritable:
+            store._writing.doubt()  # whatever is to be written tries to become able to first
         return store, store._take_snapshot()
+
+    @property
+    def clock(self) -> StoreClock:
+        """What time it is, and how far that is known."""
+        return self._keeper.clock
 
     # ---- counters of the parts
 
@@ -141,6 +188,21 @@ class Store:
         return self._pages.corrupt_segments
 
     @property
+    def log_frames_dropped(self) -> int:
+        """Frames of a damaged write-ahead log that SQLite dropped at the start."""
+        return self.log_state.dropped_frames
+
+    @property
+    def read_problem(self) -> str:
+        """Why the last read failed; empty where it did not."""
+        return self._trouble.problem
+
+    @property
+    def read_retry_seconds(self) -> float:
+        """How long whoever could not read should wait before the next try."""
+        return self._trouble.retry_seconds
+
+    @property
     def file_bytes(self) -> int:
         """The size of the database and its write-ahead log, as they are on the disk now."""
         files = (self._path, side_files(self._path)[0])
@@ -151,8 +213,11 @@ class Store:
     async def commit(self, batch: Batch) -> None:
         """Have `batch` on the disk. `StoreError` if it is not; the same batch may be given again then."""
         started = time.perf_counter()
+        clock = self.clock
+        times, now = clock.times, self._keeper.monotonic()
+        meta = clock.changes(now)
         try:
-            await self._writing.run(lambda connection: self._apply(connection, batch))
+            has_written = await self._write(batch, times, meta)
         except Exception as error:
             self.commit_errors += 1
             if self._reserve.ran_out(error):
@@ -160,9 +225,9 @@ class Store:
                 raise explain("commit", NoRoom(str(error))) from error
             if not isinstance(error, sqlite3.Error | OSError):
                 _log.exception("a batch could not be written")
-            if is_damage(error):
-                await self._rebuild(error)
             raise explain("commit", error) from error
+        if has_written:
+            clock.written(meta, now)
         self.last_commit_seconds = time.perf_counter() - started
         self.total_commit_seconds += self.last_commit_seconds
         self.commits += 1
@@ -180,9 +245,8 @@ class Store:
             from_number=from_number,
             max_messages=max_messages,
             max_bytes=max_bytes,
-            wall_offset=self._wall_offset(),
         )
-        page = await self._read(read)
+        page = await self._read_by_clock(lambda times, connection: read(connection, times=times))
         self._hand_over_damage()
         return page
 
@@ -191,8 +255,9 @@ class Store:
 
         What is not there is left out, and so is what is damaged, which the log hears of.
         """
-        read = partial(read_retained, topics=topics, names=self._topics, wall_offset=self._wall_offset())
-        messages, damaged = await self._read(read)
+        messages, damaged = await self._read_by_clock(
+            lambda times, connection: read_retained(connection, topics, self._topics, times, self._vault)
+        )
         for topic in damaged:
             _log.error("the retained message of %a is damaged and lost", topic)
         return messages
@@ -206,6 +271,8 @@ class Store:
             self._tidy_timer.cancel()
         if self._tidy_task is not None:
             await asyncio.wait([self._tidy_task])
+        await self._keeper.close()
+        await self._trouble.close()
         try:
             await self._reading.close()
         finally:
@@ -221,23 +288,66 @@ class Store:
         assert snapshot is not None
         self._loader = self._snapshot = None
         self._log_recovery()
+        self._keeper.start(self._writing.run)
         for table, key in loader.damaged:
             _log.error("the store's row %s of table %s is damaged and left out", key, table)
         for queue_id in loader.ownerless:
             _log.error("queue %s holds messages, but whose it was is lost", queue_id)
         return snapshot
 
+    async def _read_by_clock(self, read: Callable[[Times, sqlite3.Connection], T]) -> T:
+        """What `read` returns by the clock as it is when that comes: what is in memory by then was corrected."""
+        while True:
+            times = self.clock.times
+            found = await self._read(partial(read, times))
+            if times is self.clock.times:
+                return found
+
+    async def _write(self, batch: Batch, times: Times, meta: MetaChanges) -> bool:
+        """Have `batch` written; where that meets damage in the database, recover it and raise all the same."""
+
+        def apply(connection: sqlite3.Connection) -> bool:
+            return self._apply(connection, batch, times, meta)
+
+        try:
+            return await self._writing.run(apply)
+        except Exception as error:
+            if not is_damage(error):
+                raise
+            await self._trouble.check_disk(error)
+        try:
+            return await self._writing.run(apply)
+        except Exception as error:
+            if is_damage(error):
+                await self._trouble.check_disk(error)
+                await self._rebuild(error)
+            raise
+
     async def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
         """What `read` returns; where it meets damage in the database, what it returns after recovery. `StoreError`."""
         try:
-            return await self._read_once(read)
+            return await self._read_or_recover(read)
         except Exception as error:
-            if not is_damage(error) or not await self._rebuild(error):
-                raise explain("read", error) from error
+            told = explain("read", error)
+            self._trouble.begin(str(told), lambda: self._read(read))
+            raise told from error
+
+    async def _read_or_recover(self, read: Callable[[sqlite3.Connection], T]) -> T:
         try:
             return await self._read_once(read)
         except Exception as error:
-            raise explain("read", error) from error
+            if not is_damage(error):
+                raise
+            await self._trouble.check_disk(error)
+        try:  # on a new connection: it may have been one bad moment
+            return await self._read_once(read)
+        except Exception as error:
+            if not is_damage(error):
+                raise
+            await self._trouble.check_disk(error)
+            if not await self._rebuild(error):
+                raise
+        return await self._read_once(read)
 
     async def _read_once(self, read: Callable[[sqlite3.Connection], T]) -> T:
         async with self._no_reads:
@@ -257,14 +367,14 @@ class Store:
 
     # ---- in the threads
 
-    def _apply(self, connection: sqlite3.Connection, batch: Batch) -> None:
-        """Write `batch`; where the disk is full, only what makes room."""
+    def _apply(self, connection: sqlite3.Connection, batch: Batch, times: Times, meta: MetaChanges) -> bool:
+        """Write `batch`, and `meta` with it; where the disk is full, only what makes room."""
         if self._reserve.given_up and needs_room(batch) and not self._reserve.take():
             free = connection.execute("PRAGMA freelist_count").fetchone()[0]
             if free * PAGE_BYTES < RESERVE_BYTES:
                 raise NoRoom("the last of the space is kept for acknowledgements")
         try:
-            self._writer.apply(connection, batch, self._wall_offset())
+            return self._writer.apply(connection, batch, times, meta)
         except sqlite3.Error as error:
             if self._reserve.ran_out(error):
                 self._reserve.give_up()
@@ -272,20 +382,45 @@ class Store:
 
     def _open_database(self) -> sqlite3.Connection:
         """The writing connection to a database that is ours and whole, and this run's snapshot."""
+        if self.unwritable:
+            return self._open_unwritable()
         finish_interrupted(self._path, _stamp())
         if not self._path.exists() and not side_files(self._path)[0].exists():
             create(self._path)
+        self.log_state = examine(self._path)
+        if self.log_state.lost_commits:
+            keep_log(self._path, self.log_state, _stamp())
         try:
             return self._open_and_load()
         except READ_ERRORS as error:
-            if self._reserve.ran_out(error):
-                if not self._reserve.give_up():
-                    raise NoRoom(str(error)) from error
-            elif calls_for_recovery(error):
-                self.recovery = recover(self._path, str(error), _stamp(), or_empty=True)
-            else:
-                raise
+            if not self._reserve.ran_out(error):
+                return self._open_in_spite_of(error)
+            if not self._reserve.give_up():
+                raise NoRoom(str(error)) from error
         return self._open_and_load()
+
+    def _open_in_spite_of(self, error: BaseException) -> sqlite3.Connection:
+        """The database that could not be opened, once more; or what could be saved of it, where it is damaged."""
+        if not calls_for_recovery(error) and not is_io_error(error):
+            raise error
+        _log.warning("the store cannot be opened, it is looked at once more: %s", error)
+        try:
+            return open_again(self._path, error, self._open_and_load)
+        except SurelyDamaged as damage:
+            self.recovery = recover(self._path, str(damage), _stamp(), or_empty=True)
+        return self._open_and_load()
+
+    def _open_unwritable(self) -> sqlite3.Connection:
+        """A connection that only reads, on a disk that is mounted read-only: commits fail until that changes."""
+        connection = connect(self._path, read_only=True, unwritable=True)
+        try:
+            check(connection, self._path)
+            self._begin_run(connection)
+        except BaseException:
+            connection.close()
+            raise
+        _log.error("%s is on a disk that is mounted read-only: nothing can be kept", self._path)
+        return connection
 
     def _open_and_load(self) -> sqlite3.Connection:
         if not self._path.exists() or self._path.stat().st_size == 0:
@@ -293,6 +428,11 @@ class Store:
         connection = connect(self._path)
         try:
             check(connection, self._path)
+            if self.log_state.tail_frames:
+                empty_log(connection)
+            before = migrate(connection)
+            if before is not None:
+                _log.info("the store was of schema %d and is of %d now", before, SCHEMA_VERSION)
             self._begin_run(connection)
         except BaseException:
             connection.close()
@@ -305,24 +445,39 @@ class Store:
         The first run of a database is numbered by the wall clock's seconds: should all be lost, the messages of the
         next life are not taken for those of this one.
         """
-        wall_offset = self._wall_offset()
-        loader = SnapshotLoader(connection, self._topics, wall_offset)
+        loader = SnapshotLoader(connection, self._topics, self._vault)
         meta = loader.meta()
-        epoch = meta.get("epoch", int(time.monotonic() + wall_offset) - 1) + 1
+        self._vault.check(meta)
+        clock = self._keeper.begin(meta, loader.newest(wall_times(kept_deltas(meta))))
+        epoch = meta.get("epoch", int(clock.wall(self._keeper.monotonic())) - 1) + 1
         epoch = max(1, min(epoch, _MAX_EPOCH))
-        snapshot = loader.load(epoch, meta.get("next_queue_id", 1))
-        connection.execute("REPLACE INTO meta VALUES (?, ?, ?)", rows.sealed("epoch", epoch))
+        snapshot = loader.load(epoch, meta.get("next_queue_id", 1), clock.times)
+        self._run_meta = {"epoch": epoch, **self._vault.new_meta(meta)}
         self._writer.ids_below = snapshot.next_queue_id
-        self._reserve.take()
+        if not self.unwritable:
+            self._write_run(connection)
         self._loader, self._snapshot = loader, snapshot
+
+    def _write_run(self, connection: sqlite3.Connection) -> None:
+        """Have on the disk that this run has begun, and the space for it to end well."""
+        self._keeper.write(connection, self._run_meta)
+        self._reserve.take()
 
     def _reopen_to_write(self) -> sqlite3.Connection:
         """A new connection after an error: what the log shows may not be on the disk, so it is brought there first."""
+        if self.unwritable:
+            if not os.access(self._path.parent, os.W_OK):
+                raise ReadOnly(f"{self._path.parent} is mounted read-only")
+            self._reading.doubt()  # it counts on nobody writing
         connection = connect(self._path)
         try:
             busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
             if busy:
                 raise sqlite3.OperationalError("the write-ahead log is in use")
+            if self.unwritable:
+                migrate(connection)
+                self._write_run(connection)
+                self.unwritable = False
         except BaseException:
             connection.close()
             raise
@@ -330,7 +485,13 @@ class Store:
         return connection
 
     def _open_to_read(self) -> sqlite3.Connection:
-        return connect(self._path, read_only=True)
+        return connect(self._path, read_only=True, unwritable=self.unwritable)
+
+    # ---- the clock
+
+    def look_at_clock(self) -> Correction | None:
+        """Compare the clocks, about once a second; what comes back is to be applied to the times in memory, once."""
+        return self._keeper.look()
 
     # ---- damage and space
 
@@ -349,21 +510,18 @@ class Store:
                 )
         except Exception as failure:
             raise explain("recover", failure) from failure
+        self.clock.write_again()
+        self._trouble.end()
         self._log_recovery()
         return True
 
     def _log_recovery(self) -> None:
         """Say what recovery did: in the log, and beside the damaged file for whoever asks later."""
         if self.recovery is None:
+            for line in self.log_state.lines():
+                _log.log(logging.ERROR if self.log_state.lost_commits else logging.WARNING, "%s", line)
             return
-        lines = list(self.recovery.lines())
-        for line in lines:
-            _log.error("%s", line)
-        aside = self.recovery.set_aside
-        try:
-            aside.with_name(f"{aside.name}.report").write_text("\n".join(lines) + "\n", "utf-8")
-        except OSError as error:  # the log has it
-            _log.warning("the report could not be written beside %s: %s", aside, error)
+        tell(self.recovery, self.log_state.lines())
 
     def _tidy_later(self) -> None:
         if self._tidy_timer is None and not self._closed:
@@ -382,21 +540,6 @@ class Store:
         self._tidy_timer = None
         if more:
             self._tidy_later()
-
-
-def _take_directory(directory: Path) -> DirectoryLock:
-    """The directory, made if need be and readable for nobody else, and the lock on it."""
-    try:
-        if not directory.exists():
-            directory.mkdir(parents=True, mode=0o700)
-            sync(directory.parent)
-        return DirectoryLock(directory)
-    except OSError as error:
-        raise StoreError(
-            "open",
-            f"cannot use {directory}: {error.strerror or error}",
-            "data_dir must be a directory that the broker's user may write",
-        ) from error
 
 
 def _stamp() -> str:

@@ -1,10 +1,9 @@
 """Is everything in a store as it was written? `verify` reads every row and says exactly what is not.
 
 Three things are looked at. The *rows*: each has a checksum, and must decode to what it claims to be. The *queues*: from
-the head on, each number is in a segment, or acknowledged, or known to be lost; anything else is missing, unless topics
-are kept in memory only: what is in memory has numbers too, and they are then told, not complained of. The *structure*
-of the database, by SQLite's own `integrity_check`: that takes one transaction for the whole file, so beside a running
-broker it is left out where the file is large, unless it is asked for.
+the head on, each number is in a segment, or acknowledged, or known to be lost, or was kept in memory only, which the next
+segment says; anything else is missing. The *structure* of the database, by SQLite's own `integrity_check`: that takes one
+transaction for the whole file, so beside a running broker it is left out where the file is large, unless it is asked for.
 
 It changes nothing. What is damaged is mended by the broker itself: single segments when it comes to them, the rest by
 `recovery`.
@@ -12,6 +11,7 @@ It changes nothing. What is damaged is mended by the broker itself: single segme
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -20,8 +20,12 @@ from typing import Any, Final
 
 from edge_broker.core.message import Message
 from edge_broker.store import rows
-from edge_broker.store.faults import READ_ERRORS, Damaged, is_damage
+from edge_broker.store.faults import READ_ERRORS, Damaged, is_damage, is_io_error
 from edge_broker.store.inspection import Inspection, Marks, Place
+from edge_broker.store.readback import read_back
+from edge_broker.store.schema import DATABASE_NAME
+from edge_broker.store.times import Times
+from edge_broker.store.vault import Vault
 
 WHOLE_CHECK_BYTES: Final = 64 << 20
 """Up to this size the structure is checked beside a running broker too: a second at most on an SD card."""
@@ -53,8 +57,9 @@ Stretch = tuple[int, int]
 @dataclass(slots=True)
 class QueueFindings:
     """What is wrong with one queue. `damaged`: numbers of segments that cannot be read, and why. `missing`: numbers that
-    are nowhere. `not_on_disk`: likewise, where they may be in memory only. `lost_before`: given up in damage that was dealt
-    with already, which is no fault of the file. `unreadable`: why nothing is known from `unreadable_from` on."""
+    are nowhere. `not_on_disk`: likewise, since they were kept in memory only, by choice. `lost_before`: given up in damage
+    that was dealt with already, which is no fault of the file. `unreadable`: why nothing is known from `unreadable_from`
+    on."""
 
     messages: int = 0
     damaged: list[tuple[int, int, str]] = field(default_factory=list)
@@ -101,7 +106,7 @@ class Verification:
             for first, last in found.missing:
                 yield f"{name}: messages {first} to {last} are missing"
             for first, last in found.not_on_disk:
-                yield f"{name}: messages {first} to {last} are not on disk; topics are kept in memory only"
+                yield f"{name}: messages {first} to {last} are on no disk: they were kept in memory only"
             if found.unreadable:
                 yield f"{name}: nothing is known from {found.unreadable_from} on: {found.unreadable}"
             for first, last in found.lost_before:
@@ -112,41 +117,53 @@ def verify(
     directory: Path,
     *,
     whole: bool | None = None,
-    in_memory_only: bool = False,
+    vault: Vault | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Verification:
     """Read the whole store in `directory`. `whole`: whether to have SQLite check its structure; None decides by itself.
 
-    `in_memory_only`: some topics are configured to be, so a number that is nowhere is no fault. `progress` is called with
-    the messages read so far. Raises `StoreError` where there is nothing that could be verified.
+    `progress` is called with the messages read so far. Raises `StoreError` where there is nothing that could be
+    verified, or a key is missing.
     """
     found = Verification()
     try:
-        with Inspection(directory) as inspection:
-            _Verifier(inspection, found, in_memory_only, progress).run(whole)
+        with Inspection(directory, vault) as inspection:
+            with contextlib.suppress(*READ_ERRORS):  # `meta` is complained of further down
+                inspection.check_keys()
+            _Verifier(inspection, found, progress).run(whole)
     except READ_ERRORS as error:
-        if not is_damage(error):
+        if not is_damage(error) and not is_io_error(error):
             raise
         found.problems.append(f"the database cannot be opened: {error}")
+    if not found.sound:
+        _blame_the_disk(directory / DATABASE_NAME, found)
     return found
+
+
+def _blame_the_disk(path: Path, found: Verification) -> None:
+    """SQLite calls damaged what the disk does not give; say so where that is what it was."""
+    refused = read_back(path)
+    if refused.refused:
+        file, place = refused.refused[0]
+        found.problems.append(
+            f"the disk refuses to give {file.name} at byte {place}: {refused.why} ({len(refused.refused)} pages in all);"
+            " what seems damaged may be whole, look at the kernel's log (dmesg)"
+        )
 
 
 class _Verifier:
     """One verification under way."""
 
-    def __init__(
-        self,
-        inspection: Inspection,
-        found: Verification,
-        in_memory_only: bool,
-        progress: Callable[[int], None],
-    ) -> None:
+    def __init__(self, inspection: Inspection, found: Verification, progress: Callable[[int], None]) -> None:
         self._inspection, self._found, self._progress = inspection, found, progress
-        self._in_memory_only = in_memory_only
         self._read = 0
 
     def run(self, whole: bool | None) -> None:
         inspection, found = self._inspection, self._found
+        if (
+            inspection.log_state.lost_commits
+        ):  # one that the power cut off is no fault: nobody was told that it is there
+            found.problems.extend(inspection.log_state.lines())
         for table, key in _TABLES:
             self._check_table(table, key)
         self._check_owners()
@@ -195,16 +212,16 @@ class _Verifier:
         return self._inspection.connection.execute(select, values).fetchall()
 
     def _check_row(self, table: str, key: tuple[Any, ...], row: tuple[Any, ...]) -> None:
-        topics = self._inspection.topics
+        topics, vault = self._inspection.topics, self._inspection.vault
         try:
             if table == "session":
-                rows.session_record(row, topics, 0.0)
+                rows.session_record(vault.open_session(row), topics, Times(0.0))
             elif table == "subscription":
                 rows.subscription_record(row)
             elif table == "queue":
                 rows.queue_marks(row)
             elif table == "retained":
-                rows.retained_message(row, topics, 0.0)
+                rows.retained_message(vault.open_retained(row), topics, Times(0.0))
             else:
                 rows.opened(row)
         except (Damaged, TypeError, ValueError) as error:
@@ -246,15 +263,18 @@ class _Verifier:
         for place in self._inspection.places(queue_id, number, _PLACES_AT_ONCE):
             if size_bytes > _BODY_BYTES_AT_ONCE:
                 break
-            if place.first > number and marks.sound:
-                self._miss(found, number, place.first - 1, marks)
+            messages: list[tuple[int, Message]] | None = None
+            volatile: list[Stretch] = []
             try:
                 messages = self._inspection.messages(queue_id, place)
+                volatile = self._inspection.volatile(queue_id, place)
             except (Damaged, *READ_ERRORS) as error:
                 found.damaged.append((max(number, place.first), place.last, str(error)))
-            else:
+            if place.first > number and marks.sound:
+                self._miss(found, number, place.first - 1, marks, volatile)
+            if messages is not None:
                 size_bytes += sum(len(message.frame) for _, message in messages)
-                self._account(place, number, messages, marks, found)
+                self._account(place, number, messages, marks, volatile, found)
             number = place.last + 1
         return number
 
@@ -264,6 +284,7 @@ class _Verifier:
         number: int,
         messages: list[tuple[int, Message]],
         marks: Marks,
+        volatile: list[Stretch],
         found: QueueFindings,
     ) -> None:
         """What the segment at `place` has of the numbers from `number` on."""
@@ -277,16 +298,19 @@ class _Verifier:
                 continue
             found.messages += present not in marks.acknowledged
             if present > expected and marks.sound:
-                self._miss(found, expected, present - 1, marks)
+                self._miss(found, expected, present - 1, marks, volatile)
             expected = present + 1
 
-    def _miss(self, found: QueueFindings, first: int, last: int, marks: Marks) -> None:
-        """The numbers from `first` to `last` are in no segment."""
-        stretches = _unaccounted(first, last, marks)
-        if self._in_memory_only:
-            found.not_on_disk += stretches
-        else:
-            found.missing += stretches
+    def _miss(
+        self, found: QueueFindings, first: int, last: int, marks: Marks, volatile: list[Stretch]
+    ) -> None:
+        """The numbers from `first` to `last` are in no segment; the one behind them says which were `volatile`."""
+        done = sorted(number for number in marks.acknowledged if first <= number <= last)
+        stretches = _without(first, last, [(number, number) for number in done])
+        for start, end in stretches:
+            left = _without(start, end, volatile)
+            found.not_on_disk += _without(start, end, left)
+            found.missing += left
 
     # ---- structure
 
@@ -300,15 +324,18 @@ class _Verifier:
         self._found.structure_checked = True
 
 
-def _unaccounted(first: int, last: int, marks: Marks) -> list[Stretch]:
-    """Of the numbers from `first` to `last` those not acknowledged, in stretches."""
-    done = sorted(number for number in marks.acknowledged if first <= number <= last)
-    stretches = []
-    for number in (*done, last + 1):
-        if number > first:
-            stretches.append((first, number - 1))
-        first = number + 1
-    return stretches
+def _without(first: int, last: int, stretches: list[Stretch]) -> list[Stretch]:
+    """The numbers from `first` to `last` that are in none of `stretches`, which are in order, as stretches."""
+    left = []
+    for start, end in (*stretches, (last + 1, last + 1)):
+        if start > last + 1 or end < first:
+            continue
+        if start > first:
+            left.append((first, start - 1))
+        first = max(first, end + 1)
+    if first <= last:
+        left.append((first, last))
+    return left
 
 
 def _shown(key: tuple[Any, ...]) -> str:

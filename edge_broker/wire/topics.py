@@ -13,6 +13,10 @@ from edge_broker.wire.const import TOPIC_FILTER_INVALID, TOPIC_NAME_INVALID
 MAX_TOPIC_BYTES: Final = 65535
 SHARE_PREFIX: Final = "$share/"
 SYSTEM_PREFIX: Final = "$SYS/"
+DEAD_LETTERS_PREFIX: Final = "$dead-letters/"
+DELAYED_PREFIX: Final = "$delayed/"
+_OWN_PREFIXES: Final = (SYSTEM_PREFIX, DEAD_LETTERS_PREFIX)
+_OWN_ROOTS: Final = tuple(prefix[:-1] for prefix in _OWN_PREFIXES)
 
 
 def decode_utf8(raw: bytes) -> str:
@@ -26,9 +30,9 @@ def decode_utf8(raw: bytes) -> str:
     return text
 
 
-def is_system(topic: str) -> bool:
-    """Whether `topic` is one that a subscription to `$SYS/#` gets, and so the broker's own."""
-    return topic.startswith(SYSTEM_PREFIX) or topic == SYSTEM_PREFIX[:-1]
+def is_own(topic: str) -> bool:
+    """Whether only the broker publishes to `topic`: one that a subscription to `$SYS/#` or `$dead-letters/#` gets."""
+    return topic.startswith(_OWN_PREFIXES) or topic in _OWN_ROOTS
 
 
 def check_topic_name(topic: str) -> None:

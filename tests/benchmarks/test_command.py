@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from benchmarks import wire
 from benchmarks.__main__ import main, order_of_round, parse_brokers
+from benchmarks.brokers import KINDS, running
+from benchmarks.links import Link
 
 ROOT = Path(__file__).parents[2]
 
@@ -98,3 +101,26 @@ def test_over_tls_all_brokers_are_measured_in_one_cipher(tmp_path: Path) -> None
     assert {one["failure"] for one in runs} == {None}
     assert all(one["figures"]["cpu_us_per_message"] > 0.5 for one in runs)
     assert "Live messages over TLS" in result.stdout
+
+
+def test_with_an_acl_what_it_does_not_allow_is_denied(tmp_path: Path) -> None:
+    with running(KINDS["edge-broker-acl"], tmp_path / "broker", None) as broker:
+        link = Link(broker.address, "anybody", wire.MQTT_5)
+        answers = [
+            link.exchange(wire.publish(topic, b"x", 1, wire.MQTT_5, 1))
+            for topic in ("bench/000", "other", "bench/000/private")
+        ]
+        link.close()
+    assert [answer[4] if len(answer) > 4 else 0 for answer in answers] == [0, 0x87, 0x87]
+
+
+def test_a_backlog_is_found_again_after_a_restart(tmp_path: Path) -> None:
+    raw = tmp_path / "raw.json"
+    load = "--scenario backlog --large-backlog 3000 --patience 0"
+    result = run(*load.split(), "--json", str(raw))
+    assert result.returncode == 0, result.stderr
+    [one] = json.loads(raw.read_text())["runs"]
+    assert one["failure"] is None
+    assert one["figures"]["messages"] == 3000
+    assert 0 < one["figures"]["first_message_seconds"] < 10
+    assert "A backlog of millions" in result.stdout

@@ -30,6 +30,7 @@ class Local:
     """A local subscriber. `durable`: what it takes at QoS > 0 is unsafe until the next `Bridged.commit`."""
 
     online = ready = True
+    permissions = None
 
     def __init__(self, bridged: "Bridged", topic_filter: str, durable: bool) -> None:
         self.durable = durable
@@ -54,9 +55,10 @@ class Bridged:
         window: int = 10,
         timeout: float = 30.0,
         pacing: PacingConfig = PacingConfig(),  # noqa: B008 - immutable
+        settings: Settings | None = None,
     ) -> None:
         self.pending = Pending(1, 256 << 10)
-        self.router = Router(Settings(), self.pending, None, str, TopicCache())  # type: ignore[arg-type]
+        self.router = Router(settings or Settings(), self.pending, None, str, TopicCache())  # type: ignore[arg-type]
         self.router.now = 1000.0
         self.given_up: list[tuple[str, str]] = []
         self.retreats: list[int] = []
@@ -64,7 +66,7 @@ class Bridged:
         self.inbound: set[int] = set()
         mapping = OutMapping(out)
         self.queue = Queue(self.router.new_queue_id(), self.pending)
-        self.outbox = Outbox(self.queue, mapping, self.router, Quota())
+        self.outbox = Outbox("cloud", self.queue, mapping, self.router, Quota())
         self.forwarder = Forwarder(
             self.queue,
             mapping,

@@ -24,7 +24,7 @@ def test_a_message_older_than_its_rule_allows_is_counted_and_not_sent() -> None:
     bridged.router.now += 1.0
     bridged.connect()
     assert payloads(bridged) == [b"kept", b"young"]
-    assert bridged.forwarder.skipped == {"too_old": 1}
+    assert bridged.outbox.dropped == {"too_old": 1}
     assert (bridged.queue.depth, bridged.forwarder.acknowledged) == (0, 2)
 
 
@@ -41,7 +41,7 @@ def test_the_age_counts_on_disk_too() -> None:
     bridged.answer_reads()
     assert payloads(bridged) == [b"new"]
     bridged.commit()
-    assert (bridged.forwarder.skipped, bridged.queue.depth) == ({"too_old": 3}, 0)
+    assert (bridged.outbox.dropped, bridged.queue.depth) == ({"too_old": 3}, 0)
 
 
 def test_at_qos_2_what_may_have_been_sent_is_sent_to_its_end() -> None:
@@ -59,7 +59,7 @@ def test_at_qos_2_what_may_have_been_sent_is_sent_to_its_end() -> None:
     bridged.sent()
     bridged.answer_reads()
     assert [message.payload for message in bridged.sent_messages()] == [b"sent"]
-    assert bridged.forwarder.skipped == {"too_old": 1}
+    assert bridged.outbox.dropped == {"too_old": 1}
 
 
 # ---- the latest of each topic
@@ -73,7 +73,7 @@ def test_only_the_latest_of_each_topic_is_sent() -> None:
         bridged.publish("log", b"%d" % n)
     bridged.connect()
     assert payloads(bridged) == [b"0", b"1", b"a2", b"b2", b"2"]
-    assert bridged.outbox.latest.dropped == 4
+    assert bridged.outbox.dropped == {"superseded": 4}
     assert (bridged.queue.depth, bridged.queue.head) == (0, bridged.queue.next_number)
 
 
@@ -87,7 +87,7 @@ def test_what_is_under_way_is_not_superseded() -> None:
     bridged.disconnect()
     bridged.connect()
     assert payloads(bridged) == [], "a successor is there already"
-    assert bridged.forwarder.skipped == {"superseded": 1}
+    assert bridged.outbox.dropped == {"superseded": 1}
 
 
 def test_a_superseded_message_is_never_written() -> None:
@@ -107,7 +107,7 @@ def test_holes_are_bounded_and_the_rest_is_skipped_when_its_turn_comes() -> None
     assert len(bridged.queue.acknowledged or ()) <= 1000
     bridged.connect()
     assert payloads(bridged) == [b"first", b"4999"]
-    assert bridged.outbox.latest.dropped + bridged.forwarder.skipped["superseded"] == 4999
+    assert bridged.outbox.dropped == {"superseded": 4999}
     assert bridged.queue.depth == 0
 
 
@@ -145,7 +145,7 @@ def test_what_is_withheld_is_dropped_and_counted(withholds: str, sent: list[byte
     bridged.publish("alarms/a", b"alarm")
     bridged.publish("a", b"reading")
     assert payloads(bridged) == sent
-    assert bridged.forwarder.skipped == ({"allowance": 2 - len(sent)} if len(sent) < 2 else {})
+    assert bridged.outbox.dropped == ({"allowance": 2 - len(sent)} if len(sent) < 2 else {})
     assert bridged.queue.depth == 0
 
 

@@ -47,6 +47,8 @@ def test_the_promised_defaults() -> None:
     assert msgspec.to_builtins(config.store) == {
         "durability": "disk",
         "topics": (),
+        "max_messages": 0,
+        "max_bytes": 0,
         "commit_delay_ms": 20,
         "removal_delay_ms": 1000,
         "write_budget_bytes_per_day": 0,
@@ -54,6 +56,15 @@ def test_the_promised_defaults() -> None:
         "card_endurance_terabytes": 0.0,
         "early_commit_messages": 64,
         "early_commit_bytes": 64 * 1024,
+        "encryption_key_file": None,
+        "encryption_key_credential": "",
+        "old_encryption_key_files": (),
+    }
+    assert msgspec.to_builtins(config.dead_letters) == {
+        "enabled": False,
+        "max_messages": 10_000,
+        "max_bytes": 16 << 20,
+        "max_age_seconds": 30 * 24 * 3600,
     }
     assert msgspec.to_builtins(config.limits) == {
         "max_packet_bytes": 1 << 20,
@@ -77,6 +88,9 @@ def test_the_promised_defaults() -> None:
         "max_retained_messages": 100_000,
         "max_retained_bytes": 64 << 20,
         "retained_memory_bytes": 16 << 20,
+        "max_delayed_seconds": 30 * 24 * 3600,
+        "max_delayed_messages": 10_000,
+        "max_delayed_bytes": 16 << 20,
         "max_inbound_qos_2": 10_000,
         "max_publishes_per_second": 0,
         "max_publish_bytes_per_second": 0,
@@ -87,6 +101,7 @@ def test_the_promised_defaults() -> None:
         "wildcard_subscriptions_available": True,
         "shared_subscriptions_available": True,
         "subscription_ids_available": True,
+        "delayed_available": True,
         "check_payload_format": False,
         "response_information": "",
         "server_reference": "",

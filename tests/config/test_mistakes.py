@@ -44,6 +44,31 @@ def test_bad_toml_says_where(load_text: Load, text: str, key: str, problem: str,
 
 
 KEYS = [
+    # encryption
+    (
+        "[store]\nencryption_key_file = '/nowhere/key'",
+        "store.encryption_key_file",
+        "cannot be read",
+        "",
+    ),
+    (
+        "[store]\nold_encryption_key_files = ['/nowhere/key']",
+        "store.old_encryption_key_files[0]",
+        "cannot be read",
+        "",
+    ),
+    (
+        "[store]\nencryption_key_credential = 'a/b'",
+        "store.encryption_key_credential",
+        "is not a credential's name",
+        "without a directory",
+    ),
+    (
+        "[store]\nencryption_key_file = '/dev/null'\nencryption_key_credential = 'x'",
+        "store.encryption_key_credential",
+        "there is encryption_key_file too",
+        "leave one of them out",
+    ),
     # unknown keys
     ("dat_dir = '/x'", "dat_dir", "not a known key", "did you mean data_dir?"),
     ("[session]", "session", "not a known key", "did you mean sessions?"),

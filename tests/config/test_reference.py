@@ -16,6 +16,7 @@ from edge_broker.cli import main
 from edge_broker.config.model import Config
 from edge_broker.config.reading import struct_of
 from edge_broker.config.reference import BEGIN, render_reference, replace_reference
+from edge_broker.store.keys import new_key
 from tests.config.certificates import write_crl, write_pair
 from tests.security.issuer import jwk, private_key, write_pem, write_set
 
@@ -84,12 +85,13 @@ def test_the_examples_are_accepted(name: str, tmp_path: Path) -> None:
     for pair in ("gateway", "sensors-ca", "cloud-ca"):
         write_pair(tmp_path / "tls", pair)
     (tmp_path / "cloud.password").write_text("secret\n")
-    (tmp_path / "passwords").write_text("")
-    (tmp_path / "denied").write_text("")
+    for empty in ("passwords", "acl.toml", "denied"):
+        (tmp_path / empty).write_text("")
     write_crl(tmp_path / "tls", "sensors-ca").rename(tmp_path / "tls" / "sensors.crl")
     (tmp_path / "http-tokens").write_text("")
     write_set(tmp_path / "issuer.json", jwk("RS256", kid="2026"))
     write_pem(tmp_path / "workshop.pem", private_key("EdDSA"))
+    new_key(tmp_path / "store.key")
     path = tmp_path / "edge-broker.toml"
     path.write_text(EXAMPLES[name])
     result = CliRunner().invoke(main, ["check", str(path)])

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from edge_broker.core.ports import Principal
 from tests.conformance.codec import (
     Packet,
     Puback,
@@ -20,6 +21,7 @@ from tests.conformance.harness import RunningBroker
 from tests.conformance.normative import normative
 from tests.conformance.properties import text
 from tests.conformance.wire import Wire
+from tests.permitting import SimpleRules
 
 
 def subscribed(broker: RunningBroker, *filters: tuple[str, int], **fields: Any) -> Wire:
@@ -139,13 +141,13 @@ def test_overlapping_subscriptions_get_the_highest_qos(broker: RunningBroker, to
     assert all(copy.payload == b"x" for copy in copies)
 
 
-class Forbidding:
+class Forbidding(SimpleRules):
     """An authorizer under which nobody may publish to topics that begin with `forbidden`."""
 
-    def may_publish(self, identity: str, client_id: str, topic: str) -> bool:
+    def may_publish(self, principal: Principal, topic: str) -> bool:
         return not topic.startswith("forbidden")
 
-    def may_subscribe(self, identity: str, client_id: str, topic_filter: str) -> bool:
+    def may_subscribe(self, principal: Principal, topic_filter: str) -> bool:
         return True
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from edge_broker.core.ports import Principal
 from tests.conformance.codec import (
     Pubcomp,
     Publish,
@@ -19,6 +20,7 @@ from tests.conformance.conftest import StartBroker
 from tests.conformance.harness import RunningBroker
 from tests.conformance.normative import normative
 from tests.conformance.properties import text
+from tests.permitting import SimpleRules
 
 
 @normative("MQTT-3.8.3-1", "MQTT-3.10.3-1")
@@ -133,13 +135,13 @@ def test_delivered_at_the_lower_qos(broker: RunningBroker, topic: str, published
     wire.expect_nothing()
 
 
-class Forbidding:
+class Forbidding(SimpleRules):
     """An authorizer under which nobody may subscribe to what begins with `forbidden`."""
 
-    def may_publish(self, identity: str, client_id: str, topic: str) -> bool:
+    def may_publish(self, principal: Principal, topic: str) -> bool:
         return True
 
-    def may_subscribe(self, identity: str, client_id: str, topic_filter: str) -> bool:
+    def may_subscribe(self, principal: Principal, topic_filter: str) -> bool:
         return not topic_filter.startswith("forbidden")
 
 

@@ -7,12 +7,14 @@ from unittest.mock import ANY
 
 import pytest
 
+from edge_broker.core.ports import Principal
 from tests.conformance.codec import V5, V311, Puback, Pubcomp, Publish, Pubrec, Pubrel, frame
 from tests.conformance.conftest import StartBroker
 from tests.conformance.harness import RunningBroker
 from tests.conformance.normative import normative
 from tests.conformance.properties import varint
 from tests.conformance.wire import Wire
+from tests.permitting import SimpleRules
 
 MALFORMED, PROTOCOL_ERROR = 0x81, 0x82
 NO_MATCHING_SUBSCRIBERS, NOT_AUTHORIZED, NOT_FOUND, QUOTA_EXCEEDED = 0x10, 0x87, 0x92, 0x97
@@ -22,13 +24,13 @@ PUBLISH_CODES = {0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99}
 """Those of PUBACK and of PUBREC, which are the same."""
 
 
-class Guard:
+class Guard(SimpleRules):
     """An authorizer: nothing may be published to topics beginning with `denied`."""
 
-    def may_publish(self, identity: str, client_id: str, topic: str) -> bool:
+    def may_publish(self, principal: Principal, topic: str) -> bool:
         return not topic.startswith("denied")
 
-    def may_subscribe(self, identity: str, client_id: str, topic_filter: str) -> bool:
+    def may_subscribe(self, principal: Principal, topic_filter: str) -> bool:
         return not topic_filter.startswith("denied")
 
 

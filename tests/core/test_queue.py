@@ -337,3 +337,44 @@ def test_a_queue_that_ends_frees_its_messages() -> None:
     assert [number for write in sealed.batch.queues for number, _ in write.messages] == []
     sealed.settle()
     assert queue.pending.uncommitted_bytes == 0
+
+
+# ---- numbers of what is in memory only
+
+
+def volatile() -> Message:
+    one = message()
+    one.volatile = True
+    return one
+
+
+def test_the_store_hears_with_the_next_message_which_numbers_are_in_memory_only() -> None:
+    queue = durable()
+    for one in (message(), volatile(), volatile(), message(), volatile()):
+        queue.append(one)
+    first = queue.seal()
+    assert first is not None
+    assert [number for number, _ in first.messages] == [1, 4]
+    assert first.volatile == [(2, 3)]
+    for one in (volatile(), message()):
+        queue.append(one)
+    second = queue.seal()
+    assert second is not None
+    assert second.volatile == [(5, 6)], "what had no message behind it yet comes now"
+    queue.append(message())
+    third = queue.seal()
+    assert third is not None
+    assert third.volatile == []
+
+
+def test_what_is_in_memory_only_causes_no_commit_and_gathers_nothing() -> None:
+    """A quick recipient of both kinds: the disk hears of nothing, and no memory of it stays."""
+    queue = durable()
+    queue.rewind()
+    for number in range(1, 2_001):
+        queue.append(volatile() if number % 2 else message())
+        assert queue.next_to_send(0.0) is not None
+        queue.complete(number)
+    assert queue.seal() is None
+    assert queue.untold is not None
+    assert len(queue.untold) <= 1

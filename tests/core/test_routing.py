@@ -7,12 +7,15 @@ from collections.abc import Callable
 import pytest
 
 from edge_broker.core.message import Message
+from edge_broker.core.ports import Permissions
 from edge_broker.core.routing import Route, RoutingTable, ShareGroup
 from edge_broker.core.session import Subscription
 
 
 class Someone:
     """A recipient whose state the test sets."""
+
+    permissions: Permissions | None = None
 
     def __init__(self, name: str, *, online: bool = True, ready: bool = True, durable: bool = False) -> None:
         self.name, self.online, self.ready, self.durable = name, online, ready, durable

@@ -11,13 +11,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from edge_broker.core.ports import Principal
+from edge_broker.security.acl import Acl, Role
+from edge_broker.security.acl_decisions import AclAuthorizer
 from edge_broker.wire.properties import encode_varint
+from tests.fuzz import honest, keeper
 from tests.fuzz.aftermath import assert_consistent, assert_nothing_left
 from tests.fuzz.door import FuzzDoor
 from tests.fuzz.honest import Honest
 from tests.fuzz.keeper import Keeper
 from tests.fuzz.phrases import CONNECTS, phrases
 from tests.fuzz.stranger import Stranger
+from tests.permitting import SimpleRules
 from tests.pump.pump import Pump
 
 MAX_EXPIRY_SECONDS: Final = 3600
@@ -51,16 +56,36 @@ TIGHT: Final[dict[str, Any]] = {
 """Every limit where a short script can reach it."""
 
 
-class Choosy:
+class Choosy(SimpleRules):
     """An authorizer: nothing that begins with "no", to nobody."""
 
-    def may_publish(self, identity: str, client_id: str, topic: str) -> bool:
+    def may_publish(self, principal: Principal, topic: str) -> bool:
         return not topic.startswith("no")
 
-    def may_subscribe(self, identity: str, client_id: str, topic_filter: str) -> bool:
+    def may_subscribe(self, principal: Principal, topic_filter: str) -> bool:
         return not topic_filter.startswith("no")
 
 
+PARTLY = Acl(
+    {
+        "some": Role(
+            "some",
+            {
+                "publish": ("#",),
+                "retain": ("+",),
+                "subscribe": ("#",),
+                "share": ("#",),
+                "receive": ("+", "a/#"),
+            },
+            {"subscribe": ("no/#",), "receive": ("a/b", "{client_id}")},
+            max_qos=1,
+        ),
+        "honest": Role("honest", dict.fromkeys(("publish", "subscribe"), (honest.TOPIC, keeper.TOPIC))),
+    },
+    {"*": ("some",), "anonymous": ("some",), "honest-*": ("honest",), "kept-*": ("honest",)},
+    filters_wide=True,
+)
+"""Wide subscriptions get a part of what they ask for, so routes and shares are not whole."""
 LIMITS: Final[tuple[dict[str, Any], ...]] = (
     {},
     TIGHT,
@@ -76,6 +101,7 @@ LIMITS: Final[tuple[dict[str, Any], ...]] = (
         "response_information": "r/{client_id}",
         "server_reference": "other.example:1883",
     },
+    TIGHT | {"authorizer": AclAuthorizer(PARTLY)},
 )
 
 

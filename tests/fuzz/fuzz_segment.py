@@ -17,11 +17,12 @@ from edge_broker.store.segment import (
     encode_segments,
     segment_crc,
 )
+from edge_broker.store.times import Times
 from edge_broker.wire.topics import TopicCache
 
 QUEUE_ID: Final = 5
 FIRST: Final = 1000
-WALL_OFFSET: Final = 0.0
+TIMES: Final = Times(0.0)
 _EXACT_MS: Final = 1 << 50
 """Times beyond this, 35,000 years, do not survive their way through a float."""
 
@@ -33,15 +34,15 @@ def fuzz_segment(data: bytes) -> None:
     for count in (1, 2, 3):
         row = (QUEUE_ID, FIRST, FIRST + 9, count, segment_crc(QUEUE_ID, FIRST, FIRST + 9, count, data), data)
         try:
-            messages = decode_segment(row, TopicCache(4), WALL_OFFSET)
+            messages = decode_segment(row, TopicCache(4), TIMES)
         except Damaged:
             continue
         assert len(messages) == count
         _encode_again(messages)
-        later = decode_segment(row, TopicCache(4), WALL_OFFSET, FIRST + 3)
+        later = decode_segment(row, TopicCache(4), TIMES, FIRST + 3)
         assert [number for number, _ in later] == [number for number, _ in messages if number >= FIRST + 3]
     try:
-        decode_record(data, TopicCache(4), WALL_OFFSET)
+        decode_record(data, TopicCache(4), TIMES)
     except Damaged:
         pass
 
@@ -50,8 +51,8 @@ def _encode_again(messages: list[tuple[int, Message]]) -> None:
     numbers = [number for number, _ in messages]
     if numbers != sorted(set(numbers)) or not all(_has_exact_times(message) for _, message in messages):
         return  # whole, but nothing that `encode_segments` would have written
-    rows: list[SegmentRow] = encode_segments(QUEUE_ID, messages, WALL_OFFSET)
-    again = [pair for row in rows for pair in decode_segment(row, TopicCache(4), WALL_OFFSET)]
+    rows: list[SegmentRow] = encode_segments(QUEUE_ID, messages, TIMES)
+    again = [pair for row in rows for pair in decode_segment(row, TopicCache(4), TIMES)]
     assert [_essence(*pair) for pair in again] == [_essence(*pair) for pair in messages]
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from edge_broker.store.segment import encode_segments
+from edge_broker.store.times import Times
 from tests.fuzz.corpus import Seed, write_seeds
 from tests.fuzz.fuzz_connection import LIMITS
 from tests.fuzz.fuzz_decoder import FORMS, Form
@@ -115,11 +116,11 @@ def _segment_seeds() -> Iterator[Seed]:
     """Bodies as the store writes them."""
     for version in (3, 4, 5):
         message = make_message(version=version, retain=version > 4, expires_at=130.0)
-        yield f"one-{version}", encode_segments(QUEUE_ID, [(FIRST, message)], 0.0)[0][5]
+        yield f"one-{version}", encode_segments(QUEUE_ID, [(FIRST, message)], Times(0.0))[0][5]
     for count in (2, 3):
-        yield f"many-{count}", encode_segments(QUEUE_ID, numbered(FIRST, count), 0.0)[0][5]
+        yield f"many-{count}", encode_segments(QUEUE_ID, numbered(FIRST, count), Times(0.0))[0][5]
     long = make_message(payload=bytes(200), qos=2)
-    yield "long", encode_segments(QUEUE_ID, [(FIRST, long)], 0.0)[0][5]
+    yield "long", encode_segments(QUEUE_ID, [(FIRST, long)], Times(0.0))[0][5]
 
 
 def _front_seeds() -> Iterator[Seed]:

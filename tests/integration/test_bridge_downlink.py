@@ -6,7 +6,9 @@ from pathlib import Path
 import paho.mqtt.client as paho
 import pytest
 
+from edge_broker.core.ports import Principal
 from tests.bridge.real import Gateway, Log, Mosquitto, Person, bridge_config, rule, running, until
+from tests.permitting import SimpleRules
 
 pytestmark = pytest.mark.needs("mosquitto")
 
@@ -168,13 +170,13 @@ async def test_version_3_has_one_echo_and_no_loop_and_says_so(tmp_path: Path) ->
     assert any("out and in overlap" in line for line in log.of("WARNING"))
 
 
-class Doorkeeper:
+class Doorkeeper(SimpleRules):
     """Permits everything but subscriptions to one topic filter."""
 
-    def may_publish(self, identity: str, client_id: str, topic: str) -> bool:
+    def may_publish(self, principal: Principal, topic: str) -> bool:
         return True
 
-    def may_subscribe(self, identity: str, client_id: str, topic_filter: str) -> bool:
+    def may_subscribe(self, principal: Principal, topic_filter: str) -> bool:
         return topic_filter != "bad/#"
 
 

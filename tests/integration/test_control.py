@@ -104,7 +104,7 @@ def test_a_message_that_is_refused_says_why(start_broker: StartBroker) -> None:
     publisher.client.publish("$SYS/broker/uptime", b"x", 1)
     *events, _ = tracing.ends()
     assert [(event["event"], event["client"]) for event in events] == [("refused", "p")]
-    assert events[0]["detail"] == "not authorized: $SYS is the broker's own"
+    assert events[0]["detail"] == "not authorized: a topic that only the broker publishes to"
     publisher.leave()
 
 

@@ -10,12 +10,12 @@ from typing import Any
 import paho.mqtt.client as paho
 import pytest
 
-from edge_broker import broker as broker_module
 from edge_broker.broker import Broker
 from edge_broker.config.limits import LimitsConfig
 from edge_broker.core.message import Message
 from edge_broker.core.retained import Stub
 from edge_broker.errors import StoreError
+from edge_broker.store import reading_trouble as trouble_module
 from tests.bridge.real import Person
 from tests.integration.foreign import V5, Paho
 from tests.ops.gateway import bridge_to, gateway, until
@@ -117,7 +117,7 @@ async def test_the_others_go_on_while_the_disk_is_slow(
 async def test_a_disk_that_fails_is_tried_again_and_counted(
     state_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(broker_module, "_READ_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(trouble_module, "_FIRST_RETRY_SECONDS", 0.01)
     async with gateway(state_dir, limits=LIMITS) as broker:
         await fill(broker)
         works = broker.store.read_retained

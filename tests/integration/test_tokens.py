@@ -114,7 +114,7 @@ def test_keys_on_sighup(broker: BrokerProcess, tmp_path: Path) -> None:
     clients = [connected(broker.port, password, gone) for password in (old, stays)]
     reload_and_wait: Callable[[str], None] = lambda line: _reload(broker, line)  # noqa: E731
     (tmp_path / "keys.json").write_text('{"keys": [')
-    reload_and_wait("the keys of tokens stay as they were")
+    reload_and_wait("keys of tokens: the new file is refused, the old one stays in force")
     assert mosquitto_pub(broker.port, old) == 0
     publish_keys(tmp_path, 0)
     reload_and_wait("2 keys verify tokens; 1 connections of keys that are gone ended")

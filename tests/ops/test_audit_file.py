@@ -7,6 +7,7 @@ import resource
 import signal
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -97,30 +98,35 @@ def test_what_is_no_plain_file_is_refused_at_once(path: Path) -> None:
     os.close(reader)
 
 
-@pytest.fixture
+@contextmanager
 def little_room() -> Iterator[None]:
-    """No file of this process grows beyond 10 bytes: what a full disk does, with a write cut in the middle."""
+    """No file of this process grows beyond 10 bytes: what a full disk does, with a write cut in the middle.
+
+    Around what is tested and nothing more: the test run's own output may go to a file.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
-@pytest.mark.usefixtures("little_room")
 def test_a_full_disk_leaves_whole_lines_and_no_hole(path: Path) -> None:
     file = AuditFile(path, 1000, 2)
-    assert file.append(lines("aaaa")) == 1
-    with pytest.raises(OSError, match="too large"):
-        file.append(lines("bbbb", "cccc"))  # the first would fit: the write is one
-    assert path.read_text() == "aaaa\n"
-    assert file.append(lines("dddd")) == 1, "and there it goes on"
+    with little_room():
+        assert file.append(lines("aaaa")) == 1
+        with pytest.raises(OSError, match="too large"):
+            file.append(lines("bbbb", "cccc"))  # the first would fit: the write is one
+        assert path.read_text() == "aaaa\n"
+        assert file.append(lines("dddd")) == 1, "and there it goes on"
     assert path.read_text() == "aaaa\ndddd\n"
 
 
-@pytest.mark.usefixtures("little_room")
 def test_what_was_written_before_the_disk_was_full_is_told(path: Path) -> None:
     file = AuditFile(path, 8, 2)
-    assert file.append(lines("aaaa", "bbbb", "cc" * 10)) == 2
+    with little_room():
+        assert file.append(lines("aaaa", "bbbb", "cc" * 10)) == 2
     assert (path.with_name("audit.log.1").read_text(), path.read_text()) == ("aaaa\nbbbb\n"[5:], "")

@@ -112,3 +112,12 @@ def test_several_problems_are_all_told() -> None:
         since_sweep_seconds=60.0,
     )
     assert [problem.component for problem in assess(facts).problems] == ["event loop", "store", "listeners"]
+
+
+def test_a_clock_that_is_not_believed_is_a_warning_and_no_more() -> None:
+    facts = replace(WELL, clock_unsynced=True)
+    health = assess(facts)
+    assert (health.live, health.ready) == (True, True)
+    problem = only_problem(facts)
+    assert problem.component == "clock_unsynced"
+    assert "timedatectl" in problem.hint

@@ -1,7 +1,9 @@
 """A durable queue against a model, in every order of events: nothing acknowledged is lost, skipped or sent twice.
 
 The machine appends, seals, commits, settles, reads pages, connects, disconnects, acknowledges in any order, lets time
-pass, damages the store and crashes. After each step the model checks what was sent; at the end everything is drained.
+pass, damages the store and crashes. Messages are dropped, and freed when they have expired while nobody is there; each of
+them is buried, and a crash before that brings it back. After each step the model checks what was sent; at the end all is
+drained.
 """
 
 from __future__ import annotations
@@ -16,14 +18,16 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from edge_broker.core.burying import Burials
 from edge_broker.core.counters import Counters
 from edge_broker.core.message import Message, build_message
-from edge_broker.core.ops import Page
+from edge_broker.core.ops import Lookup, Page
 from edge_broker.core.pending import Pending, Sealed
 from edge_broker.core.queue import LARGE_FRAME_BYTES, Queue
 from edge_broker.core.quota import Quota
 from edge_broker.core.session import Session
 from edge_broker.core.settings import Settings
+from edge_broker.core.upkeep import Upkeep
 from tests.pump.model_store import ModelStore
 
 QUEUE_ID = 7
@@ -37,6 +41,9 @@ CAN: dict[str, Callable[[QueueMachine], bool]] = {
     "settle": lambda m: m.applied > 0,
     "read": lambda m: bool(m.pending.reads),
     "answer_read": lambda m: bool(m.pages),
+    "look_up": lambda m: bool(m.pending.lookups),
+    "answer_lookup": lambda m: bool(m.found),
+    "drop": lambda m: any(m.queue.may_drop(n) for n in range(m.queue.head, m.queue.next_number)),
     "connect": lambda m: m.client is None and m.connecting is None,
     "disconnect": lambda m: m.client is not None,
     "reconnect": lambda m: m.client is not None,
@@ -49,8 +56,24 @@ CAN: dict[str, Callable[[QueueMachine], bool]] = {
 """When each step is possible; a step that is not here always is."""
 
 
+class Graveyard:
+    """Where dead letters come, in place of `DeadLetters`; it remembers them through crashes."""
+
+    def __init__(self) -> None:
+        self.payloads: set[bytes] = set()
+        self.unburied = 0
+
+    def bury(self, message: Message, reason: str, recipient: str, rule: str) -> None:
+        self.payloads.add(message.payload)
+
+    def burials_of(self, queue: Queue, recipient: str) -> Burials:
+        return Burials(self, queue, recipient)  # type: ignore[arg-type]
+
+
 class Subscriber:
     """The client's end of one connection: notes what it gets, and asks the model whether that may be."""
+
+    end = None
 
     def __init__(self, machine: QueueMachine, send_window: int) -> None:
         self.machine = machine
@@ -93,6 +116,8 @@ class QueueMachine(RuleBasedStateMachine):
         self.acknowledged: set[int] = set()
         self.released: set[int] = set()
         self.damaged: set[int] = set()
+        self.dropped: set[int] = set()
+        self.graveyard = Graveyard()
         self.ever_sent: set[int] = set()
         self.sent_at_qos_2: set[int] = set()
         self.maybe_sent_at_qos_2_below = 0  # after a crash, as far as the store knows
@@ -108,7 +133,12 @@ class QueueMachine(RuleBasedStateMachine):
         self.pending = queue.pending
         limits = Settings(send_window_bytes=3 * LARGE_FRAME_BYTES)
         self.router = SimpleNamespace(
-            settings=limits, now=self.now, counters=Counters(), quota=Quota(), full={}
+            settings=limits,
+            now=self.now,
+            counters=Counters(),
+            quota=Quota(),
+            full={},
+            dead_letters=self.graveyard,
         )
         self.queue = queue
         self.session = Session(self.router, "client", "anonymous", 60, queue)
@@ -117,6 +147,8 @@ class QueueMachine(RuleBasedStateMachine):
         self.sealed: deque[Sealed] = deque()  # the first `applied` of them are on disk
         self.applied = 0
         self.pages: list[Page | None] = []
+        self.found: list[tuple[Lookup, Page | None]] = []
+        self.upkeep = Upkeep(self.router, self.pending)
 
     # ---- what a publisher and the journal do
 
@@ -158,6 +190,10 @@ class QueueMachine(RuleBasedStateMachine):
         """A publisher is acknowledged: the message is on disk, or its recipient has it."""
         self.safe.add(number)
         assert self._is_stored(number) or self._is_done_with(number)
+
+    def _is_buried(self, number: int) -> bool:
+        """Whether there is a dead letter of `number`, unless the disk lost it."""
+        return number in self.damaged or self.payloads[number] in self.graveyard.payloads
 
     def _is_stored(self, number: int) -> bool:
         stored = self.store.queues.get(QUEUE_ID)
@@ -212,6 +248,37 @@ class QueueMachine(RuleBasedStateMachine):
         self.queue.take_page(page)
         if page is None:
             self.session.pump()  # as the broker does a little later
+
+    @rule()
+    def sweep(self) -> None:
+        """Once a second: what has expired is freed, if nobody is there."""
+        self.upkeep.begin()
+        self.upkeep.visit(self.queue, self.now)
+
+    @precondition(CAN["look_up"])
+    @rule(size=st.sampled_from((1, 4, 1000)), fails=st.sampled_from((False, False, False, True)))
+    def look_up(self, size: int, fails: bool) -> None:
+        """The store reads for others than the client; the answer comes later."""
+        lookup = self.pending.lookups.pop(0)
+        page = None if fails else self.store.read_page(QUEUE_ID, lookup.from_number, size)
+        self.found.append((lookup, page))
+
+    @precondition(CAN["answer_lookup"])
+    @rule()
+    def answer_lookup(self) -> None:
+        lookup, page = self.found.pop(0)
+        lookup.take(page)
+
+    @precondition(CAN["drop"])
+    @rule(choice=st.integers(0, 1000))
+    def drop(self, choice: int) -> None:
+        """A message gives way to others; 0 is the oldest."""
+        numbers = [n for n in range(self.queue.head, self.queue.next_number) if self.queue.may_drop(n)]
+        number = numbers[choice % len(numbers)]
+        self.acknowledged.add(number)
+        self.dropped.add(number)
+        assert self.queue.drop(number)
+        assert not self.queue.drop(number)
 
     # ---- what the client does
 
@@ -317,6 +384,9 @@ class QueueMachine(RuleBasedStateMachine):
         for number in self.safe:
             assert number in remaining or self._is_done_with(number) or number in self.damaged
         highest = stored.highest if stored else 0
+        for number in self.dropped:
+            assert number in remaining or number > highest or self._is_buried(number)
+        self.dropped.clear()
         self.maybe_sent_below = highest + 1
         self.payloads = {n: payload for n, payload in self.payloads.items() if n <= highest}
         self.qos_2 = {n for n in self.qos_2 if n <= highest}
@@ -376,6 +446,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert number not in self.released
         if self._is_expired(number):
             assert number not in self.sent_at_qos_2 or number in self.damaged
+            assert self._is_buried(number)
             self.expired += number not in self.damaged
         else:
             assert number in self.damaged, f"number {number} was skipped"
@@ -417,11 +488,16 @@ class QueueMachine(RuleBasedStateMachine):
                 self.read(1000, False)
             if self.pages:
                 self.answer_read()
+            if self.pending.lookups:
+                self.look_up(1000, False)
+            if self.found:
+                self.answer_lookup()
             self.acknowledge_all()
             while self.client.released:
                 self.complete(0)
             self.memory_is_counted()
-            if self.queue.depth == 0 and self.pending.empty:
+            is_looking = bool(self.pending.lookups or self.found)
+            if self.queue.depth == 0 and self.pending.empty and not is_looking:
                 break
         for number in range(self.client.cursor + 1, self.queue.next_number):
             self._check_passed_over(number)
@@ -433,6 +509,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert queue.head == queue.next_number
         assert (self.pending.uncommitted_bytes, self.pending.bytes, self.pending.waiting) == (0, 0, 0)
         assert not self.waiting, "a publisher waits for ever"
+        assert all(self._is_buried(number) for number in self.dropped)
         stored = self.store.queues.get(QUEUE_ID)
         assert stored is None or not stored.messages
 
@@ -464,6 +541,10 @@ def test_long_walks(seed: int) -> None:
         "commit_everything": dice.choice((0.0, 3.0)),
         "read": dice.choice((0.3, 3.0)),
         "answer_read": dice.choice((0.3, 3.0)),
+        "sweep": dice.choice((0.0, 1.0)),
+        "look_up": dice.choice((0.3, 3.0)),
+        "answer_lookup": dice.choice((0.3, 3.0)),
+        "drop": dice.choice((0.0, 0.0, 0.5)),
         "connect": 4.0,
         "disconnect": dice.choice((0.0, 0.3)),
         "reconnect": dice.choice((0.0, 1.0)),
@@ -486,6 +567,8 @@ def test_long_walks(seed: int) -> None:
         ),
         "publish_many": lambda: (dice.randint(3, 30),),
         "read": lambda: (dice.choice((1, 4, 1000)), dice.random() < 0.2),
+        "look_up": lambda: (dice.choice((1, 4, 1000)), dice.random() < 0.2),
+        "drop": lambda: (dice.choice((0, dice.randrange(1000))),),
         "acknowledge": lambda: (dice.randint(0, latest_ack),),
         "complete": lambda: (dice.randrange(1000),),
         "set_writable": lambda: (dice.random() < 0.7,),

@@ -46,30 +46,38 @@ START_SECONDS = 1000.0
 
 
 class OpenDoor:
-    """An authenticator that lets everybody in; as whom, `identities` says by user name. `later` keeps it waiting."""
+    """An authenticator that lets everybody in as their user name. `later` keeps it waiting.
+
+    `groups`: by identity, what else it finds proved; `identities`: by user name, where the identity is another name.
+    """
 
     def __init__(self) -> None:
         self.later = False
+        self.groups: dict[str, tuple[str, ...]] = {}
+        self.identities: dict[str, str] = {}
         self.waiting: list[Callable[[], None]] = []
 
     def authenticate(self, credentials: Credentials, answer: Callable[[Admission], None]) -> None:
         if credentials.password == b"wrong":
             admission = Admission(const.BAD_USER_NAME_OR_PASSWORD, detail="wrong password")
         else:
-            admission = Admission(const.SUCCESS, credentials.username or "anonymous")
+            name = credentials.username or "anonymous"
+            identity = self.identities.get(name, name)
+            admission = Admission(const.SUCCESS, identity, groups=self.groups.get(identity, ()))
         if self.later:
             self.waiting.append(lambda: answer(admission))
         else:
             answer(admission)
 
     def begin(self, credentials: Credentials, method: str) -> NameFirst | None:
-        return NameFirst() if method == "NAME-FIRST" else None
+        return NameFirst(self) if method == "NAME-FIRST" else None
 
 
 class NameFirst:
     """The authentication method NAME-FIRST: a name, then "who says so?", then the password, which is the name reversed."""
 
-    def __init__(self) -> None:
+    def __init__(self, door: OpenDoor) -> None:
+        self._door = door
         self._name = b""
 
     def step(self, data: bytes) -> Challenge | Admission:
@@ -77,7 +85,10 @@ class NameFirst:
             self._name = data
             return Challenge(b"who says so?")
         if data == self._name[::-1]:
-            return Admission(const.SUCCESS, self._name.decode(), data=b"welcome")
+            identity = self._name.decode()
+            return Admission(
+                const.SUCCESS, identity, data=b"welcome", groups=self._door.groups.get(identity, ())
+            )
         return Admission(const.NOT_AUTHORIZED, detail="a secret reason")
 
 
@@ -150,7 +161,7 @@ class Pump:
     def commit(self) -> None:
         """Commit until nothing is pending, and answer all reads."""
         pending = self.pending
-        while self.sealed or not pending.empty or pending.reads or pending.retained_reads:
+        while self.sealed or not pending.empty or pending.reads or pending.lookups or pending.retained_reads:
             while self.sealed:
                 self.settle()
             if not self.pending.empty:
@@ -163,6 +174,11 @@ class Pump:
         for queue in queues:
             assert queue.reading is not None
             queue.take_page(self.store.read_page(queue.queue_id, queue.reading[0], self.page_messages))
+        lookups, self.pending.lookups = self.pending.lookups, []
+        for lookup in lookups:
+            self.router.now = self.now
+            count = min(lookup.max_messages, self.page_messages)
+            lookup.take(self.store.read_page(lookup.queue_id, lookup.from_number, count))
         deliveries, self.pending.retained_reads = self.pending.retained_reads, []
         for pages in deliveries:
             if pages.wanted:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from edge_broker.core.ports import Principal
 from edge_broker.wire import const
 from edge_broker.wire.encoder import encode_subscribe, encode_unsubscribe
 from edge_broker.wire.packets import Disconnect, Publish, Suback, SubscriptionRequest
+from tests.permitting import SimpleRules
 from tests.pump.pump import Pump, TestClient
 
 V3, V5 = const.MQTT_3_1_1, const.MQTT_5
@@ -219,19 +221,20 @@ def test_the_members_own_qos_counts(pump: Pump) -> None:
 # ---- permissions
 
 
-class Rules:
+class Rules(SimpleRules):
     """`private/` is closed to everybody but alice; asked for what it was asked."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.asked: list[str] = []
 
-    def may_publish(self, identity: str, client_id: str, topic: str) -> bool:
+    def may_publish(self, principal: Principal, topic: str) -> bool:
         self.asked.append(topic)
-        return identity == "alice" or not topic.startswith("private")
+        return principal.identity == "alice" or not topic.startswith("private")
 
-    def may_subscribe(self, identity: str, client_id: str, topic_filter: str) -> bool:
+    def may_subscribe(self, principal: Principal, topic_filter: str) -> bool:
         self.asked.append(topic_filter)
-        return identity == "alice" or not topic_filter.startswith("private")
+        return principal.identity == "alice" or not topic_filter.startswith("private")
 
 
 def test_only_what_is_allowed_can_be_subscribed_to() -> None:
@@ -244,7 +247,7 @@ def test_only_what_is_allowed_can_be_subscribed_to() -> None:
     assert client.take(Suback).reason_codes == [const.NOT_AUTHORIZED]
     assert rules.asked == ["private/#", "private/x"]
     pump.client("d", username="alice").subscribed("private/#")
-    assert pump.router.counters.denied == 2
+    assert pump.router.counters.denied == {"subscribe": 1, "share": 1}
 
 
 @pytest.mark.parametrize(("version", "code"), [(V3, const.SUCCESS), (V5, const.NOT_AUTHORIZED)])
@@ -258,7 +261,7 @@ def test_only_what_is_allowed_can_be_published(version: int, code: int) -> None:
     acks = [(ack.packet_id, ack.packet_type, ack.reason_code) for ack in client.inbox]  # type: ignore[union-attr]
     assert acks == [(1, const.PUBACK, code), (2, const.PUBREC, code)]
     assert watcher.inbox == []
-    assert pump.router.counters.denied == 3
+    assert pump.router.counters.denied == {"publish": 3}
     client.inbox.clear()
     client.publish("public/x", qos=1, packet_id=3)
     assert client.take_ack(const.PUBACK) == 3

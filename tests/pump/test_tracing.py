@@ -9,6 +9,7 @@ import pytest
 
 from edge_broker.core import tracing
 from edge_broker.core.connection import Connection
+from edge_broker.core.ports import Principal
 from edge_broker.core.queue import Queue
 from edge_broker.core.router import Router
 from edge_broker.core.session import Session
@@ -17,6 +18,7 @@ from edge_broker.core.traced import begin_trace, end_trace
 from edge_broker.core.tracing import Tracer
 from edge_broker.wire import const
 from edge_broker.wire.packets import Publish, Will
+from tests.permitting import SimpleRules
 from tests.pump.pump import Pump, TestClient
 
 
@@ -180,13 +182,13 @@ def test_a_session_that_ends(pump: Pump) -> None:
     assert told.steps == ["dropped s #1"]
 
 
-class Nobody:
+class Nobody(SimpleRules):
     """May do nothing with `forbidden`."""
 
-    def may_publish(self, identity: str, client_id: str, topic: str) -> bool:
+    def may_publish(self, principal: Principal, topic: str) -> bool:
         return topic != "forbidden"
 
-    def may_subscribe(self, identity: str, client_id: str, topic_filter: str) -> bool:
+    def may_subscribe(self, principal: Principal, topic_filter: str) -> bool:
         return True
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from edge_broker.core.ports import Principal
 from edge_broker.wire import const
 from edge_broker.wire.packets import Connack, Publish, Will
+from tests.permitting import SimpleRules
 from tests.pump.pump import Pump, TestClient
 
 V3, V5 = const.MQTT_3_1_1, const.MQTT_5
@@ -180,13 +182,13 @@ def test_gone_in_due_form_before_a_crash(pump: Pump) -> None:
     assert watcher.inbox == []
 
 
-class NoWills:
+class NoWills(SimpleRules):
     """Nobody may publish below `will/`."""
 
-    def may_publish(self, identity: str, client_id: str, topic: str) -> bool:
+    def may_publish(self, principal: Principal, topic: str) -> bool:
         return not topic.startswith("will/")
 
-    def may_subscribe(self, identity: str, client_id: str, topic_filter: str) -> bool:
+    def may_subscribe(self, principal: Principal, topic_filter: str) -> bool:
         return True
 
 
@@ -196,5 +198,5 @@ def test_a_will_needs_the_right_to_publish() -> None:
     client.connect("c", will=will())
     assert client.take(Connack).reason_code == const.NOT_AUTHORIZED
     assert client.closed
-    assert pump.router.counters.denied == 1
+    assert pump.router.counters.denied == {"will": 1}
     assert pump.router.sessions == {}

@@ -4,28 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from edge_broker.core.ports import Principal
+from tests.permitting import SimpleRules
 from tests.pump.pump import Pump
 
 Rule = Callable[[str, str], bool]
 """Of identity and topic or topic filter."""
 
 
-class Rules:
+class Rules(SimpleRules):
     """An `Authorizer`."""
 
     def __init__(self, publish: Rule, subscribe: Rule) -> None:
+        super().__init__()
         self._publish, self._subscribe = publish, subscribe
 
-    def may_publish(self, identity: str, client_id: str, topic: str) -> bool:
-        return self._publish(identity, topic)
+    def may_publish(self, principal: Principal, topic: str) -> bool:
+        return self._publish(principal.identity, topic)
 
-    def may_subscribe(self, identity: str, client_id: str, topic_filter: str) -> bool:
-        return self._subscribe(identity, topic_filter)
+    def may_subscribe(self, principal: Principal, topic_filter: str) -> bool:
+        return self._subscribe(principal.identity, topic_filter)
 
 
 def impose(pump: Pump, rules: Rules) -> None:
     """From now on `rules` hold."""
-    pump.router.authorizer, pump.router.guarded = rules, True
+    pump.router.replace_authorizer(rules)
 
 
 NOTHING = Rules(lambda *_: False, lambda *_: False)

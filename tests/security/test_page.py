@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import aiohttp
 import msgspec
+from click.testing import CliRunner
 
 from edge_broker.broker import Broker
+from edge_broker.cli import main
+from edge_broker.config.acl_file import read_acl_file
 from edge_broker.config.model import Config, HttpConfig, ListenerConfig
 from edge_broker.config.security import SecurityConfig
 from edge_broker.security.passwords import parse_passwords
@@ -33,6 +37,21 @@ def test_the_defaults_that_it_tells() -> None:
         number = re.search(r"\d+", text)
         assert number
         assert values[key] == int(number[0]) * (60 if "min" in text else 1), key
+
+
+def test_the_acl_that_it_shows_does_what_it_tells(tmp_path: Path) -> None:
+    found = re.search(r"```toml\n(# acl\.toml\n.*?)```", PAGE, re.DOTALL)
+    assert found
+    path = tmp_path / "acl.toml"
+    path.write_text(found[1])
+    questions = re.findall(
+        r"\$ edge-broker acl explain acl\.toml (.*)\n((?:allowed|denied).*\n(?: .*\n)*)", PAGE
+    )
+    assert len(questions) == 2
+    for question, answer in questions:
+        result = CliRunner().invoke(main, ["acl", "explain", str(path), *shlex.split(question)])
+        assert result.output == answer
+    assert read_acl_file(path, ["cloud"]).bridges == {"cloud": ("uplink",)}
 
 
 async def test_the_metrics_that_it_names_exist(tmp_path: Path) -> None:

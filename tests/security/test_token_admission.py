@@ -67,7 +67,12 @@ def test_a_good_token_admits_whom_it_names_as_long_as_it_lasts(door: Door, usern
     answer, seconds = door.ask(GOOD, username)
     (key,) = door.tokens.keys.keys
     assert answer == Admission(
-        const.SUCCESS, "anna", groups=("sensors",), expires_at=CLOCK + 70, proof=key.thumbprint
+        const.SUCCESS,
+        "anna",
+        method="token",
+        groups=("sensors",),
+        expires_at=CLOCK + 70,
+        proof=key.thumbprint,
     )
     assert seconds == 0
     assert (door.tokens.counters.accepted, door.tokens.counters.refused) == (1, {})

@@ -214,7 +214,7 @@ async def test_a_broken_key_file_changes_nothing(
     (tmp_path / "issuer.json").write_text(broken)
     with caplog.at_level(logging.INFO):
         await broker.reload(broker.config)
-    assert re.search(r"the keys of tokens stay as they were, the new ones cannot be used: \S+", caplog.text)
+    assert re.search(r"keys of tokens: the new file is refused, the old one stays in force: \S+", caplog.text)
     assert await is_served(peer)
     assert (await connect(broker, "anna", token()))[1].reason_code == 0
 

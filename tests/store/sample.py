@@ -12,7 +12,7 @@ from edge_broker.core.ops import Batch, QueueWrite, SessionRecord, Snapshot
 from edge_broker.store import DATABASE_NAME, Store
 from edge_broker.wire.topics import TopicCache
 
-WALL_OFFSET = 1_700_000_000.0
+WALL_OFFSET = 1_800_000_000.0
 
 
 def make_message(

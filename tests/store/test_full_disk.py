@@ -19,28 +19,36 @@ from edge_broker.store import Journal, Store
 from edge_broker.store import reserve as reserve_module
 from edge_broker.store import store as store_module
 from edge_broker.store.reserve import RESERVE_NAME, Reserve
+from edge_broker.store.verification import verify
 from tests.conftest import do_without
 from tests.store.sample import make_message, numbered, opened, queue_batch, read_all
 
 RESERVE_BYTES = 4 << 20
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A disk of 16 MB, of which the store keeps 4 MB in reserve."""
+@contextlib.contextmanager
+def disk_of(megabytes: int, path: Path) -> Iterator[Path]:
+    """A tmpfs at `path`."""
     if os.geteuid() != 0:
         do_without("mounting a small disk needs root")
-    path = tmp_path / "disk"
     path.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "small", path], capture_output=True)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "small", str(path)]
+    mounted = subprocess.run(command, capture_output=True)
     if mounted.returncode:
         do_without(f"a small disk cannot be mounted here: {mounted.stderr.decode().strip()}")
-    monkeypatch.setattr(reserve_module, "RESERVE_BYTES", RESERVE_BYTES)
-    monkeypatch.setattr(store_module, "RESERVE_BYTES", RESERVE_BYTES)
     try:
         yield path
     finally:
         subprocess.run(["umount", "-l", path], check=True)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A disk of 16 MB, of which the store keeps 4 MB in reserve."""
+    monkeypatch.setattr(reserve_module, "RESERVE_BYTES", RESERVE_BYTES)
+    monkeypatch.setattr(store_module, "RESERVE_BYTES", RESERVE_BYTES)
+    with disk_of(16, tmp_path / "disk") as path:
+        yield path
 
 
 async def fill_up(store: Store) -> int:
@@ -162,3 +170,24 @@ def test_a_reserve_is_found_again(tmp_path: Path) -> None:
     assert reserve.give_up()
     assert not reserve.give_up()
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_disk_of_two_megabytes_keeps_what_it_took(tmp_path: Path) -> None:
+    """Too small for any reserve: what was committed before it was full is there, whatever failed after."""
+    with disk_of(2, tmp_path / "tiny") as disk:
+        ballast = disk / "somebody-elses"
+        ballast.write_bytes(bytes(200_000))
+        async with opened(disk / "data") as (store, _):
+            assert not (disk / "data" / RESERVE_NAME).exists()
+            await store.commit(Batch(outboxes=[(1, "up")]))
+            end = await fill_up(store)
+            assert end > 200
+            for _ in range(3):
+                with pytest.raises(StoreError, match="the disk is full"):
+                    await store.commit(queue_batch(1, numbered(end, 20, size=1000)))
+            assert [number for number, _ in await read_all(store, 1)] == list(range(1, end))
+        ballast.unlink()
+        async with opened(disk / "data") as (store, snapshot):
+            assert (store.recovery, snapshot.queues[1].stored) == (None, end - 1)
+            assert len(await read_all(store, 1)) == end - 1
+        assert verify(disk / "data").sound

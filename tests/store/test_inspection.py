@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from edge_broker.errors import StoreError
 from edge_broker.store import DATABASE_NAME, rows
 from edge_broker.store.inspection import Inspection
 from edge_broker.store.lock import LOCK_NAME, DirectoryLock, holder_of
-from edge_broker.store.schema import create
+from edge_broker.store.schema import SCHEMA_VERSION, create
 from edge_broker.store.segment import tombstone
 from edge_broker.store.status import QueueStatus, StoreStatus, read_status
 from tests.store.sample import WALL_OFFSET, look_inside, make_message, numbered, opened, queue_batch
@@ -26,7 +27,7 @@ async def fill(directory: Path) -> None:
         will = make_message("will", b"gone")
         batch = Batch(
             sessions=[
-                SessionRecord(SESSION, "sensor", "pi", 3600, None, will),
+                SessionRecord(SESSION, "sensor", "pi", 3600, None, will, 0, "pi", ("staff",)),
                 SessionRecord(2, "display", "", 60, 123.5),
             ],
             subscriptions=[SubscriptionRecord(SESSION, topic, 1, False, False, 0) for topic in ("a", "b")],
@@ -56,8 +57,9 @@ async def test_the_status_of_a_stopped_store(state_dir: Path) -> None:
     await fill(state_dir)
     status = status_of(state_dir)
     assert status.holder is None
-    assert status.schema_version == 1
-    assert status.epoch == 1 + int(look_inside(state_dir).execute("SELECT value - 1 FROM meta").fetchone()[0])
+    assert status.schema_version == SCHEMA_VERSION
+    select = "SELECT value FROM meta WHERE name = 'epoch'"
+    assert status.epoch == look_inside(state_dir).execute(select).fetchone()[0]
     assert (status.retained, status.damaged, status.set_aside) == (3, [], [])
     assert [queue.name for queue in status.queues] == ["bridge:cloud", "session:sensor", "session:display"]
     cloud = queue_in(status, "bridge:cloud")
@@ -82,7 +84,8 @@ async def test_beside_an_open_store_its_holder_is_named_and_sizes_are_told(state
     async with opened(state_dir) as (store, _):
         await store.commit(queue_batch(OUTBOX, numbered(21, 5)))
         status = status_of(state_dir)
-        assert status.holder == (state_dir / LOCK_NAME).read_text().strip()
+        assert (status.holder, status.holder_is) == (str(os.getpid()), "a broker")
+        assert (state_dir / LOCK_NAME).read_text().split() == [str(os.getpid()), "a", "broker"]
         assert queue_in(status, "bridge:cloud").depth == 25
         assert status.wal_bytes > 0
         assert status.reserve_bytes == 16 << 20
@@ -183,7 +186,7 @@ def test_a_write_that_was_interrupted_is_left_to_the_broker(state_dir: Path) -> 
 async def test_looking_whether_a_broker_runs_keeps_none_from_starting(state_dir: Path) -> None:
     lock = DirectoryLock(state_dir)
     looking = [holder_of(state_dir) for _ in range(3)]
-    assert looking == [(state_dir / LOCK_NAME).read_text().strip()] * 3
+    assert looking == [(str(os.getpid()), "a broker")] * 3
     lock.release()
     assert holder_of(state_dir) is None
     DirectoryLock(state_dir).release()

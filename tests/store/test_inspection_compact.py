@@ -104,7 +104,8 @@ async def test_no_broker_starts_meanwhile(state_dir: Path) -> None:
                 refused.append(str(error))
 
     compact(state_dir, start_one)
-    assert f"process {os.getpid()}" in refused[0]
+    assert f"edge-broker store compact works on {state_dir} (process {os.getpid()})" in refused[0]
+    assert "wait until it is done" in refused[0]
 
 
 async def test_not_while_anything_else_has_it_open(state_dir: Path) -> None:

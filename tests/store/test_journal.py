@@ -13,7 +13,7 @@ import pytest
 from edge_broker.core.ops import Batch, QueueWrite
 from edge_broker.errors import StoreError
 from edge_broker.store import Journal
-from edge_broker.store.journal import COMMIT_SECONDS_BOUNDS, acknowledgements
+from edge_broker.store.journal import COMMIT_SECONDS_BOUNDS, acknowledgements, carry_over
 from tests.store.fake_time import run_in_fake_time
 from tests.store.sample import numbered, opened, queue_batch, read_all
 
@@ -377,6 +377,23 @@ def test_only_acknowledgements_of_stored_messages_overtake() -> None:
         QueueWrite(1, [], 9, [12], [11]),
         QueueWrite(2, [], 3, [], []),
         QueueWrite(3, [], 1, [], []),
+    ]
+
+
+def test_what_has_moved_into_other_queues_does_not_overtake_them() -> None:
+    """A delayed message that fell due is in its recipients' queues, which are not on the disk yet."""
+    first = Batch(queues=[QueueWrite(1, [], 5, [7], []), QueueWrite(2, [], 3, [], [])])
+    second = Batch(
+        queues=[QueueWrite(1, [], 8, [], [], moved=True), QueueWrite(2, numbered(20, 1), 4, [], [])]
+    )
+    third = Batch(queues=[QueueWrite(1, [], 9, [11], [])])
+    overtaking = acknowledgements([first, second, third])
+    assert overtaking.queues == [QueueWrite(1, [], 5, [7], []), QueueWrite(2, [], 4, [], [])]
+    carry_over(overtaking, [first, second, third])
+    assert [write for batch in (first, second, third) for write in batch.queues if write.queue_id == 1] == [
+        QueueWrite(1, [], 5, [7], []),
+        QueueWrite(1, [], 8, [], [], moved=True),
+        QueueWrite(1, [], 9, [11], []),
     ]
 
 

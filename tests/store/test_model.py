@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from edge_broker.core.message import Message
 from edge_broker.core.ops import Batch, QueueWrite, SessionRecord, Snapshot, SubscriptionRecord
-from edge_broker.store import Store
+from edge_broker.store import Store, Vault
 from edge_broker.wire.topics import TopicCache
 from tests.store.sample import WALL_OFFSET, essence, make_message, read_all
 
@@ -49,10 +49,16 @@ class StoreModel(RuleBasedStateMachine):
         self.dirty: set[int] = set()
         self.unwritten: dict[int, dict[int, Message]] = {}
 
+    def vault(self) -> Vault:
+        """The keys of the next run."""
+        return Vault()
+
     @initialize()
     def open(self) -> None:
         self.store, self.snapshot = self.loop.run_until_complete(
-            Store.open(self.directory, topics=TopicCache(), wall_offset=lambda: WALL_OFFSET)
+            Store.open(
+                self.directory, topics=TopicCache(), wall_offset=lambda: WALL_OFFSET, vault=self.vault()
+            )
         )
 
     def teardown(self) -> None:
@@ -219,3 +225,18 @@ class StoreModel(RuleBasedStateMachine):
 
 TestStoreModel = StoreModel.TestCase
 TestStoreModel.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
+
+
+class EncryptedModel(StoreModel):
+    """Each run writes with another key than the one before, or plainly, and reads what all of them wrote."""
+
+    runs = 0
+
+    def vault(self) -> Vault:
+        keys = [bytes((number,)) * 32 for number in range(3)]
+        self.runs += 1
+        return Vault([None, *keys][self.runs % 4], keys)
+
+
+TestEncryptedModel = EncryptedModel.TestCase
+TestEncryptedModel.settings = settings(max_examples=15, stateful_step_count=20, deadline=None)

@@ -20,6 +20,7 @@ from edge_broker.store import DATABASE_NAME, Store
 from edge_broker.store import store as store_module
 from edge_broker.store.lock import LOCK_NAME
 from edge_broker.store.reserve import RESERVE_NAME
+from edge_broker.store.schema import SCHEMA_VERSION
 from edge_broker.wire.topics import TopicCache
 from tests.store.sample import (
     essence,
@@ -51,7 +52,7 @@ async def test_the_file_says_what_it_is(state_dir: Path) -> None:
             for name in ("application_id", "user_version", "auto_vacuum", "journal_mode", "page_size")
         ]
         database.close()
-    assert pragmas == [0x65644252, 1, 2, "wal", 4096]
+    assert pragmas == [0x65644252, SCHEMA_VERSION, 2, "wal", 4096]
 
 
 async def test_each_run_has_a_higher_epoch(state_dir: Path) -> None:
@@ -63,9 +64,9 @@ async def test_each_run_has_a_higher_epoch(state_dir: Path) -> None:
 
 
 async def test_the_life_after_a_lost_store_has_other_epochs(tmp_path: Path) -> None:
-    async with opened(tmp_path / "one", wall_offset=1_700_000_000.0) as (_, first):
+    async with opened(tmp_path / "one", wall_offset=1_800_000_000.0) as (_, first):
         pass
-    async with opened(tmp_path / "two", wall_offset=1_700_000_500.0) as (_, second):
+    async with opened(tmp_path / "two", wall_offset=1_800_000_500.0) as (_, second):
         pass
     assert second.epoch >= first.epoch + 499
 
@@ -75,6 +76,8 @@ async def test_sessions_come_back_as_they_were(state_dir: Path) -> None:
     records = [
         SessionRecord(4, "sensor-ä", "CN=x", 0xFFFFFFFF, None),
         SessionRecord(5, "", "", 60, 123.5, will, 30),
+        SessionRecord(6, "g", "anna", 60, None, username="anna", groups=("staff", "", "ä")),
+        SessionRecord(7, "h", "CN=x", 60, None, groups=("staff",)),
     ]
     subscriptions = [
         SubscriptionRecord(4, "a/+/c", 2, True, False, 0),
@@ -89,8 +92,8 @@ async def test_sessions_come_back_as_they_were(state_dir: Path) -> None:
         assert snapshot.subscriptions == subscriptions
         assert sorted(snapshot.inbound) == [(4, 2), (5, 65535)]
         assert snapshot.next_queue_id > 5
-        plain, with_will = snapshot.sessions
-        assert plain == records[0]
+        plain, with_will, *in_groups = snapshot.sessions
+        assert (plain, in_groups) == (records[0], records[2:])
         assert with_will.will is not None
         assert essence(with_will.will) == essence(will)
         assert with_will.disconnected_at == pytest.approx(123.5)
@@ -221,6 +224,39 @@ async def test_a_batch_that_changes_nothing_is_no_transaction(state_dir: Path) -
         await store.commit(Batch())
         await store.commit(queue_batch(1, []))
         assert traced == []
+
+
+async def test_the_head_of_a_queue_that_nothing_is_stored_of_is_not_written_with_others(
+    state_dir: Path,
+) -> None:
+    """A subscriber that is there and quick costs no page at each commit that somebody else needs."""
+
+    def heads() -> dict[int, int]:
+        return dict(look_inside(state_dir).execute("SELECT queue_id, head FROM queue"))
+
+    async with opened(state_dir) as (store, _):
+        await store.commit(Batch(outboxes=[(1, "slow"), (2, "quick")]))
+        for number in range(1, 6):
+            quick = QueueWrite(2, [], 10 * number, [], [])
+            await store.commit(Batch(queues=[quick, QueueWrite(1, numbered(number, 1), 1, [], [])]))
+        assert heads() == {1: 1, 2: 10}
+        await store.commit(Batch(queues=[QueueWrite(2, numbered(51, 2), 51, [], [])]))
+        assert heads() == {1: 1, 2: 51}
+        await store.commit(Batch(queues=[QueueWrite(2, [], 53, [], [])]))
+        assert heads() == {1: 1, 2: 53}, "two messages go, so it says something"
+        await store.commit(
+            Batch(queues=[QueueWrite(2, [], 60, [], []), QueueWrite(1, numbered(6, 1), 1, [], [])])
+        )
+        await store.commit(
+            Batch(queues=[QueueWrite(2, [], 70, [], [75]), QueueWrite(1, numbered(7, 1), 1, [], [])])
+        )
+        assert heads() == {1: 1, 2: 70}, "and so does a PUBREC"
+    async with opened(state_dir) as (store, snapshot):
+        assert snapshot.queues[2].head == 70
+        for number in range(8, 14):
+            quick = QueueWrite(2, [], 70 + number, [], [])
+            await store.commit(Batch(queues=[quick, QueueWrite(1, numbered(number, 1), 1, [], [])]))
+        assert heads()[2] < 84
 
 
 async def test_many_queues_take_few_statements(state_dir: Path) -> None:
@@ -417,7 +453,7 @@ async def test_the_lock_of_another_process_is_seen_and_ends_with_it(state_dir: P
 @pytest.mark.parametrize(
     ("statements", "problem"),
     [
-        (["PRAGMA user_version=2"], "newer edge-broker"),
+        ([f"PRAGMA user_version={SCHEMA_VERSION + 1}"], "newer edge-broker"),
         (["DROP TABLE meta", "PRAGMA user_version=7"], "newer edge-broker"),
     ],
 )

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from tests.torture.disk import LoopDisk, PlainDirectory, why_not
-from tests.torture.run import Plan, Torture
+from tests.torture.run import IN_MEMORY, Plan, Torture
 from tests.torture.soundness import problems_in
 
 
@@ -22,6 +22,9 @@ def main() -> int:
         "--fault", choices=("power", "kill"), default="power", help="power cut (root) or kill -9"
     )
     parser.add_argument("--unsynced", action="store_true", help="the control: a broker that does not sync")
+    parser.add_argument(
+        "--in-memory", action="store_true", help='another control: a broker told durability = "memory"'
+    )
     parser.add_argument("--seed", type=int, default=int(time.time()), help="to have the same dice again")
     asked = parser.parse_args()
     if asked.fault == "power" and (reason := why_not()):
@@ -33,7 +36,8 @@ def main() -> int:
         rounds=asked.rounds,
         seed=asked.seed,
         module=module,
-        patience_seconds=15.0 if asked.unsynced else 60.0,
+        settings=IN_MEMORY if asked.in_memory else "",
+        patience_seconds=15.0 if asked.unsynced or asked.in_memory else 60.0,
         check=problems_in,
         progress=lambda line: print(line, flush=True),
     )

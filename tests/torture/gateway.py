@@ -20,12 +20,18 @@ class Gateway:
     first start, and the same ever after. The log of all starts is `log_path`."""
 
     def __init__(
-        self, directory: Path, data_dir: Path, upstream_port: int, module: str = "edge_broker"
+        self,
+        directory: Path,
+        data_dir: Path,
+        upstream_port: int,
+        module: str = "edge_broker",
+        settings: str = "",
     ) -> None:
         self.port = 0
         self.log_path = directory / "gateway.log"
         self._config = directory / "gateway.toml"
         self._data_dir, self._upstream_port, self._module = data_dir, upstream_port, module
+        self._settings = settings
         self._process: subprocess.Popen[bytes] | None = None
 
     def launch(self) -> int:
@@ -43,7 +49,7 @@ backoff_max_seconds = 0.2
 window = 100
 out = [{{ filter = "t/1/#", qos = 1 }}, {{ filter = "t/2/#", qos = 2 }}]
 in = [{{ filter = "d/1/#", qos = 1 }}, {{ filter = "d/2/#", qos = 2 }}]
-""")
+{self._settings}""")
         with self.log_path.open("ab") as log:
             begins_at = log.tell()
             self._process = subprocess.Popen(

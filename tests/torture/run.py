@@ -30,6 +30,10 @@ _MOST_COMMANDS_AHEAD: Final = 300
 _POLL_SECONDS: Final = 0.002
 
 
+IN_MEMORY: Final = '[store]\ndurability = "memory"\n'
+"""What makes a broker a control that loses what it acknowledged, by choice."""
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How to torture. `goal`: messages acknowledged between two faults, at most. `patience_seconds`: how long a settling
@@ -42,6 +46,7 @@ class Plan:
     settle_every: int = 10
     patience_seconds: float = 60.0
     module: str = "edge_broker"
+    settings: str = ""  # further lines of the broker's configuration
     check: Callable[[Path], list[str]] = lambda _: []
     progress: Callable[[str], None] = lambda _: None
 
@@ -55,7 +60,7 @@ class Torture:
         self._clock = Clock()
         self._verdict = Verdict()
         self._upstream = Mosquitto(directory / "upstream")
-        self.gateway = Gateway(directory, place.data_dir, self._upstream.port, plan.module)
+        self.gateway = Gateway(directory, place.data_dir, self._upstream.port, plan.module, plan.settings)
         self._publishers: list[Publisher] = []
         self._subscribers: list[Subscriber] = []
         self._newcomers: list[Newcomer] = []

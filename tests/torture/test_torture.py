@@ -12,7 +12,7 @@ import pytest
 
 from tests.torture.account import Verdict
 from tests.torture.disk import LoopDisk, PlainDirectory
-from tests.torture.run import Plan, Torture
+from tests.torture.run import IN_MEMORY, Plan, Torture
 from tests.torture.soundness import problems_in
 
 ROUNDS = 10
@@ -53,3 +53,17 @@ async def test_a_broker_that_does_not_sync_is_found_out(power: LoopDisk, tmp_pat
     assert verdict.lost_messages > 100
     assert verdict.lost_in_rounds == {1}
     assert verdict.forgotten
+
+
+@pytest.mark.needs("mosquitto")
+@pytest.mark.slow
+async def test_a_broker_that_keeps_all_in_memory_is_found_out(
+    directory: PlainDirectory, tmp_path: Path
+) -> None:
+    """Another control, by configuration alone."""
+    verdict = await Torture(
+        Plan(rounds=1, settings=IN_MEMORY, patience_seconds=20.0), directory, tmp_path
+    ).run()
+    print(report(verdict))
+    assert not verdict.kept_its_promise
+    assert verdict.lost_messages > 10

@@ -13,9 +13,9 @@ from edge_broker.cli import main
 from edge_broker.store import schema, store
 
 
-def connect_unsynced(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+def connect_unsynced(path: Path, *, read_only: bool = False, unwritable: bool = False) -> sqlite3.Connection:
     """A connection as the store uses it, but for the one thing that counts."""
-    connection = schema.connect(path, read_only=read_only)
+    connection = schema.connect(path, read_only=read_only, unwritable=unwritable)
     connection.execute("PRAGMA synchronous=OFF")
     return connection
 
