@@ -15,13 +15,19 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from bridge.allowance import Allowance, Kept
 from bridge.background import call_in_background
 from bridge.policy_config import PacingConfig
 
 log: Final = logging.getLogger("bridge")
+
+
+Withheld = Literal["", "all", "not urgent", "line"]
+"""What may not be used for want of bytes: nothing, messages, those of rules that are not urgent, the line itself."""
+
+_WITHHELD: Final[dict[str, Withheld]] = {"stop": "line", "drop": "all", "only_priority": "not urgent"}
 
 
 class Account:
@@ -32,11 +38,27 @@ class Account:
     ) -> None:
         self.allowance = Allowance(config.monthly_bytes, config.month_starts_on, _read(name, path))
         self._name = name
+        self._when_spent = config.when_month_is_spent
+        self._was_spent = False
         self._path = path
         self._wall = wall
         self._noted = 0
         self._lock = threading.Lock()
         self._writing = self._closed = self._complained = False
+
+    def look(self, carried_bytes: int) -> Withheld:
+        """As `note`; tells what is to be withheld now, and the log when that begins and ends."""
+        self.note(carried_bytes)
+        is_spent = self.allowance.is_spent
+        if is_spent != self._was_spent:
+            self._was_spent = is_spent
+            text = (
+                "bridge %s: the month's %d bytes are spent (when_month_is_spent = %s)"
+                if is_spent
+                else "bridge %s: a new month of %d bytes begins (when the last one was spent: %s)"
+            )
+            log.warning(text, self._name, self.allowance.limit_bytes, self._when_spent)
+        return _WITHHELD[self._when_spent] if is_spent else ""
 
     def note(self, carried_bytes: int) -> None:
         """The line has carried so much since the start; to be told about once a second."""

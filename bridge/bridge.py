@@ -14,14 +14,13 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 from bridge import failures
 from bridge.account import Account
 from bridge.background import call_in_background
 from bridge.config import BridgeConfig, Service, Upstream
 from bridge.conversation import Conversation, Ending
-from bridge.discovery import Directory
 from bridge.downlink import Downlink
 from bridge.faults import PutOff
 from bridge.forwarder import Forwarder
@@ -29,10 +28,10 @@ from bridge.identity import Credentials, FileIdentity
 from bridge.link import Link, Meter, Stage, Timeouts, open_link
 from bridge.mapping import InMapping, OutMapping, may_echo
 from bridge.outbox import Outbox
-from bridge.policy import Attempt, Policy
-from bridge.probing import probe
+from bridge.policy import Attempt
 from bridge.resolving import Resolver
-from bridge.status import PolicyStatus, State, Status, UpstreamStatus
+from bridge.roaming import Roaming
+from bridge.status import PolicyStatus, State, Status
 from bridge.upstreams import Kind
 from edge_broker.core.client import Client
 from edge_broker.core.ports import Principal
@@ -51,11 +50,11 @@ if TYPE_CHECKING:
 log: Final = logging.getLogger("bridge")
 
 _VERSION_NAMES: Final = {const.MQTT_5: "5", const.MQTT_3_1_1: "3.1.1"}
+_MONTH_SECONDS: Final = 1.0
+"""How often it is looked whether a new month has begun."""
+
 _GRACE_SECONDS: Final = 1.0
 """How long a stop waits for acknowledgements that are on their way: each saves the upstream a duplicate."""
-
-
-_LOOK_SECONDS: Final = 1.0
 
 
 class Bridge:
@@ -78,16 +77,14 @@ class Bridge:
             Account(config.name, account_path, config.pacing) if config.pacing.monthly_bytes else None
         )
         self._random = random
-        self._directory = Directory(config.places, config.server_name is None, config.resolve_timeout_seconds)
-        self._policy = Policy(config, self._directory.members, random)
+        self._roaming = Roaming(config, random, self._open_for_test)
+        self._policy = self._roaming.policy
         self._identity = FileIdentity(config)
         self._resolver = Resolver()
         self._out = OutMapping(config.out)
         self._keeps_session = bool(config.in_) or self._out.highest_qos == 2
         self._state: State = "stopped"
         self._upstream: Upstream | Service = config.places[0].where
-        self._leaving_for: Upstream | None = None
-        self._is_spent = False
         self._version = ""
         self._connects = 0
         self._last_error: UpstreamError | None = None
@@ -170,8 +167,10 @@ class Bridge:
 
     async def _run(self) -> None:
         while True:
-            await self._wait_for_month()
-            await self._find_upstreams()
+            while not self._month_allows():
+                self._state = "month-spent"
+                await asyncio.sleep(_MONTH_SECONDS)
+            await self._roaming.find_upstreams(self._on_not_found)
             attempt = self._policy.next_attempt(time.monotonic())
             if attempt.delay_seconds:
                 self._state = "backing-off"
@@ -190,55 +189,24 @@ class Bridge:
                     self._settle(attempt, ending, ending.error)
                 elif self._task is None:
                     return
-                elif self._leaving_for is not None:
-                    self._policy.on_left(attempt.upstream, self._leaving_for, time.monotonic())
-                    self._leaving_for = None
+                else:
+                    self._roaming.on_left(attempt.upstream)
 
-    async def _wait_for_month(self) -> None:
-        """Until the line may be used: where the month is spent and nothing else may happen then, the next one."""
-        while self._account is not None and self._withhold(self._account) == "line":
-            self._state = "month-spent"
-            await asyncio.sleep(_LOOK_SECONDS)
+    def _month_allows(self) -> bool:
+        """Count what the line has carried, and keep to what is left of the month; whether the line may be used at all."""
+        if self._account is None:
+            return True
+        withheld = self._account.look(self._meter.carried_bytes)
+        self._forwarder.withholds = "" if withheld == "line" else withheld
+        return withheld != "line"
 
-    def _withhold(self, account: Account) -> Literal["nothing", "messages", "line"]:
-        """Count what the line has carried, and keep to what is left of the month."""
-        account.note(self._meter.carried_bytes)
-        is_spent = account.allowance.is_spent
-        if is_spent != self._is_spent:
-            self._is_spent = is_spent
-            log.warning(
-                "bridge %s: the month's %d bytes are spent (%s)"
-                if is_spent
-                else "bridge %s: a new month of %d bytes (%s)",
-                self.name,
-                account.allowance.limit_bytes,
-                f"when_month_is_spent = {self.config.pacing.when_month_is_spent}",
-            )
-        what = self.config.pacing.when_month_is_spent
-        if not is_spent or what == "stop":
-            self._forwarder.withholds = ""
-            return "line" if is_spent else "nothing"
-        self._forwarder.withholds = "all" if what == "drop" else "not urgent"
-        return "messages"
-
-    async def _find_upstreams(self) -> None:
-        """Until there is one to try: where the configuration names a service, DNS has to tell."""
-        while True:
-            try:
-                if await self._directory.refresh():
-                    self._policy.upstreams.replace(self._directory.members)
-                return
-            except UpstreamError as error:
-                self._report(self._upstream, error)
-            now = time.monotonic()
-            self._policy.on_unresolved(now)
-            self._state = "resolving"
-            await asyncio.sleep(self._policy.wait_seconds(now))
+    def _on_not_found(self, error: UpstreamError) -> None:
+        self._state = "resolving"
+        self._report(self._upstream, error)
 
     async def _connect(self, attempt: Attempt) -> Ending:
         """One connection, from the name to its end; `UpstreamError` where it does not come to MQTT."""
         upstream = attempt.upstream
-        self._leaving_for = None
         credentials = await self._read_identity(upstream)
         link = await self._open(upstream, credentials, self._set_state)
         self._state = "connecting-mqtt"
@@ -255,7 +223,7 @@ class Bridge:
             partial(self._on_online, attempt),
             self._note_answer,
         )
-        looking = asyncio.get_running_loop().create_task(self._look_around(attempt, self._conversation))
+        looking = asyncio.get_running_loop().create_task(self._look_around(upstream, self._conversation))
         looking.add_done_callback(self._note_end_of_looking)
         try:
             self._conversation.begin()
@@ -289,60 +257,25 @@ class Bridge:
             link.put_off = PutOff(member.fault_delay_seconds)
         return link
 
+    async def _open_for_test(self, upstream: Upstream) -> tuple[Link, Credentials]:
+        credentials = await self._read_identity(upstream)
+        return await self._open(upstream, credentials, _note_no_stage), credentials
+
     # ---- while connected
 
-    async def _look_around(self, attempt: Attempt, conversation: Conversation) -> None:
+    async def _look_around(self, here: Upstream, conversation: Conversation) -> None:
         """While connected: keep the account, and where there are several upstreams look whether another one is better."""
-        may_move = len(self.config.places) > 1 or isinstance(self.config.places[0].where, Service)
-        period = min(_LOOK_SECONDS, self.config.failover.probe_interval_seconds / 2)
-        while may_move or self._account is not None:
-            await asyncio.sleep(period)
-            if self._account is not None and self._withhold(self._account) == "line":
+        while self._roaming.may_move or self._account is not None:
+            await asyncio.sleep(self._roaming.look_seconds)
+            if not self._month_allows() or (
+                self._state == "online" and await self._roaming.wants_to_leave(here)
+            ):
                 await conversation.finish(_GRACE_SECONDS)
                 return
-            if may_move and self._state == "online":
-                self._leaving_for = await self._find_better(attempt.upstream)
-                if self._leaving_for is not None:
-                    log.info("bridge %s: leaving %s for %s", self.name, attempt.upstream, self._leaving_for)
-                    await conversation.finish(_GRACE_SECONDS)
-                    return
 
     def _note_end_of_looking(self, looking: asyncio.Task[None]) -> None:
         if not looking.cancelled() and looking.exception() is not None:
             log.error("bridge %s: internal error", self.name, exc_info=looking.exception())
-
-    async def _find_better(self, here: Upstream) -> Upstream | None:
-        """Test what ranks better than `here`, ask DNS again; where it would be better to be, None nearly always."""
-        await self._refresh_upstreams()
-        tested = self._policy.returning.due(here, time.monotonic())
-        if tested is not None:
-            self._policy.returning.on_tested(tested, await self._test(tested), time.monotonic())
-        return self._policy.should_leave_for(time.monotonic())
-
-    async def _refresh_upstreams(self) -> None:
-        try:
-            if await self._directory.refresh():
-                self._policy.upstreams.replace(self._directory.members)
-        except UpstreamError as error:  # a connection that stands needs no DNS
-            log.debug("bridge %s: %s", self.name, error)
-
-    async def _test(self, upstream: Upstream) -> float | None:
-        """How long a test connection to `upstream` took to be answered; None where it was not."""
-        try:
-            credentials = await self._read_identity(upstream)
-            link = await self._open(upstream, credentials, _note_no_stage)
-        except UpstreamError as error:
-            log.debug("bridge %s: test of %s: %s", self.name, upstream, error)
-            return None
-        request = Connect(
-            self._policy.version_for(upstream, time.monotonic()),
-            f"{self.config.client_id}-probe",
-            clean_start=True,
-            keep_alive=0,
-            username=credentials.username,
-            password=credentials.password,
-        )
-        return await probe(link, request, self.config.connack_timeout_seconds)
 
     def _note_answer(self, kind: Kind, seconds: float) -> None:
         if isinstance(self._upstream, Upstream):
@@ -507,16 +440,7 @@ class Bridge:
             breaker_opened=policy.breaker.opened,
             failovers=policy.failovers,
             ejections=policy.ejections,
-            upstreams=[
-                UpstreamStatus(
-                    url=str(upstream),
-                    priority=priority,
-                    chosen=upstream == self._upstream,
-                    ejected=policy.upstreams.is_ejected(upstream, now),
-                    seconds={str(kind): s for kind, s in policy.upstreams.health(upstream).seconds.items()},
-                )
-                for upstream, priority, *_ in policy.upstreams.members
-            ],
+            upstreams=self._roaming.status(self._upstream),
             draining=self._forwarder.draining,
             drain_seconds=self._forwarder.drain_seconds,
             month_used_bytes=0 if self._account is None else self._account.allowance.used_bytes,
