@@ -19,10 +19,11 @@ from edge_broker.core.dead_letters import BRIDGE
 from edge_broker.core.message import Message
 from edge_broker.core.permitting import may_publish, permitted
 from edge_broker.core.ports import Permissions
-from edge_broker.core.queue import QUEUE_FULL, Queue
+from edge_broker.core.queue import Queue
 from edge_broker.core.quota import KEEP_LATEST, REJECT, Numbers, Quota
 from edge_broker.core.retained import Entry
 from edge_broker.core.session import Subscription
+from edge_broker.core.shedding import QUEUE_FULL
 
 if TYPE_CHECKING:
     from edge_broker.core.router import Router

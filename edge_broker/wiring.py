@@ -16,15 +16,18 @@ import msgspec
 
 from edge_broker.config.audit import AuditConfig
 from edge_broker.config.bind import UnixBind
+from edge_broker.config.http import HttpConfig
 from edge_broker.config.limits import LimitsConfig
-from edge_broker.config.model import Config, HttpConfig, ListenerConfig, StoreConfig
+from edge_broker.config.listeners import ListenerConfig
+from edge_broker.config.model import Config
 from edge_broker.config.security import SecurityConfig
+from edge_broker.config.store import StoreConfig
 from edge_broker.core.settings import Settings
 from edge_broker.errors import ConfigError
 from edge_broker.net.endpoints import TcpEndpoint, UnixEndpoint
 from edge_broker.net.gate import Gate
-from edge_broker.net.listeners import Listener
-from edge_broker.net.tls import TlsPipe, server_context
+from edge_broker.net.listeners import Listener, context_of_files
+from edge_broker.net.tls import TlsPipe
 from edge_broker.net.transport import Hub
 from edge_broker.ops.disk import written_bytes
 from edge_broker.security.admission import ListenerAdmission
@@ -139,9 +142,15 @@ def _guess_limits(security: SecurityConfig) -> GuessLimits:
 
 
 def make_tokens(
-    security: SecurityConfig, call_later: Timer, passwords: PasswordAdmission | None
+    security: SecurityConfig,
+    call_later: Timer,
+    passwords: PasswordAdmission | None,
+    wall: Callable[[], float] = time.time,
 ) -> TokenAdmission | None:
-    """Who comes in by JSON Web Token; what is guessed counts together with the passwords. `ConfigError` for a key file."""
+    """Who comes in by JSON Web Token; what is guessed counts together with the passwords. `ConfigError` for a key file.
+
+    `wall`: the time that tokens expire by, in Unix seconds.
+    """
     if not security.jwt_keys:
         return None
     from edge_broker.security.token_admission import (
@@ -155,6 +164,7 @@ def make_tokens(
         passwords.guessing if passwords is not None else _make_guessing(security),
         call_later,
         match_user_name=security.jwt_user_name == "must_match",
+        wall=wall,
     )
 
 
@@ -214,8 +224,8 @@ def make_http(observed: Observed, config: HttpConfig) -> HttpServer | None:
 
 
 def _load_tls(certificate: str, key: str) -> Callable[[], TlsPipe]:
-    """What makes the server's side of each TLS connection; `OSError` where the files cannot be used."""
-    return partial(TlsPipe, server_context(certificate, key), server_side=True)
+    """What makes the server's side of each TLS connection; `ConfigError` where the files cannot be used."""
+    return partial(TlsPipe, context_of_files(certificate, key), server_side=True)
 
 
 def make_authorizer(acl_file: Path | None, bridges: Collection[str]) -> AclAuthorizer | None:

@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING
 import click
 
 from edge_broker.cli.configuration import EXIT_CONFIG, load_or_exit
+from edge_broker.config.http import HttpConfig
+from edge_broker.config.listeners import ListenerConfig
 from edge_broker.config.loading import ConfigMistakes
-from edge_broker.config.model import Config, HttpConfig, ListenerConfig
+from edge_broker.config.model import Config
+from edge_broker.errors import ConfigError
 
 if TYPE_CHECKING:
     from bridge.config import BridgeConfig, RuleConfig
+    from edge_broker.security.denied import Denied
 
 
 @click.command()
@@ -28,7 +32,8 @@ def check(file: Path) -> None:
     config = load_or_exit(file, "")
     names = _count_names(file, config)
     roles = _count_roles(config)
-    _check_certificates(config)
+    denied = _check_certificates(config)
+    _check_audit(config)
     keys = _describe_keys(config)
     _read_http_tokens(config)
     key_id = _key_id(config)
@@ -41,6 +46,11 @@ def check(file: Path) -> None:
         click.echo(f"  tokens  {keys}")
     if roles is not None:
         click.echo(f"  acl     {roles} roles in {config.security.acl_file}")
+    if denied is not None:
+        counts = f"{len(denied.identities)} identities and {len(denied.serials)} certificates"
+        click.echo(f"  denied  {counts} in {config.security.deny_file}")
+    if config.audit.file is not None:
+        click.echo(f"  audit   {config.audit.file}")
     if key_id is not None:
         click.echo(f"  key     messages on disk are encrypted (key {key_id})")
 
@@ -88,16 +98,30 @@ def _count_roles(config: Config) -> int | None:
     return len(acl.roles)
 
 
-def _check_certificates(config: Config) -> None:
-    """Read what the broker reads of deny list and revocation lists; what is wrong in them, and the end with 2."""
-    from edge_broker.errors import ConfigError
+def _check_audit(config: Config) -> None:
+    """That the audit log's folder is there, or is made at the start; else the end with 2, as the broker would not start."""
+    file = config.audit.file
+    if file is None or file.parent == config.data_dir or file.parent.is_dir():
+        return
+    hint = "make it, owned by the user that runs the broker"
+    mistake = ConfigError("audit.file", f"{file.parent} is no folder", hint)
+    click.echo(str(ConfigMistakes("audit", [mistake])), err=True)
+    raise SystemExit(EXIT_CONFIG)
+
+
+def _check_certificates(config: Config) -> Denied | None:
+    """Read what the broker reads of deny list and revocation lists; what is wrong in them, and the end with 2.
+
+    The deny list, where there is one.
+    """
     from edge_broker.security.certificates import CertificateVetting
     from edge_broker.security.denied import Denied, DenyList
     from edge_broker.wiring import make_demands, make_deny_list
 
     mistakes = []
+    denied = None
     try:
-        make_deny_list(config.security)
+        denied = make_deny_list(config.security).now
     except ConfigError as mistake:
         mistakes.append(mistake)
     for listener in config.listeners:
@@ -111,13 +135,13 @@ def _check_certificates(config: Config) -> None:
         click.echo(str(found), err=True)
     if mistakes:
         raise SystemExit(EXIT_CONFIG)
+    return None if config.security.deny_file is None else denied
 
 
 def _read_http_tokens(config: Config) -> None:
     """What is wrong with the tokens of HTTP, and the end with 2."""
     if config.http.token_file is None:
         return
-    from edge_broker.errors import ConfigError
     from edge_broker.security.http_tokens import read_http_tokens
 
     try:
@@ -132,7 +156,6 @@ def _describe_keys(config: Config) -> str | None:
     security = config.security
     if not security.jwt_keys:
         return None
-    from edge_broker.errors import ConfigError
     from edge_broker.security.token_keys import read_token_keys
 
     try:

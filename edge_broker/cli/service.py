@@ -45,6 +45,9 @@ class Served(Protocol):
     def reload(self, config: Config) -> Awaitable[None]:
         """Take over what can be changed while running."""
 
+    def record_action(self, action: str, by: str) -> None:
+        """Put into the audit log what an administrator did."""
+
     def note_reload_refused(self, problem: str) -> None:
         """The configuration was to be read again and stays as it was, for `problem`."""
 
@@ -98,8 +101,9 @@ class Service:
         self._reload_wanted = True
         self._wish.set()
 
-    async def answer_reload(self, _: Mapping[str, Any]) -> dict[str, Any]:
+    async def answer_reload(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """The command `reload` of the control socket: as SIGHUP, and then what was logged about it."""
+        self._broker.record_action("reload", request["by"])
         asker = asyncio.get_running_loop().create_future()
         self._reload_askers.append(asker)
         self._on_reload()

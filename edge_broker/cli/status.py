@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -47,7 +47,8 @@ def status(config: Path | None, data_dir: Path | None, as_json: bool) -> None:
 def reload(config: Path | None, data_dir: Path | None, as_json: bool) -> None:
     """Have the running broker read its configuration again, and say what came of it.
 
-    It is the file that the broker was started with. Ends with 0 if it was taken over, with 1 if the old one goes on.
+    It is the file that the broker was started with. Ends with 0 if it was taken over with all the files that it names, with
+    1 if the old one goes on, or what one of the files had before.
     """
     done = ask(socket_path(config, data_dir), "reload")
     if as_json:
@@ -55,6 +56,17 @@ def reload(config: Path | None, data_dir: Path | None, as_json: bool) -> None:
     else:
         for entry in done["log"]:
             click.echo(f"{entry['level']}: {printable(entry['message'])}")
-        click.echo("taken over" if done["reloaded"] else "the configuration stays as it was")
-    if not done["reloaded"]:
+        click.echo(_outcome(done))
+    if not done["reloaded"] or _refusals(done):
         raise SystemExit(EXIT_PROBLEM)
+
+
+def _outcome(done: dict[str, Any]) -> str:
+    if not done["reloaded"]:
+        return "the configuration stays as it was"
+    return "taken over, but not the files that are refused above" if _refusals(done) else "taken over"
+
+
+def _refusals(done: dict[str, Any]) -> int:
+    """How many of the files that it names were not taken, and so what was in them before counts."""
+    return sum("the new file is refused" in entry["message"] for entry in done["log"])

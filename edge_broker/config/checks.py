@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from edge_broker.config.audit import AuditConfig
-from edge_broker.config.model import HttpConfig, ListenerConfig, RuntimeConfig, StoreConfig
+from edge_broker.config.http import HttpConfig
+from edge_broker.config.listeners import ListenerConfig
+from edge_broker.config.model import RuntimeConfig
 from edge_broker.config.reading import Reading
 from edge_broker.config.security import SecurityConfig
+from edge_broker.config.store import StoreConfig
 from edge_broker.errors import ConfigError, MqttError
 from edge_broker.wire.topics import check_topic_filter
 

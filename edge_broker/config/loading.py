@@ -17,7 +17,8 @@ import msgspec
 
 from edge_broker.config.checks import CHECKS, check_listeners
 from edge_broker.config.environment import OVERRIDES, default_data_dir
-from edge_broker.config.model import Config, ListenerConfig
+from edge_broker.config.listeners import ListenerConfig
+from edge_broker.config.model import Config
 from edge_broker.config.reading import UNREADABLE, Reading, heading_of, struct_of
 from edge_broker.errors import ConfigError
 

@@ -83,7 +83,7 @@ class SecurityConfig(Section, frozen=True):
         Meta(
             description="Public keys that JSON Web Tokens are verified with: PEM files, or key sets (JWKS) as the issuer "
             "publishes them. With them, clients come in by a token in the password's place or by the authentication method "
-            "JWT. RS256, ES256 and EdDSA. Read again on SIGHUP.",
+            "JWT. RS256, ES256 and EdDSA. Read anew when they change.",
         ),
     ] = ()
     jwt_audience: Annotated[

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from edge_broker.core.ops import Lookup, Page, QueueWrite
-from edge_broker.core.queue import STORE_LIMIT
+from edge_broker.core.shedding import STORE_LIMIT
 
 if TYPE_CHECKING:
     from edge_broker.core.dead_letters import DeadLetters

@@ -17,6 +17,7 @@ from edge_broker.core.burying import Burials
 from edge_broker.core.delayed import QUEUE_NAME as DELAYED_QUEUE
 from edge_broker.core.delayed import target_of
 from edge_broker.core.message import Message, build_message
+from edge_broker.core.ports import NEVER
 from edge_broker.core.quota import DROP_OLDEST
 from edge_broker.errors import MessageRefused, MqttError
 from edge_broker.wire import const
@@ -161,6 +162,9 @@ class DeadLetters:
         recipient = self._recipient(name)
         if recipient is None:
             return f"{name} is not there any more"
+        permissions = recipient.permissions
+        if permissions is not None and permissions.delivered_qos(letter.topic, False) == NEVER:
+            return f"{name} may not receive that topic"
         message = original(letter)
         message.received_at = self._router.now
         taken = self._next_number(recipient)

@@ -6,18 +6,19 @@ recipients get it. At QoS 0 it is kept in memory only, and a restart loses it.
 
 What waits is in memory too, bounded by messages and bytes. After a restart nothing is delivered before all that waits is
 read, so that what fell due meanwhile comes in order. Its expiry counts from when it was published. What a recipient's
-full queue rejects is tried again. Timers have the resolution of `Router.sweep`: about a second, and never early.
+full queue rejects is tried again. Permission is asked for when it comes, and again when it is due, unless a restart lies
+in between: on disk it has no sender. Timers have the resolution of `Router.sweep`: about a second, and never early.
 """
 
 from __future__ import annotations
 
 import math
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Final
 
 from edge_broker.core.message import Message, build_message
 from edge_broker.core.queue import LARGE_FRAME_BYTES
-from edge_broker.errors import MessageRefused, MqttError, QueueFull
+from edge_broker.errors import MessageRefused, MqttError, NotPermitted, QueueFull
 from edge_broker.wire import const
 from edge_broker.wire.topics import DELAYED_PREFIX
 
@@ -171,6 +172,16 @@ class Delayed:
         seconds = int(message.topic[len(DELAYED_PREFIX) :].partition("/")[0])
         heappush(self._due, (message.received_at + seconds, message.received_at, number))
 
+    def correct_times(self, before: float, seconds: float) -> None:
+        """What came before `before` came `seconds` earlier than was thought, so it is due as much earlier."""
+        self._due = [
+            (due_at - seconds, received_at - seconds, number)
+            if received_at < before
+            else (due_at, received_at, number)
+            for due_at, received_at, number in self._due
+        ]
+        heapify(self._due)
+
     # ---- going
 
     def sweep(self, now: float) -> None:
@@ -226,6 +237,7 @@ class Delayed:
     def _publish(self, message: Message, number: int) -> bool:
         """Publish `message` under its own topic; False if a recipient's queue is full and there may be room later."""
         router = self._router
+        publisher = self._publishers.get(number)
         due = build_message(
             target_of(message.topic),
             message.payload,
@@ -237,12 +249,18 @@ class Delayed:
         if message.expires_at is not None:
             due.expiry_interval = max(1, math.ceil(message.expires_at - router.now))
         try:
-            router.publish(due, self._publishers.get(number))
+            if not router.still_may_publish(publisher, due):
+                router.counters.deny("publish")
+                raise NotPermitted("publish", "allowed when it was left, and not any more")
+            router.publish(due, publisher)
         except QueueFull:
             if message.qos:
                 return False
             router.counters.drop("quota_exceeded")
-        except (MessageRefused, MqttError) as refusal:  # the limits are others than when it was taken
+        except (
+            MessageRefused,
+            MqttError,
+        ) as refusal:  # limits or permissions are others than when it was taken
             self._count_refusal(refusal)
             router.counters.drop("delayed_refused")
             self._bury(message, "delayed_refused")

@@ -14,8 +14,8 @@ from edge_broker.core.message import Message
 from edge_broker.core.ops import Batch, Lookup, SessionRecord, SubscriptionRecord
 
 if TYPE_CHECKING:
-    from edge_broker.core.queue import Queue
     from edge_broker.core.retained_pages import RetainedPages
+    from edge_broker.core.stored_queue import StoredQueue
     from edge_broker.core.totals import Totals
 
 _Item = TypeVar("_Item")
@@ -61,7 +61,7 @@ class Pending:
         self.sequence = 0
         self.window_bytes = window_bytes
         self.elided = 0
-        self.reads: list[Queue] = []
+        self.reads: list[StoredQueue] = []
         self.lookups: list[Lookup] = []
         self.retained_reads: list[RetainedPages] = []
         self.on_retained: Callable[[Mapping[str, Message | None]], None] = _tell_nobody
@@ -72,8 +72,8 @@ class Pending:
 
     def _clear(self) -> None:
         self.batch = Batch()
-        self.dirty_queues: list[Queue] = []  # with new messages
-        self.acknowledged_queues: list[Queue] = []  # of whose messages on disk some were acknowledged
+        self.dirty_queues: list[StoredQueue] = []  # with new messages
+        self.acknowledged_queues: list[StoredQueue] = []  # of whose messages on disk some were acknowledged
         self.session_records: dict[int, SessionRecord] = {}
         self.subscriptions: dict[tuple[int, str], SubscriptionRecord | None] = {}
         self.retained: dict[str, Message | None] = {}
@@ -131,7 +131,7 @@ class Pending:
             return None
         return oldest
 
-    def append(self, queue: Queue, message: Message) -> None:
+    def append(self, queue: StoredQueue, message: Message) -> None:
         """A durable queue took `message`: it is unsafe until that is committed, or acknowledged by the recipient."""
         origin = message.source or message
         origin.unsafe += 1
@@ -159,7 +159,7 @@ class Pending:
         """The queue that these unwritten messages were for ends: they are safe when that is on disk, not before."""
         self.safes.extend(messages)
 
-    def touch(self, queue: Queue) -> None:
+    def touch(self, queue: StoredQueue) -> None:
         """Something of `queue` was acknowledged that is on disk, or on its way there."""
         if not queue.touched:
             queue.touched = True
@@ -226,8 +226,13 @@ class Pending:
 
     # ---- the journal's side
 
-    def seal(self) -> Sealed:
-        """Hand over everything since the last seal, as one batch."""
+    def seal(self, waiting_since: float | None = None) -> Sealed:
+        """Hand over everything since the last seal, as one batch.
+
+        With `waiting_since`, queues whose messages all came after that stay for a later batch, unless somebody waits for
+        more than messages: their recipients are there and may be about to acknowledge, and then nothing is to be written.
+        """
+        young = [] if waiting_since is None else self._take_young(waiting_since)
         batch = self.batch
         batch.sessions = list(self.session_records.values())
         for (session_id, topic_filter), record in self.subscriptions.items():
@@ -244,7 +249,39 @@ class Pending:
         batch.queues = [write for write in writes if write is not None]
         sealed = Sealed(self, batch, queues, self.safes, self.callbacks, self.bytes)
         self._clear()
+        self._put_back(young)
         return sealed
+
+    def _take_young(self, waiting_since: float) -> list[StoredQueue]:
+        """Take out the queues of whose messages none came before."""
+        queues = self.dirty_queues
+        if self.urgent or self.callbacks or self.safes:
+            return []
+        if any(queue.moved for queue in queues) or any(queue.moved for queue in self.acknowledged_queues):
+            return []  # what left one queue for another is in the same batch
+        young = [queue for queue in queues if not queue.touched and _is_young(queue, waiting_since)]
+        if young:
+            taken = set(young)
+            self.dirty_queues = [queue for queue in queues if queue not in taken]
+            for queue in young:
+                self._count(queue, -1)
+        return young
+
+    def _put_back(self, young: list[StoredQueue]) -> None:
+        self.dirty_queues += young
+        for queue in young:
+            self._count(queue, 1)
+
+    def _count(self, queue: StoredQueue, times: int) -> None:
+        self.waiting += times * len(queue.unwritten)
+        self.bytes += times * sum(len(message.frame) for message in queue.unwritten.values())
+
+
+def _is_young(queue: StoredQueue, waiting_since: float) -> bool:
+    """Whether there are unwritten messages, and the oldest came after `waiting_since`."""
+    for message in queue.unwritten.values():
+        return message.received_at > waiting_since
+    return False
 
 
 class Sealed:
@@ -256,7 +293,7 @@ class Sealed:
         self,
         pending: Pending,
         batch: Batch,
-        queues: list[Queue],
+        queues: list[StoredQueue],
         safes: list[Message],
         callbacks: list[Callable[[], None]],
         size_bytes: int,
@@ -293,7 +330,7 @@ class Sealed:
         if faults:
             raise ExceptionGroup("while releasing what waited for a commit", faults)
 
-    def _tell_queue(self, queue_and_end: tuple[Queue, tuple[int, int]]) -> None:
+    def _tell_queue(self, queue_and_end: tuple[StoredQueue, tuple[int, int]]) -> None:
         queue, (numbers_below, sent_mark) = queue_and_end
         queue.on_committed(numbers_below, self._pending.window_bytes, sent_mark)
 

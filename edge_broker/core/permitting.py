@@ -75,6 +75,8 @@ def permit(router: Router, session: Session) -> int:
     if removed and authorizer is not None:
         router.counters.deny("removed", len(removed))
         authorizer.on_removed(principal, removed)
+        if router.observer is not None:
+            router.observer.on_removed(principal, removed)
     return len(removed)
 
 

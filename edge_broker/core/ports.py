@@ -175,6 +175,9 @@ class Observer(Protocol):
     def on_denied(self, connection: Output, action: str, topic: str, identity: str) -> None:
         """A client may not `action` (publish, qos, retain, subscribe, share, will) that topic or topic filter."""
 
+    def on_removed(self, principal: Principal, topic_filters: list[str]) -> None:
+        """Subscriptions of `principal`, whole with `$share`, were removed since they are not allowed any more."""
+
 
 class Host(Protocol):
     """The broker, as whoever rides along in it sees it: a bridge."""

@@ -16,7 +16,8 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from edge_broker.core.message import Message
-from edge_broker.core.queue import QUEUE_FULL, STORE_LIMIT, Queue
+from edge_broker.core.queue import Queue
+from edge_broker.core.shedding import QUEUE_FULL, STORE_LIMIT
 
 if TYPE_CHECKING:
     from edge_broker.core.totals import Totals

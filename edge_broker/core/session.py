@@ -12,8 +12,9 @@ from edge_broker.core.dead_letters import SESSION
 from edge_broker.core.message import Message
 from edge_broker.core.ops import SessionRecord, SubscriptionRecord
 from edge_broker.core.ports import Permissions, Principal
-from edge_broker.core.queue import LARGE_FRAME_BYTES, QUEUE_FULL, Queue
+from edge_broker.core.queue import LARGE_FRAME_BYTES, Queue
 from edge_broker.core.quota import KEEP_LATEST, REJECT, Numbers
+from edge_broker.core.shedding import QUEUE_FULL
 from edge_broker.wire import const
 from edge_broker.wire.const import MAX_PACKET_ID
 from edge_broker.wire.topics import split_share

@@ -15,7 +15,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from edge_broker.core.message import Message
-from edge_broker.core.queue import STORE_LIMIT, Queue
+from edge_broker.core.queue import Queue
+from edge_broker.core.shedding import STORE_LIMIT
 
 if TYPE_CHECKING:
     from edge_broker.core.ops import Page, QueueState

@@ -16,10 +16,11 @@ from edge_broker.core.connection import Connection
 from edge_broker.core.followed import Trace, grown
 from edge_broker.core.message import Message
 from edge_broker.core.ports import Principal
-from edge_broker.core.queue import QUEUE_FULL, Queue
+from edge_broker.core.queue import Queue
 from edge_broker.core.router import Router
 from edge_broker.core.routing import Route, ShareGroup
 from edge_broker.core.session import Recipient, Session, Subscription
+from edge_broker.core.shedding import QUEUE_FULL
 from edge_broker.core.tracing import Bridged, Tracer
 from edge_broker.errors import MessageRefused, MqttError, QueueFull
 from edge_broker.wire import const
@@ -148,8 +149,8 @@ class TracedRouter(Router):
             what = trace_events.DROPPED if reason else trace_events.SENT
             trace.tell(what, bridge.name, qos=0, detail=reason or "at QoS 0, by the bridge's rule")
 
-    def _enter(self, session: Session) -> None:
-        super()._enter(session)
+    def enter(self, session: Session) -> None:
+        super().enter(session)
         if self.table.tracer is not None:
             _trace_session(session, self.table.tracer)
 

@@ -109,7 +109,7 @@ class Listener:
         vetting = (
             None if self._read_vetting is None else self._read_vetting()
         )  # it names what is wrong better
-        return _context(certificate, key, client_ca, require, crls), vetting
+        return context_of_files(certificate, key, client_ca, require, crls), vetting
 
     def take_certificates(self, read: tuple[ssl.SSLContext | None, Vetting | None]) -> int:
         """From the next accept on; who is connected and would not be let in any more is ended: returns how many."""
@@ -220,10 +220,10 @@ class Listener:
         return TlsPipe(self._context, server_side=True)
 
 
-def _context(
-    certificate: str, key: str, client_ca: str | None, require: bool, crls: Sequence[str]
+def context_of_files(
+    certificate: str, key: str, client_ca: str | None = None, require: bool = False, crls: Sequence[str] = ()
 ) -> ssl.SSLContext:
-    """`server_context`; what OpenSSL and the system say against the files in words that name them."""
+    """`server_context`; what OpenSSL and the system say against the files as a `ConfigError` that names them."""
     for path in (certificate, key, *([] if client_ca is None else [client_ca]), *crls):
         try:
             open(path, "rb").close()

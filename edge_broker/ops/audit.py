@@ -27,6 +27,7 @@ from edge_broker.ops.audit_limits import OTHERS, WINDOW_SECONDS, Allowed, AuditL
 if TYPE_CHECKING:
     from edge_broker.core.connection import Connection
     from edge_broker.core.output import Output
+    from edge_broker.core.ports import Principal
     from edge_broker.core.session import Session
 
 log: Final = logging.getLogger("edge_broker.ops")
@@ -44,6 +45,7 @@ _ALLOWED: Final = {
     "disconnected": Allowed(3_000, 1_000),
     "refused": Allowed(300, 20),
     "denied": Allowed(300, 20),
+    "removed": Allowed(300, 300),
 }
 """A fleet that comes back at once is to be seen whole, also behind one NAT; strangers have less."""
 _NO_ROOM: Final = "waiting"
@@ -185,6 +187,16 @@ class Audit:
             address=connection.address,
             action=action,
             topic=topic,
+        )
+
+    def on_removed(self, principal: Principal, topic_filters: list[str]) -> None:
+        """New rules, or other groups, took subscriptions from a client, which may be away: one line for all of them."""
+        self.record(
+            "removed",
+            client_id=principal.client_id,
+            identity=principal.identity,
+            topic=topic_filters[0],
+            count=len(topic_filters),
         )
 
     # ---- what goes out

@@ -19,6 +19,8 @@ registry that this server reads at each request:
 
     broker.commands["drop"] = drop
 
+Under `by` each request says who asks, as far as the kernel knows: `uid=1000`. Whatever the client wrote there is gone.
+
 It raises `CommandError` for what its client should be told; any other exception is a fault of ours, logged. Answers are of
 whatever msgspec encodes. A stream should do nothing dear without an `await`: it runs on the broker's event loop.
 
@@ -31,6 +33,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import struct
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from typing import Any, Final, Protocol, TypeVar
 
@@ -49,6 +52,8 @@ MAX_CONNECTIONS: Final = 16
 MAX_REQUEST_BYTES: Final = 64 << 10
 MAX_UNREAD_BYTES: Final = 1 << 20
 _IDLE_SECONDS: Final = 60.0
+_PEER: Final = struct.Struct("iII")
+"""Process, user and group, as SO_PEERCRED gives them."""
 _READING_SECONDS: Final = 10.0
 _INTERNAL: Final = {"error": "internal error", "hint": "the broker's log says more"}
 
@@ -141,7 +146,7 @@ class ControlServer:
     async def _answer(self, line: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Answer one request; whether another may follow."""
         try:
-            request = _request(line)
+            request = _request(line) | {"by": _who(writer)}
             handler = self._commands.get(request["command"])
             if handler is None:
                 raise CommandError(
@@ -171,6 +176,13 @@ def _request(line: bytes) -> Request:
     if not isinstance(request, dict) or not isinstance(request.get("command"), str):
         raise CommandError("not a request", 'write {"command": "status"}')
     return request
+
+
+def _who(writer: asyncio.StreamWriter) -> str:
+    """The user at the other end."""
+    connected = writer.get_extra_info("socket")
+    _, uid, _ = _PEER.unpack(connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+    return f"uid={uid}"
 
 
 def wanted(request: Request, key: str, kind: type[_Value], default: _Value) -> _Value:

@@ -67,7 +67,7 @@ def commands(keeper: Keeper) -> dict[str, Handler]:
             except StoreError as error:
                 raise CommandError(f"the store cannot be read: {error}") from None
             which = "all" if numbers is None else " ".join(map(str, numbers[:_MOST_RECORDED]))
-            keeper.record_action(f"dead letters: {name}", "control socket", which=which, done=outcome.done)
+            keeper.record_action(f"dead letters: {name}", request["by"], which=which, done=outcome.done)
             failed = [{"number": number, "problem": why} for number, why in outcome.failed.items()]
             return {"done": outcome.done, "failed": failed}
 

@@ -103,7 +103,7 @@ class HttpServer:
     async def start(self, host: str, port: int) -> None:
         """Serve on `host` (empty for every interface) and `port` (0 for a free one).
 
-        `OSError` if that or the certificate cannot be had; `stop` is due then too.
+        `OSError` if that cannot be had, `ConfigError` for the certificate; `stop` is due then too.
         """
         await self._runner.setup()
         self.load_certificate()
@@ -114,7 +114,7 @@ class HttpServer:
         self.url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
     def load_certificate(self) -> None:
-        """Read the TLS files; what was read last stays in force if they cannot be (`ssl.SSLError`, `OSError`)."""
+        """Read the TLS files; what was read last stays in force if they cannot be (`ConfigError`)."""
         if self._load_tls is not None:
             self._new_pipe = self._load_tls()
 

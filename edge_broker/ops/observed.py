@@ -240,6 +240,9 @@ class Observed(Protocol):
     def read_errors(self) -> int:
         """Pages of queues that could not be read."""
 
+    def record_action(self, action: str, by: str, **fields: str | int | float | bool | None) -> None:
+        """Put into the audit log what an administrator did."""
+
 
 def dropped_messages(observed: Observed) -> Mapping[str, int]:
     """Messages that a recipient should have had and did not get, by reason, bridges included; never falls.

@@ -61,6 +61,9 @@ class TraceCommand:
         )
         self._since = time.monotonic()
         begin_trace(router, tracer)
+        self._observed.record_action(
+            "trace", request["by"], client_id=client_id or None, topic=topic_filter or None, seconds=seconds
+        )
         try:
             yield {
                 "tracing": {"client": client_id, "topic": topic_filter, "seconds": seconds, "count": messages}

@@ -4,6 +4,8 @@ A guess is a wrong password that the same address has not tried for the same nam
 a whole fleet of them behind one NAT, repeats a single guess for ever and is never banned for it, only answered late. Nobody
 can have a name banned from anywhere but from the guesser's own address, so guessing locks nobody else out.
 
+No name at all, as tokens come with, is nobody's to be banned by: there the address counts alone.
+
 An address is an IPv4 address, the /64 of an IPv6 one, or the user of a Unix socket. This machine has no ban over all names:
 reverse proxies come from here. Memory is bounded; what is forgotten early is counted. The clock and chance are parameters;
 passwords never come here, only digests that nobody can undo; names of nobody are not logged, since people type passwords
@@ -117,7 +119,7 @@ class Guessing:
         record.guesses += 1
         if digest is not None and len(record.digests) < _MAX_DIGESTS:
             record.digests.add(digest)
-        if limits.per_name and record.guesses == limits.per_name:
+        if name and limits.per_name and record.guesses == limits.per_name:
             label = repr(name[:_LOGGED_NAME]) if self._is_known(name) else "an unknown name"
             self._ban("name", record, f"{label} from {origin}", now)
         if not limits.per_address or is_this_machine(origin):

@@ -78,8 +78,8 @@ class PendingOperations(Protocol):
     def oldest_at(self) -> float | None:
         """When the message came that has waited longest, by the clock; None where something else than messages waits."""
 
-    def seal(self) -> SealedBatch:
-        """Hand over everything up to now, and start afresh."""
+    def seal(self, waiting_since: float | None = None) -> SealedBatch:
+        """Hand over everything up to now, and start afresh; of messages only what waits since then, if that is said."""
 
 
 class CommitsBatches(Protocol):
@@ -153,7 +153,7 @@ class Journal:
         if self._task is not None:
             return
         pending = self._pending
-        if pending.urgent or pending.waiting >= self._early_messages or pending.bytes >= self._early_bytes:
+        if self._is_due_early():
             self._start()
         elif self._timer is None or (self._timer_is_leisurely and not pending.leisurely):
             self._start_timer(
@@ -210,7 +210,7 @@ class Journal:
         try:
             while not self._closing.is_set():
                 self._first_at = None
-                sealed = self._held.popleft() if self._held else self._pending.seal()
+                sealed = self._held.popleft() if self._held else self._seal()
                 if not await self._commit(sealed.batch):
                     return
                 self._settle(sealed)
@@ -221,15 +221,20 @@ class Journal:
         if not self._pending.empty and not self._closing.is_set():
             self._start_timer(self._seconds_to_wait())
 
+    def _seal(self) -> SealedBatch:
+        """The next batch: all of it, unless it is only due because something in it has waited long enough."""
+        if self._flushing or self._is_due_early():
+            return self._pending.seal()
+        return self._pending.seal(self._clock() - self.commit_delay_seconds)
+
+    def _is_due_early(self) -> bool:
+        pending = self._pending
+        return pending.urgent or pending.waiting >= self._early_messages or pending.bytes >= self._early_bytes
+
     def _seconds_to_wait(self) -> float:
         """How long the batch that gathers may still wait."""
         pending = self._pending
-        if (
-            self._flushing
-            or pending.urgent
-            or pending.waiting >= self._early_messages
-            or pending.bytes >= self._early_bytes
-        ):
+        if self._flushing or self._is_due_early():
             return 0.0
         now = self._clock()
         if self._first_at is None:

@@ -9,14 +9,14 @@ neither waits for the other. What the store promises:
 - Damage in the database's structure, whenever it is found, leads to recovery and not to a broker that stands still.
 - A disk that refuses to read is not damage: nothing is set aside for it, the caller tries again.
 
-It decides nothing about when to commit (`journal`) and keeps no messages in memory.
+How it is opened is in `opening`, its first floor. It decides nothing about when to commit (`journal`) and keeps no messages
+in memory.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
@@ -27,44 +27,22 @@ from typing import Final, TypeVar
 from edge_broker.core.message import Message
 from edge_broker.core.ops import Batch, Page, Snapshot
 from edge_broker.errors import StoreError
-from edge_broker.store.clock import Correction, StoreClock, kept_deltas
-from edge_broker.store.clock_keeper import ClockKeeper
-from edge_broker.store.connection import ThreadedConnection
-from edge_broker.store.faults import (
-    READ_ERRORS,
-    NoRoom,
-    ReadOnly,
-    calls_for_recovery,
-    explain,
-    is_damage,
-    is_io_error,
-)
+from edge_broker.store.clock import Correction, StoreClock
+from edge_broker.store.faults import READ_ERRORS, NoRoom, explain, is_damage
 from edge_broker.store.kernel_clock import kernel_says_synced
 from edge_broker.store.lock import DirectoryLock, take_directory
+from edge_broker.store.opening import Opening, stamp
 from edge_broker.store.pages import PageReader
-from edge_broker.store.readback import SurelyDamaged, open_again
 from edge_broker.store.reading_trouble import ReadingTrouble
-from edge_broker.store.recovery import RecoveryReport, finish_interrupted, recover, tell
-from edge_broker.store.reserve import RESERVE_BYTES, Reserve
+from edge_broker.store.recovery import recover
+from edge_broker.store.reserve import RESERVE_BYTES
 from edge_broker.store.retained import read_retained
-from edge_broker.store.schema import (
-    DATABASE_NAME,
-    PAGE_BYTES,
-    SCHEMA_VERSION,
-    DamagedStore,
-    check,
-    connect,
-    create,
-    migrate,
-    side_files,
-)
+from edge_broker.store.schema import PAGE_BYTES, side_files
 from edge_broker.store.segment import TopicNames
-from edge_broker.store.snapshot import SnapshotLoader
 from edge_broker.store.space import give_back
-from edge_broker.store.times import Times, wall_times
+from edge_broker.store.times import Times
 from edge_broker.store.vault import Vault
-from edge_broker.store.write_ahead_log import LogState, empty_log, examine, keep_log
-from edge_broker.store.writer import MetaChanges, Writer, needs_room
+from edge_broker.store.writer import MetaChanges, needs_room
 
 _log: Final = logging.getLogger(__name__)
 
@@ -73,17 +51,14 @@ T = TypeVar("T")
 _TIDY_SECONDS: Final = 1.0
 _REBUILD_SECONDS: Final = 600.0
 """Recovery while running happens at most this often: on a disk that damages everything it would not help."""
-_MAX_EPOCH: Final = 0xFFFFFFFF
 
 
-class Store:
+class Store(Opening):
     """An open store. Make it with `Store.open`; use it from one event loop; `close` it.
 
     Counters, plain ints unless seconds: `commits`, `commit_errors`, `last_commit_seconds`, `total_commit_seconds`,
-    `messages_written`, `segments_written`, `segment_bytes_written`, `pages_read`, `corrupt_segments`. `recovery` is the
-    report of the last recovery in this run, None if there was none. `log_state`: the write-ahead log that the start found.
+    `messages_written`, `segments_written`, `segment_bytes_written`, `pages_read`, `corrupt_segments`.
     `full`: nothing can be added for want of space; a batch of acknowledgements alone is still taken then, and makes some.
-    `unwritable`: the disk is mounted read-only; what is on it can be read, and no commit succeeds before that changes.
     """
 
     def __init__(
@@ -96,29 +71,15 @@ class Store:
         clock_confirmed: Callable[[], bool],
         vault: Vault,
     ) -> None:
-        self._vault = vault
-        self._path = directory / DATABASE_NAME
-        self._lock = lock
-        self._topics = topics
-        self._keeper = ClockKeeper(wall_offset, monotonic, clock_confirmed)
-        self._reserve = Reserve(directory)
-        self._writer = Writer(vault)
+        super().__init__(directory, lock, topics, wall_offset, monotonic, clock_confirmed, vault)
         self._pages = PageReader(topics, vault)
-        self._loader: SnapshotLoader | None = None
-        self._snapshot: Snapshot | None = None
-        self._writing = ThreadedConnection("store-writer", self._open_database, self._reopen_to_write)
-        self._reading = ThreadedConnection("store-reader", self._open_to_read, self._open_to_read)
         self._no_reads = asyncio.Lock()
         self._trouble = ReadingTrouble(self._path)
         self._tidy_timer: asyncio.TimerHandle | None = None
         self._tidy_task: asyncio.Task[None] | None = None
         self._rebuilt_at = -_REBUILD_SECONDS
         self._closed = False
-        self.unwritable = lock.unwritable
-        self._run_meta: dict[str, int] = {}
         self.full = False
-        self.recovery: RecoveryReport | None = None
-        self.log_state = LogState()
         self.commits = self.commit_errors = 0
         self.last_commit_seconds = self.total_commit_seconds = 0.0
 
@@ -159,6 +120,10 @@ class Store:
     def clock(self) -> StoreClock:
         """What time it is, and how far that is known."""
         return self._keeper.clock
+
+    def look_at_clock(self) -> Correction | None:
+        """Compare the clocks, about once a second; what comes back is to be applied to the times in memory, once."""
+        return self._keeper.look()
 
     # ---- counters of the parts
 
@@ -234,6 +199,39 @@ class Store:
         self.full = self.full and not needs_room(batch)
         self._tidy_later()
 
+    async def _write(self, batch: Batch, times: Times, meta: MetaChanges) -> bool:
+        """Have `batch` written; where that meets damage in the database, recover it and raise all the same."""
+
+        def apply(connection: sqlite3.Connection) -> bool:
+            return self._apply(connection, batch, times, meta)
+
+        try:
+            return await self._writing.run(apply)
+        except Exception as error:
+            if not is_damage(error):
+                raise
+            await self._trouble.check_disk(error)
+        try:
+            return await self._writing.run(apply)
+        except Exception as error:
+            if is_damage(error):
+                await self._trouble.check_disk(error)
+                await self._rebuild(error)
+            raise
+
+    def _apply(self, connection: sqlite3.Connection, batch: Batch, times: Times, meta: MetaChanges) -> bool:
+        """Write `batch`, and `meta` with it; where the disk is full, only what makes room."""
+        if self._reserve.given_up and needs_room(batch) and not self._reserve.take():
+            free = connection.execute("PRAGMA freelist_count").fetchone()[0]
+            if free * PAGE_BYTES < RESERVE_BYTES:
+                raise NoRoom("the last of the space is kept for acknowledgements")
+        try:
+            return self._writer.apply(connection, batch, times, meta)
+        except sqlite3.Error as error:
+            if self._reserve.ran_out(error):
+                self._reserve.give_up()
+            raise
+
     async def read_page(self, queue_id: int, from_number: int, max_messages: int, max_bytes: int) -> Page:
         """The committed messages of a queue from `from_number` on: one whole segment, and more within the limits.
 
@@ -262,39 +260,6 @@ class Store:
             _log.error("the retained message of %a is damaged and lost", topic)
         return messages
 
-    async def close(self) -> None:
-        """End what runs, close both connections and let the directory go. Uncommitted batches are the caller's."""
-        if self._closed:
-            return
-        self._closed = True
-        if self._tidy_timer is not None:
-            self._tidy_timer.cancel()
-        if self._tidy_task is not None:
-            await asyncio.wait([self._tidy_task])
-        await self._keeper.close()
-        await self._trouble.close()
-        try:
-            await self._reading.close()
-        finally:
-            try:
-                await self._writing.close()  # the last one brings the write-ahead log into the database
-            finally:
-                self._lock.release()
-
-    def _take_snapshot(self) -> Snapshot:
-        """What was loaded when the database was opened; the log hears of what is missing in it."""
-        loader, snapshot = self._loader, self._snapshot
-        assert loader is not None
-        assert snapshot is not None
-        self._loader = self._snapshot = None
-        self._log_recovery()
-        self._keeper.start(self._writing.run)
-        for table, key in loader.damaged:
-            _log.error("the store's row %s of table %s is damaged and left out", key, table)
-        for queue_id in loader.ownerless:
-            _log.error("queue %s holds messages, but whose it was is lost", queue_id)
-        return snapshot
-
     async def _read_by_clock(self, read: Callable[[Times, sqlite3.Connection], T]) -> T:
         """What `read` returns by the clock as it is when that comes: what is in memory by then was corrected."""
         while True:
@@ -302,26 +267,6 @@ class Store:
             found = await self._read(partial(read, times))
             if times is self.clock.times:
                 return found
-
-    async def _write(self, batch: Batch, times: Times, meta: MetaChanges) -> bool:
-        """Have `batch` written; where that meets damage in the database, recover it and raise all the same."""
-
-        def apply(connection: sqlite3.Connection) -> bool:
-            return self._apply(connection, batch, times, meta)
-
-        try:
-            return await self._writing.run(apply)
-        except Exception as error:
-            if not is_damage(error):
-                raise
-            await self._trouble.check_disk(error)
-        try:
-            return await self._writing.run(apply)
-        except Exception as error:
-            if is_damage(error):
-                await self._trouble.check_disk(error)
-                await self._rebuild(error)
-            raise
 
     async def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
         """What `read` returns; where it meets damage in the database, what it returns after recovery. `StoreError`."""
@@ -365,133 +310,24 @@ class Store:
             )
             self._writer.damaged.append(place)
 
-    # ---- in the threads
-
-    def _apply(self, connection: sqlite3.Connection, batch: Batch, times: Times, meta: MetaChanges) -> bool:
-        """Write `batch`, and `meta` with it; where the disk is full, only what makes room."""
-        if self._reserve.given_up and needs_room(batch) and not self._reserve.take():
-            free = connection.execute("PRAGMA freelist_count").fetchone()[0]
-            if free * PAGE_BYTES < RESERVE_BYTES:
-                raise NoRoom("the last of the space is kept for acknowledgements")
+    async def close(self) -> None:
+        """End what runs, close both connections and let the directory go. Uncommitted batches are the caller's."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._tidy_timer is not None:
+            self._tidy_timer.cancel()
+        if self._tidy_task is not None:
+            await asyncio.wait([self._tidy_task])
+        await self._keeper.close()
+        await self._trouble.close()
         try:
-            return self._writer.apply(connection, batch, times, meta)
-        except sqlite3.Error as error:
-            if self._reserve.ran_out(error):
-                self._reserve.give_up()
-            raise
-
-    def _open_database(self) -> sqlite3.Connection:
-        """The writing connection to a database that is ours and whole, and this run's snapshot."""
-        if self.unwritable:
-            return self._open_unwritable()
-        finish_interrupted(self._path, _stamp())
-        if not self._path.exists() and not side_files(self._path)[0].exists():
-            create(self._path)
-        self.log_state = examine(self._path)
-        if self.log_state.lost_commits:
-            keep_log(self._path, self.log_state, _stamp())
-        try:
-            return self._open_and_load()
-        except READ_ERRORS as error:
-            if not self._reserve.ran_out(error):
-                return self._open_in_spite_of(error)
-            if not self._reserve.give_up():
-                raise NoRoom(str(error)) from error
-        return self._open_and_load()
-
-    def _open_in_spite_of(self, error: BaseException) -> sqlite3.Connection:
-        """The database that could not be opened, once more; or what could be saved of it, where it is damaged."""
-        if not calls_for_recovery(error) and not is_io_error(error):
-            raise error
-        _log.warning("the store cannot be opened, it is looked at once more: %s", error)
-        try:
-            return open_again(self._path, error, self._open_and_load)
-        except SurelyDamaged as damage:
-            self.recovery = recover(self._path, str(damage), _stamp(), or_empty=True)
-        return self._open_and_load()
-
-    def _open_unwritable(self) -> sqlite3.Connection:
-        """A connection that only reads, on a disk that is mounted read-only: commits fail until that changes."""
-        connection = connect(self._path, read_only=True, unwritable=True)
-        try:
-            check(connection, self._path)
-            self._begin_run(connection)
-        except BaseException:
-            connection.close()
-            raise
-        _log.error("%s is on a disk that is mounted read-only: nothing can be kept", self._path)
-        return connection
-
-    def _open_and_load(self) -> sqlite3.Connection:
-        if not self._path.exists() or self._path.stat().st_size == 0:
-            raise DamagedStore("the database file is missing or empty")
-        connection = connect(self._path)
-        try:
-            check(connection, self._path)
-            if self.log_state.tail_frames:
-                empty_log(connection)
-            before = migrate(connection)
-            if before is not None:
-                _log.info("the store was of schema %d and is of %d now", before, SCHEMA_VERSION)
-            self._begin_run(connection)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def _begin_run(self, connection: sqlite3.Connection) -> None:
-        """Load the snapshot and commit the number of this run.
-
-        The first run of a database is numbered by the wall clock's seconds: should all be lost, the messages of the
-        next life are not taken for those of this one.
-        """
-        loader = SnapshotLoader(connection, self._topics, self._vault)
-        meta = loader.meta()
-        self._vault.check(meta)
-        clock = self._keeper.begin(meta, loader.newest(wall_times(kept_deltas(meta))))
-        epoch = meta.get("epoch", int(clock.wall(self._keeper.monotonic())) - 1) + 1
-        epoch = max(1, min(epoch, _MAX_EPOCH))
-        snapshot = loader.load(epoch, meta.get("next_queue_id", 1), clock.times)
-        self._run_meta = {"epoch": epoch, **self._vault.new_meta(meta)}
-        self._writer.ids_below = snapshot.next_queue_id
-        if not self.unwritable:
-            self._write_run(connection)
-        self._loader, self._snapshot = loader, snapshot
-
-    def _write_run(self, connection: sqlite3.Connection) -> None:
-        """Have on the disk that this run has begun, and the space for it to end well."""
-        self._keeper.write(connection, self._run_meta)
-        self._reserve.take()
-
-    def _reopen_to_write(self) -> sqlite3.Connection:
-        """A new connection after an error: what the log shows may not be on the disk, so it is brought there first."""
-        if self.unwritable:
-            if not os.access(self._path.parent, os.W_OK):
-                raise ReadOnly(f"{self._path.parent} is mounted read-only")
-            self._reading.doubt()  # it counts on nobody writing
-        connection = connect(self._path)
-        try:
-            busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
-            if busy:
-                raise sqlite3.OperationalError("the write-ahead log is in use")
-            if self.unwritable:
-                migrate(connection)
-                self._write_run(connection)
-                self.unwritable = False
-        except BaseException:
-            connection.close()
-            raise
-        self._writer.forget()
-        return connection
-
-    def _open_to_read(self) -> sqlite3.Connection:
-        return connect(self._path, read_only=True, unwritable=self.unwritable)
-
-    # ---- the clock
-
-    def look_at_clock(self) -> Correction | None:
-        """Compare the clocks, about once a second; what comes back is to be applied to the times in memory, once."""
-        return self._keeper.look()
+            await self._reading.close()
+        finally:
+            try:
+                await self._writing.close()  # the last one brings the write-ahead log into the database
+            finally:
+                self._lock.release()
 
     # ---- damage and space
 
@@ -506,7 +342,7 @@ class Store:
             async with self._no_reads:
                 await self._reading.release(lambda: None)
                 self.recovery = await self._writing.release(
-                    lambda: recover(self._path, str(error), _stamp(), or_empty=False)
+                    lambda: recover(self._path, str(error), stamp(), or_empty=False)
                 )
         except Exception as failure:
             raise explain("recover", failure) from failure
@@ -514,14 +350,6 @@ class Store:
         self._trouble.end()
         self._log_recovery()
         return True
-
-    def _log_recovery(self) -> None:
-        """Say what recovery did: in the log, and beside the damaged file for whoever asks later."""
-        if self.recovery is None:
-            for line in self.log_state.lines():
-                _log.log(logging.ERROR if self.log_state.lost_commits else logging.WARNING, "%s", line)
-            return
-        tell(self.recovery, self.log_state.lines())
 
     def _tidy_later(self) -> None:
         if self._tidy_timer is None and not self._closed:
@@ -540,7 +368,3 @@ class Store:
         self._tidy_timer = None
         if more:
             self._tidy_later()
-
-
-def _stamp() -> str:
-    return time.strftime("%Y%m%d-%H%M%S", time.gmtime())

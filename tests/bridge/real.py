@@ -17,7 +17,8 @@ import paho.mqtt.client as paho
 from bridge import Bridge
 from bridge.config import BridgeConfig, RuleConfig
 from edge_broker.broker import Broker
-from edge_broker.config.model import Config, ListenerConfig
+from edge_broker.config.listeners import ListenerConfig
+from edge_broker.config.model import Config
 from tests.conftest import find_program
 
 

@@ -238,3 +238,20 @@ def test_files_of_tokens_with_mistakes(tmp_path: Path, file: str, said: str) -> 
     _, result = check(tmp_path, TOKENS)
     assert result.exit_code == 2
     assert said in result.output
+
+
+def test_an_audit_log_without_a_folder(tmp_path: Path) -> None:
+    """The broker would not start."""
+    _, result = check(tmp_path, '[audit]\nfile = "nowhere/audit.log"\n')
+    assert result.exit_code == 2
+    assert f"audit.file: {tmp_path / 'nowhere'} is no folder" in result.output
+
+
+def test_whom_it_denies_and_where_it_is_told(tmp_path: Path) -> None:
+    """The folder of the data is made at the start."""
+    (tmp_path / "denied").write_text("identity cellar\nserial 3F\nserial 40\n")
+    text = 'data_dir = "data"\n[audit]\nfile = "data/audit.log"\n[security]\ndeny_file = "denied"\n'
+    _, result = check(tmp_path, text)
+    assert result.exit_code == 0, result.output
+    assert f"  denied  1 identities and 2 certificates in {tmp_path / 'denied'}\n" in result.output
+    assert f"  audit   {tmp_path / 'data' / 'audit.log'}\n" in result.output

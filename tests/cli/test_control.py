@@ -405,6 +405,14 @@ def test_reload(tmp_path: Path, taken_over: bool) -> None:
         assert json.loads(run("reload", "--json", "--data-dir", str(with_json)).output) == answer
 
 
+def test_a_reload_that_left_a_file_out_is_none(tmp_path: Path) -> None:
+    line = {"level": "error", "message": "ACL: the new file is refused, the old one stays in force: x"}
+    with answering(tmp_path, {"reloaded": True, "log": [line]}):
+        result = run("reload", "--data-dir", str(tmp_path))
+    assert result.exit_code == 1
+    assert result.output.splitlines()[-1] == "taken over, but not the files that are refused above"
+
+
 @pytest.mark.parametrize("command", [["trace"], ["status"], ["bridge", "status"]])
 def test_help_has_examples(command: list[str]) -> None:
     result = run(*command, "--help")

@@ -8,7 +8,9 @@ import os
 import pytest
 
 from edge_broker.cli.failures import explain_start_failure
-from edge_broker.config.model import Config, HttpConfig, ListenerConfig
+from edge_broker.config.http import HttpConfig
+from edge_broker.config.listeners import ListenerConfig
+from edge_broker.config.model import Config
 from edge_broker.errors import StoreError
 
 ONE = Config(listeners=(ListenerConfig(bind="127.0.0.1:1883"),))

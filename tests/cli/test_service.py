@@ -21,8 +21,10 @@ import pytest
 
 from edge_broker.cli.service import Service, changed_keys
 from edge_broker.config.limits import LimitsConfig
+from edge_broker.config.listeners import ListenerConfig
 from edge_broker.config.loading import ConfigMistakes
-from edge_broker.config.model import Config, ListenerConfig, LogConfig, SessionsConfig
+from edge_broker.config.model import Config, LogConfig
+from edge_broker.config.sessions import SessionsConfig
 from edge_broker.errors import ConfigError, StoreError
 from edge_broker.ops.systemd import Systemd
 
@@ -53,6 +55,9 @@ class NotingBroker:
     async def reload(self, config: Config) -> None:
         await self._note("reload")
         self.config = config
+
+    def record_action(self, action: str, by: str) -> None:
+        self.asked.append(f"{action} by {by}")
 
     def note_reload_refused(self, problem: str) -> None:
         self.asked.append(f"refused: {problem}")
@@ -213,7 +218,7 @@ async def test_who_asks_for_a_reload_is_told_what_was_logged(heard: Heard) -> No
     service = Service(broker, CONFIG, read_config, Systemd(heard.environ))
     await service.start()
     task = asyncio.create_task(service.serve())
-    first, second = await asyncio.gather(service.answer_reload({}), service.answer_reload({}))
+    first, second = await asyncio.gather(*(service.answer_reload({"by": "uid=0"}) for _ in range(2)))
     assert first == second, "one reload answers both"
     assert first == {
         "reloaded": True,
@@ -224,7 +229,8 @@ async def test_who_asks_for_a_reload_is_told_what_was_logged(heard: Heard) -> No
             }
         ],
     }
-    refused = await service.answer_reload({})
+    assert broker.asked.count("reload by uid=0") == 2
+    refused = await service.answer_reload({"by": "uid=0"})
     assert refused["reloaded"] is False
     assert [line["message"] for line in refused["log"]] == [
         "x.toml: 1 mistake, so the configuration stays as it was",

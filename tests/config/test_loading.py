@@ -9,8 +9,9 @@ import msgspec
 import pytest
 
 from edge_broker.config.environment import default_data_dir
+from edge_broker.config.listeners import ListenerConfig
 from edge_broker.config.loading import ConfigMistakes, load
-from edge_broker.config.model import Config, ListenerConfig
+from edge_broker.config.model import Config
 from edge_broker.errors import ConfigError
 from tests.config.conftest import Load
 

@@ -71,3 +71,49 @@ def test_acknowledgements_of_what_is_on_disk_are_leisurely_until_something_else_
     (write,) = pending.seal().batch.queues
     assert (write.head, [number for number, _ in write.messages]) == (2, [2])
     assert pending.empty
+
+
+def came(second: float) -> Message:
+    message = build_message("t", b"x" * 50, qos=1)
+    message.received_at = second
+    return message
+
+
+def test_queues_whose_messages_are_young_stay_where_only_waiting_makes_a_batch_due() -> None:
+    pending = Pending(epoch=1, window_bytes=1000)
+    slow, quick = Queue(1, pending), Queue(2, pending)
+    slow.append(came(10.0))
+    both = came(10.2)
+    slow.append(both)
+    quick.append(both)
+    quick.rewind()
+    sealed = pending.seal(waiting_since=10.1)
+    assert [(write.queue_id, len(write.messages)) for write in sealed.batch.queues] == [(1, 2)]
+    assert (pending.waiting, pending.bytes) == (1, len(both.frame))
+    assert not pending.empty
+    assert pending.oldest_at() == 10.2
+    sealed.settle()
+    assert both.unsafe == 1, "its other recipient has neither acknowledged it, nor is it on the disk there"
+    assert pending.uncommitted_bytes == len(both.frame)
+    assert quick.next_to_send(10.2) is not None
+    quick.complete(1)
+    assert both.unsafe == 0
+    assert (pending.waiting, pending.bytes, pending.uncommitted_bytes) == (0, 0, 0)
+    assert pending.seal(waiting_since=10.3).batch.queues == []
+    assert pending.empty
+
+
+def test_with_somebody_who_waits_for_more_everything_goes() -> None:
+    for make_wait in (
+        lambda pending, queue: pending.after_commit(lambda: None),
+        lambda pending, queue: pending.hold(came(10.2)),
+        lambda pending, queue: pending.receive_id(7, 1),
+        lambda pending, queue: setattr(queue, "moved", True),
+        lambda pending, queue: pending.touch(queue),
+    ):
+        pending = Pending(epoch=1, window_bytes=1000)
+        queue = Queue(1, pending)
+        queue.append(came(10.2))
+        make_wait(pending, queue)
+        assert [len(write.messages) for write in pending.seal(waiting_since=10.1).batch.queues] == [1]
+        assert pending.empty

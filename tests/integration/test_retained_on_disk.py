@@ -155,7 +155,7 @@ async def test_the_client_leaves_while_its_page_is_read(
             reader.leave()
             await until(lambda: not broker.connections, "it is still connected")
             go_on.set()
-            await until(lambda: not broker._reads, "the read is never over")
+            await until(lambda: not broker.reading.under_way, "the read is never over")
         await read_all(broker, "up/#", 0)
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from edge_broker.broker import Broker
-from edge_broker.config.model import Config, ListenerConfig
+from edge_broker.config.listeners import ListenerConfig
+from edge_broker.config.model import Config
 from tests.conftest import do_without, find_program
 from tests.integration.broker_process import until
 from tests.integration.serving import Serving

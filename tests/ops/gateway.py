@@ -16,7 +16,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from bridge import Bridge
 from bridge.config import BridgeConfig, RuleConfig
 from edge_broker.broker import Broker
-from edge_broker.config.model import Config, HttpConfig, ListenerConfig, StoreConfig
+from edge_broker.config.http import HttpConfig
+from edge_broker.config.listeners import ListenerConfig
+from edge_broker.config.model import Config
+from edge_broker.config.store import StoreConfig
 
 CONNACK, PUBLISH, PUBACK, SUBACK = 0x20, 0x30, 0x40, 0x90
 

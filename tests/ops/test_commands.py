@@ -16,7 +16,8 @@ from bridge.config import BridgeConfig, RuleConfig
 from edge_broker import __version__
 from edge_broker.broker import Broker
 from edge_broker.config.limits import LimitsConfig
-from edge_broker.config.model import Config, ControlConfig, ListenerConfig
+from edge_broker.config.listeners import ListenerConfig
+from edge_broker.config.model import Config, ControlConfig
 from edge_broker.core.router import Router
 from edge_broker.core.traced import TracedRouter
 from edge_broker.core.tracing import Tracer

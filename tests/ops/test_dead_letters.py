@@ -20,7 +20,7 @@ def subscriber(broker: Broker) -> Session:
     router = broker.router
     queue = Queue(router.new_queue_id(), router.pending)
     session = Session(router, "display", "anonymous", 3600, queue)
-    router._enter(session)
+    router.enter(session)
     router.pending.save_session(session.record())
     router.subscribe(session, Subscription(session, "t/#", 1))
     return session

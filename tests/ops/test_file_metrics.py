@@ -11,7 +11,9 @@ import pytest
 from bridge import Bridge
 from bridge.config import BridgeConfig, RuleConfig
 from edge_broker.broker import Broker
-from edge_broker.config.model import Config, HttpConfig, ListenerConfig
+from edge_broker.config.http import HttpConfig
+from edge_broker.config.listeners import ListenerConfig
+from edge_broker.config.model import Config
 from edge_broker.config.security import SecurityConfig
 from edge_broker.errors import ConfigError
 from edge_broker.security.authority import Authority

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from edge_broker.broker import Broker
-from edge_broker.config.model import Config, HttpConfig, ListenerConfig
+from edge_broker.config.http import HttpConfig
+from edge_broker.config.listeners import ListenerConfig
+from edge_broker.config.model import Config
 from edge_broker.core.ops import Batch
 from edge_broker.errors import StoreError
 from edge_broker.ops import http

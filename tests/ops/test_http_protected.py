@@ -17,7 +17,9 @@ import aiohttp
 import pytest
 
 from edge_broker.broker import Broker
-from edge_broker.config.model import Config, HttpConfig, ListenerConfig
+from edge_broker.config.http import HttpConfig
+from edge_broker.config.listeners import ListenerConfig
+from edge_broker.config.model import Config
 from edge_broker.errors import ConfigError
 from edge_broker.ops import http
 from edge_broker.ops.http_visitor import MAX_INPUT_BYTES
@@ -173,7 +175,8 @@ async def test_tokens_are_read_again(tmp_path: Path, caplog: pytest.LogCaptureFi
         assert (await look(READ), await look(new)) == (401, 200)
         (tmp_path / "http-tokens").write_text("nonsense\n")
         await broker.reload(broker.config)
-        assert "the tokens of HTTP stay as they were" in caplog.text
+        assert "tokens of http: the new file is refused, the old one stays in force: " in caplog.text
+        assert list(broker.watching.refused) == ["tokens of http"]
         assert (await look(READ), await look(new)) == (401, 200)
 
 
@@ -204,7 +207,8 @@ async def test_over_tls_with_the_newest_certificate(tmp_path: Path, caplog: pyte
         assert [await shown(broker, name) for name in ("localhost", None)] == ["second", "second"]
         (tmp_path / "http.key").write_text("nonsense")
         await broker.reload(broker.config)
-        assert "keeps its certificate" in caplog.text
+        assert "certificate of http: the new file is refused, the old one stays in force: " in caplog.text
+        assert list(broker.watching.refused) == ["certificate of http"]
         assert await shown(broker, "localhost") == "second"
 
 

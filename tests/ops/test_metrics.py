@@ -229,7 +229,7 @@ async def test_a_bridge_with_limits_tells_of_them(state_dir: Path) -> None:
 
 async def test_store_errors_count_commits_and_reads(state_dir: Path) -> None:
     async with gateway(state_dir) as broker, web_of(broker) as web:
-        broker.store.commit_errors, broker.read_errors = 2, 3
+        broker.store.commit_errors, broker.reading.errors = 2, 3
         assert (await web.scrape()).get("store_errors_total") == 5
 
 

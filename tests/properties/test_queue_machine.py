@@ -164,6 +164,7 @@ class QueueMachine(RuleBasedStateMachine):
         number = self.queue.next_number
         assert number not in self.payloads
         message = build_message("t", payload, qos=qos)
+        message.received_at = self.now
         message.expires_at = None if life is None else self.now + life
         self.payloads[number] = payload
         if qos == 2:
@@ -207,9 +208,10 @@ class QueueMachine(RuleBasedStateMachine):
         return self.expires.get(number, self.now + 1) <= self.now
 
     @precondition(CAN["seal"])
-    @rule()
-    def seal(self) -> None:
-        self.sealed.append(self.pending.seal())
+    @rule(patience=st.sampled_from((None, None, 0.0, 3.0)))
+    def seal(self, patience: float | None = None) -> None:
+        """All of it, or only if something has waited for `patience` seconds."""
+        self.sealed.append(self.pending.seal(None if patience is None else self.now - patience))
 
     @precondition(CAN["commit"])
     @rule()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge_broker.core.correcting import correct_times
+from edge_broker.core.correcting import correct_times, shift_expiry
 from edge_broker.core.message import Message
 from edge_broker.core.queue import Queue
 from edge_broker.core.retained import Stub
@@ -98,3 +98,52 @@ def test_retained_messages_expire_in_memory_and_as_stubs() -> None:
         entry.topic for entry in list(pump.router.retained) if pump.router.retained.is_due(entry, pump.now)
     ]
     assert sorted(due) == ["r/ever", "r/new"]
+
+
+def test_delayed_messages_come_when_they_should_have(pump: Pump) -> None:
+    watcher = pump.client("watcher").subscribed("t/#", 0)
+    publisher = pump.client("p")
+    for number, seconds in enumerate((500, 1500), 1):
+        publisher.publish(f"$delayed/{seconds}/t/{seconds}", qos=1, packet_id=number)
+    expiring_soon = expiring(900)
+    publisher.publish("$delayed/800/t/expired", qos=1, packet_id=3, properties=expiring_soon)
+    pump.commit()
+    pump.wait(10)
+    publisher.publish("$delayed/500/t/of this run", qos=1, packet_id=4)
+    pump.commit()
+    correct(pump)
+    pump.commit()
+    assert topics(watcher) == ["t/500"]
+    assert pump.router.delayed.expired == 1
+    pump.wait(490)
+    pump.commit()
+    assert topics(watcher) == ["t/500", "t/1500"]
+    pump.wait(10)
+    pump.commit()
+    assert topics(watcher) == ["t/500", "t/1500", "t/of this run"]
+
+
+def test_dead_letters_are_as_old_as_they_are() -> None:
+    pump = Pump(dead_letters=True, max_dead_letter_age_seconds=900)
+    pump.client("away", clean=False, expiry=5000).subscribed("t", 1).vanish()
+    pump.client("p").publish("t", b"x", qos=1, properties=expiring(1))
+    pump.commit()
+    pump.wait(3)
+    pump.commit()
+    assert pump.router.dead_letters is not None
+    pump.wait(1)
+    pump.commit()
+    assert pump.router.dead_letters.depth == 1
+    (letter,) = pump.store.queues[pump.store.outboxes["$dead-letters"]].messages.values()
+    letter.received_at -= DOWN  # the store reads it so from now on
+    correct(pump)
+    pump.commit()
+    assert pump.router.dead_letters.depth == 0
+
+
+def test_what_somebody_authenticated_with_expires_when_it_should(pump: Pump) -> None:
+    """A token's end was put on a clock that was behind: it is nearer by as much."""
+    client, other = pump.client("c"), pump.client("other")
+    client.connection.expires_at = pump.now + 3600
+    shift_expiry((client.connection, other.connection), 3000)
+    assert (client.connection.expires_at, other.connection.expires_at) == (pump.now + 600, None)

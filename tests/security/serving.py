@@ -12,8 +12,10 @@ from typing import Any
 import scramp
 
 from edge_broker.broker import Broker
-from edge_broker.config.model import Config, ListenerConfig, StoreConfig
+from edge_broker.config.listeners import ListenerConfig
+from edge_broker.config.model import Config
 from edge_broker.config.security import SecurityConfig
+from edge_broker.config.store import StoreConfig
 from edge_broker.security.hashing import Argon2Cost, Argon2Hash
 from edge_broker.security.scram import LEAST_ITERATIONS, METHOD, ScramVerifier
 from edge_broker.wire import const

@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 
 from edge_broker.broker import Broker
+from edge_broker.config.http import HttpConfig
 from edge_broker.config.limits import LimitsConfig
-from edge_broker.config.model import Config, HttpConfig, ListenerConfig
+from edge_broker.config.listeners import ListenerConfig
+from edge_broker.config.model import Config
 from edge_broker.wire import const
 from edge_broker.wire.encoder import PINGREQ, encode_connect
 from edge_broker.wire.packets import Connack, Connect, Will
@@ -171,7 +173,7 @@ async def test_nothing_is_unpacked_over_http(state_dir: Path, encoding: str) -> 
             answer = await asyncio.wait_for(reader.read(), 20)
             peak = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
-            assert answer.split(b" ", 2)[1] in (b"200", b"400", b"405", b"413", b"415")
+            assert answer.split(b" ", 2)[1] in (b"400", b"405", b"413"), "a body is not taken"
             assert peak < 5 << 20
             writer.close()
     finally:

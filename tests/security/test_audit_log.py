@@ -16,8 +16,9 @@ import pytest
 from edge_broker.broker import Broker
 from edge_broker.config.audit import AuditConfig
 from edge_broker.config.limits import LimitsConfig
+from edge_broker.config.listeners import ListenerConfig
 from edge_broker.config.loading import ConfigMistakes, load
-from edge_broker.config.model import Config, ListenerConfig
+from edge_broker.config.model import Config
 from edge_broker.config.security import SecurityConfig
 from edge_broker.errors import ConfigError
 from edge_broker.wire import const
@@ -116,9 +117,11 @@ async def test_a_day_in_the_life_of_a_broker(tmp_path: Path, pki: Path) -> None:
         ("refused", "a2", None, None),
         ("refused", "a3", None, None),
         ("reloaded", None, "passwords", None),
-        ("reloaded", None, "certificates and configuration", None),
+        ("reloaded", None, f"certificates of {settings.listeners[1].url}", None),
+        ("reloaded", None, "configuration", None),
         ("not reloaded", None, "passwords", None),
-        ("reloaded", None, "certificates and configuration", None),
+        ("reloaded", None, f"certificates of {settings.listeners[1].url}", None),
+        ("reloaded", None, "configuration", None),
         ("not reloaded", None, "configuration", None),
         ("action", "a1", "uid=0", None),
         ("stopped", None, None, None),

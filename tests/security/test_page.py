@@ -13,7 +13,9 @@ from click.testing import CliRunner
 from edge_broker.broker import Broker
 from edge_broker.cli import main
 from edge_broker.config.acl_file import read_acl_file
-from edge_broker.config.model import Config, HttpConfig, ListenerConfig
+from edge_broker.config.http import HttpConfig
+from edge_broker.config.listeners import ListenerConfig
+from edge_broker.config.model import Config
 from edge_broker.config.security import SecurityConfig
 from edge_broker.security.passwords import parse_passwords
 

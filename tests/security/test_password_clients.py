@@ -16,7 +16,9 @@ import aiohttp
 import pytest
 
 from edge_broker.broker import Broker
-from edge_broker.config.model import Config, HttpConfig, ListenerConfig
+from edge_broker.config.http import HttpConfig
+from edge_broker.config.listeners import ListenerConfig
+from edge_broker.config.model import Config
 from edge_broker.config.security import SecurityConfig
 from edge_broker.core.session import Session
 from edge_broker.errors import ConfigError

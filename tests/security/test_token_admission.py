@@ -124,6 +124,17 @@ def test_who_guesses_is_banned_and_not_even_a_good_token_counts_then(door: Door)
     assert door.ask(GOOD, None)[0].reason_code == const.BANNED
 
 
+def test_wrong_tokens_without_a_user_name_ban_no_others_without_one(door: Door) -> None:
+    """Else any stranger behind a reverse proxy locks everybody out, and a few devices with old tokens their whole site."""
+    for number in range(4):
+        assert door.ask(forge({"alg": "none"}, {"n": number}), None)[0].reason_code != const.BANNED
+    assert door.guessing.banned()["name"] == 0
+    assert door.ask(GOOD, None)[0].reason_code == const.SUCCESS
+    door.ask(forge({"alg": "none"}, {"n": 4}), None)
+    assert door.guessing.banned() == {"name": 0, "address": 1}, "the address has its limit all the same"
+    assert door.ask(GOOD, None)[0].reason_code == const.BANNED
+
+
 def test_what_is_refused_is_not_repeated_anywhere(door: Door) -> None:
     for token in (issue(claims("SECRET"), number=99), forge({"alg": "SECRET"}, {"sub": "SECRET"})):
         assert "SECRET" not in door.ask(token, None)[0].detail
@@ -173,7 +184,8 @@ def test_the_method_looks_at_names_too(door: Door, username: str | None, names: 
 
 
 def test_guesses_by_the_method_count(door: Door) -> None:
-    for number in range(3):
+    """Without a user name only for their address."""
+    for number in range(5):
         answer = step(door, forge({"alg": "none"}, {"n": number}))
         assert isinstance(answer, Admission)
         assert answer.reason_code == const.NOT_AUTHORIZED

@@ -38,6 +38,7 @@ class Operations:
         self.bytes = 0
         self.settled: list[tuple[float, tuple[str, ...]]] = []
         self.writes: list[QueueWrite] = []
+        self.sealed_since: list[float | None] = []
 
     @property
     def empty(self) -> bool:
@@ -52,7 +53,8 @@ class Operations:
         self.bytes += size
         self.urgent = self.urgent or urgent
 
-    def seal(self) -> Sealed:
+    def seal(self, waiting_since: float | None = None) -> Sealed:
+        self.sealed_since.append(waiting_since)
         sealed = Sealed(self, tuple(self.names))
         self.names = []
         self.waiting = self.bytes = 0
@@ -495,14 +497,30 @@ async def test_the_time_that_commits_take_is_counted() -> None:
     await journal.close()
 
 
+@in_fake_time
+async def test_only_what_waited_long_enough_is_asked_for_unless_the_batch_is_due_early() -> None:
+    journal, operations = make(Disk())
+    operations.add("patient")
+    journal.poke()
+    await asyncio.sleep(1)
+    assert operations.sealed_since == [pytest.approx(1000.0)], "from 0.02 s before now on"
+    operations.add("urgent", urgent=True)
+    journal.poke()
+    await asyncio.sleep(1)
+    assert operations.sealed_since[1:] == [None]
+    operations.add("last")
+    await journal.flush()
+    assert operations.sealed_since[2:] == [None]
+
+
 async def test_with_a_real_store_what_is_settled_is_on_the_disk(state_dir: Path) -> None:
     class Queue(Operations):
         """Each operation is one message of queue 1."""
 
         next_number = 1
 
-        def seal(self) -> Sealed:
-            sealed = super().seal()
+        def seal(self, waiting_since: float | None = None) -> Sealed:
+            sealed = super().seal(waiting_since)
             sealed.batch = queue_batch(1, numbered(self.next_number, len(sealed.names)))
             self.next_number += len(sealed.names)
             return sealed
