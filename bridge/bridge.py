@@ -169,6 +169,7 @@ class Bridge:
         while True:
             while not self._month_allows():
                 self._state = "month-spent"
+                self._last_error = failures.month_spent(self.config.pacing.monthly_bytes)
                 await asyncio.sleep(_MONTH_SECONDS)
             await self._roaming.find_upstreams(self._on_not_found)
             attempt = self._policy.next_attempt(time.monotonic())

@@ -71,6 +71,14 @@ def service_elsewhere(service: Service, hosts: list[str]) -> UpstreamUnavailable
     )
 
 
+def month_spent(month_bytes: int) -> UpstreamUnavailable:
+    """Nobody is to blame but the configuration, or whoever published so much."""
+    return UpstreamUnavailable(
+        f"the month's {month_bytes} bytes are spent, and what is to go up waits for the next month",
+        "raise monthly_bytes, or see when_month_is_spent",
+    )
+
+
 def drill(upstream: Upstream) -> UpstreamUnavailable:
     """Not a failure of anything: the configuration asks for it."""
     return UpstreamUnavailable(

@@ -141,3 +141,20 @@ async def test_without_a_file_it_counts_all_the_same() -> None:
     first.note(100 * MIB)
     assert first.allowance.is_spent
     first.close()
+
+
+@pytest.mark.parametrize(
+    ("when", "withheld"), [("stop", "line"), ("drop", "all"), ("only_priority", "not urgent")]
+)
+async def test_what_is_withheld_and_what_the_log_says(when: str, withheld: str) -> None:
+    moment = "2026-11-20"
+    config = PacingConfig(monthly_bytes=MIB, when_month_is_spent=when)  # type: ignore[arg-type]
+    month = Account("cloud", None, config, lambda: at(moment))
+    with Log() as log:
+        assert month.look(MIB - 1) == ""
+        assert [month.look(MIB), month.look(MIB + 5)] == [withheld, withheld]
+        moment = "2026-12-01"
+        assert month.look(MIB + 5) == ""
+    spent, begun = log.of("WARNING")
+    assert spent == f"bridge cloud: the month's 1048576 bytes are spent (when_month_is_spent = {when})"
+    assert "a new month of 1048576 bytes begins" in begun

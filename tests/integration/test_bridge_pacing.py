@@ -98,6 +98,8 @@ async def test_a_spent_month_stops_the_line_and_a_restart_does_not_forget(
         await device.publish("a", "kept")
         status = gateway.bridge.status()
         assert (status.depth, status.policy.month_bytes) == (1, 20_000)
+        assert status.last_error.startswith("the month's 20000 bytes are spent")
+        assert "monthly_bytes" in status.last_hint
         assert status.policy.month_used_bytes > 20_000
         device.leave()
     kept = json.loads((tmp_path / "bridge-upstream.json").read_text())
