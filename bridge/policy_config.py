@@ -31,7 +31,7 @@ class UpstreamConfig(Section, frozen=True):
             ge=0,
             le=65_535,
             description="Among those of one priority, the share of gateways that go there first. Those with 0 come after "
-            "the others, in the order written.",
+            "the others, in the order written. SRV records bring their own.",
         ),
     ] = 1
     fault_delay_ms: Annotated[
