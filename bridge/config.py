@@ -17,6 +17,7 @@ from msgspec import Meta
 
 from bridge.identity_checks import check_identity
 from bridge.origin import LONGEST_NAME
+from bridge.policy_config import FailoverConfig, PacingConfig, UpstreamConfig
 from bridge.rules import RuleConfig
 from edge_broker.config.bind import Bind
 from edge_broker.config.checks import check_file
@@ -39,6 +40,7 @@ _OTHER_SCHEMES: Final = {
 }
 _UNIX: Final = "mqtt+unix"
 _LONGEST_SOCKET_PATH_BYTES: Final = 107  # what the kernel takes
+_SERVICE: Final = "+srv"
 _URL_HINT: Final = '"mqtts://broker.example.com:8883", or "mqtt://127.0.0.1:1883" where a sidecar encrypts'
 
 
@@ -55,6 +57,46 @@ class Upstream(NamedTuple):
         if self.path:
             return f"{_UNIX}://{self.path}"
         return f"{'mqtts' if self.tls else 'mqtt'}://{Bind(self.host, self.port)}"
+
+
+class Service(NamedTuple):
+    """Upstreams that DNS names: SRV records at `name`, such as ``_mqtt._tcp.example.com``."""
+
+    name: str
+    tls: bool
+
+    def __str__(self) -> str:
+        return f"{'mqtts' if self.tls else 'mqtt'}{_SERVICE}://{self.name}"
+
+    @property
+    def domain(self) -> str:
+        """What stands behind the service's own labels, those that begin with `_`."""
+        labels = self.name.rstrip(".").split(".")
+        return ".".join(label for label in labels if not label.startswith("_"))
+
+
+class Place(NamedTuple):
+    """An upstream, or a service that names some, and how it ranks. The faults are for drills."""
+
+    where: Upstream | Service
+    priority: int = 0
+    weight: int = 0
+    fault_delay_seconds: float = 0.0
+    fault_abort_share: float = 0.0
+
+
+def parse_place(url: str) -> Upstream | Service:
+    """`mqtts+srv://_mqtt._tcp.DOMAIN`, or what `parse_upstream` takes; `ConfigError` without a key says what is wrong."""
+    scheme, _, rest = url.partition("://")
+    if not scheme.endswith(_SERVICE):
+        return parse_upstream(url)
+    upstream = parse_upstream(f"{scheme.removesuffix(_SERVICE)}://{rest}")
+    if ":" in rest:
+        raise ConfigError("", "has a port, and SRV records bring theirs", "leave the port out")
+    service = Service(upstream.host, upstream.tls)
+    if not upstream.host.startswith("_") or not service.domain:
+        raise ConfigError("", "is no name of an SRV record", '"mqtts+srv://_mqtt._tcp.example.com"')
+    return service
 
 
 def parse_upstream(url: str) -> Upstream:
@@ -107,10 +149,15 @@ class BridgeConfig(QueueLimits, frozen=True, kw_only=True):
     urls: Annotated[
         tuple[Annotated[str, Meta(examples=['"mqtts://broker.example.com:8883"'])], ...],
         Meta(
-            description="Where the upstream is: `mqtts://host:8883`, `mqtt://host:1883`, or a sidecar's Unix socket, "
-            "`mqtt+unix:///run/envoy/upstream.sock`. Several are tried in turn."
+            description="Where the upstream is: `mqtts://host:8883`, `mqtt://host:1883`, a sidecar's Unix socket, "
+            "`mqtt+unix:///run/envoy/upstream.sock`, or `mqtts+srv://_mqtt._tcp.domain` for what DNS names there. "
+            "Several are tried in turn."
         ),
-    ]
+    ] = ()
+    upstream_tables: Annotated[
+        tuple[UpstreamConfig, ...],
+        Meta(description="The same in full, in the place of `urls`: which one is preferred, and how much."),
+    ] = msgspec.field(default=(), name="upstreams")
     name: Annotated[
         str,
         Meta(
@@ -198,8 +245,14 @@ class BridgeConfig(QueueLimits, frozen=True, kw_only=True):
             "lower.",
         ),
     ] = 500
-    connect_timeout_seconds: Annotated[
-        float, Meta(ge=0.1, le=3_600, description="For the connection and its TLS handshake.")
+    resolve_timeout_seconds: Annotated[
+        float, Meta(ge=0.1, le=3_600, description="For the address of the upstream's name.")
+    ] = 10.0
+    connect_timeout_seconds: Annotated[float, Meta(ge=0.1, le=3_600, description="For the connection.")] = (
+        10.0
+    )
+    handshake_timeout_seconds: Annotated[
+        float, Meta(ge=0.1, le=3_600, description="For its TLS handshake.")
     ] = 10.0
     connack_timeout_seconds: Annotated[
         float, Meta(ge=0.1, le=3_600, description="For the answer to our CONNECT.")
@@ -214,6 +267,42 @@ class BridgeConfig(QueueLimits, frozen=True, kw_only=True):
     backoff_max_seconds: Annotated[
         float, Meta(ge=0.01, le=86_400, description="The longest pause between two tries.")
     ] = 60.0
+    max_attempts_per_minute: Annotated[
+        int, Meta(ge=0, le=60_000, description="Tries to connect, whatever the pauses; 0 is no limit.")
+    ] = 30
+    breaker_failures: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=100_000,
+            description="After so many failures in a row, at whichever upstream, the circuit breaker opens; 0 is never.",
+        ),
+    ] = 10
+    breaker_open_seconds: Annotated[
+        float,
+        Meta(
+            ge=0.01,
+            le=86_400,
+            description="For so long, or up to half of it less, nothing is tried then; after it, one single try.",
+            extra={"default": "backoff_max_seconds"},
+        ),
+    ] = _SETTLED_LATER
+    arrival_spread_seconds: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=86_400,
+            description="Before the first connection, and after one that stood was lost, a random part of this passes: a "
+            "fleet does not arrive at once.",
+        ),
+    ] = 0.0
+    failover: Annotated[
+        FailoverConfig,
+        Meta(description="When an upstream is left, see below.", extra={"default": "see below"}),
+    ] = FailoverConfig()
+    pacing: Annotated[
+        PacingConfig, Meta(description="How fast messages go up, see below.", extra={"default": "see below"})
+    ] = PacingConfig()
     session_expiry_seconds: Annotated[
         int,
         Meta(
@@ -257,6 +346,8 @@ class BridgeConfig(QueueLimits, frozen=True, kw_only=True):
             raise ConfigError(
                 "name", "must be 1 to 64 letters, digits, '.', '-' and '_'", 'for instance name = "cloud"'
             )
+        if self.breaker_open_seconds is _SETTLED_LATER:
+            msgspec.structs.force_setattr(self, "breaker_open_seconds", self.backoff_max_seconds)
         if self.client_id is _SETTLED_LATER:
             msgspec.structs.force_setattr(
                 self, "client_id", f"edge-broker-{socket.gethostname()}-{self.name}"
@@ -271,16 +362,33 @@ class BridgeConfig(QueueLimits, frozen=True, kw_only=True):
             )
 
     @property
+    def places(self) -> tuple[Place, ...]:
+        """`urls` or `upstreams` taken apart, in their order."""
+        if not self.upstream_tables:
+            return tuple(Place(parse_place(url)) for url in self.urls)
+        return tuple(
+            Place(
+                parse_place(table.url),
+                table.priority,
+                table.weight,
+                table.fault_delay_ms / 1000,
+                table.fault_abort_percent / 100,
+            )
+            for table in self.upstream_tables
+        )
+
+    @property
     def upstreams(self) -> tuple[Upstream, ...]:
-        """`urls` taken apart, in their order."""
-        return tuple(parse_upstream(url) for url in self.urls)
+        """Those of the places that need no looking up."""
+        return tuple(place.where for place in self.places if isinstance(place.where, Upstream))
 
     @property
     def exposes_password(self) -> bool:
         """Whether a password would cross a network unencrypted."""
         return self.password_file is not None and any(
-            not upstream.tls and not upstream.path and not Bind(upstream.host, upstream.port).is_loopback
-            for upstream in self.upstreams
+            not where.tls
+            and not (isinstance(where, Upstream) and (where.path or Bind(where.host, where.port).is_loopback))
+            for where, *_ in self.places
         )
 
     def read_password(self) -> bytes | None:
@@ -309,7 +417,7 @@ def parse_bridges(data: object, reading: Reading) -> tuple[BridgeConfig | None, 
         if (
             bridge.client_id == earlier.client_id
             and bridge.name != earlier.name
-            and set(bridge.urls) & set(earlier.urls)
+            and _urls(bridge) & _urls(earlier)
         ):
             reading.mistake(
                 f"{key}.client_id",
@@ -321,13 +429,7 @@ def parse_bridges(data: object, reading: Reading) -> tuple[BridgeConfig | None, 
 
 def check_bridge(bridge: BridgeConfig, key: str, reading: Reading) -> None:
     """What its keys say together; every mistake goes to the reading."""
-    if not bridge.urls:
-        reading.mistake(f"{key}.urls", "is empty", f"write urls = [{_URL_HINT.partition(',')[0]}]")
-    for position, url in enumerate(bridge.urls):
-        try:
-            parse_upstream(url)
-        except ConfigError as error:
-            reading.adopt(error, f"{key}.urls[{position}]")
+    _check_places(bridge, key, reading)
     if (
         not bridge.out
         and not bridge.in_
@@ -337,6 +439,16 @@ def check_bridge(bridge: BridgeConfig, key: str, reading: Reading) -> None:
         reading.mistake(
             f"{key}.out", "has no rule, and neither has in", 'write out = [{ filter = "sensors/#" }]'
         )
+    for position, rule in enumerate(bridge.in_):
+        for name, given in (
+            ("max_age_seconds", rule.max_age_seconds),
+            ("keep_latest", rule.keep_latest),
+            ("priority", rule.priority != "normal"),
+        ):
+            if given:
+                reading.mistake(
+                    f"{key}.in[{position}].{name}", "counts for what goes up only", "leave it out"
+                )
     if bridge.backoff_max_seconds < bridge.backoff_initial_seconds:
         reading.mistake(
             f"{key}.backoff_max_seconds",
@@ -346,6 +458,31 @@ def check_bridge(bridge: BridgeConfig, key: str, reading: Reading) -> None:
     _check_gateway(bridge, key, reading)
     check_identity(bridge, key, reading)
     _check_password(bridge, key, reading)
+
+
+def _check_places(bridge: BridgeConfig, key: str, reading: Reading) -> None:
+    if bridge.urls and bridge.upstream_tables:
+        reading.mistake(f"{key}.upstreams", "says what urls says too", "leave one of the two out")
+    elif not (_urls(bridge) or reading.is_wrong(f"{key}.urls") or reading.is_wrong(f"{key}.upstreams")):
+        reading.mistake(f"{key}.urls", "is empty", f"write urls = [{_URL_HINT.partition(',')[0]}]")
+    keys = {f"{key}.urls[{position}]": url for position, url in enumerate(bridge.urls)}
+    for position, table in enumerate(bridge.upstream_tables):
+        keys[f"{key}.upstreams[{position}].url"] = table.url
+    for where, url in keys.items():
+        try:
+            parse_place(url)
+        except ConfigError as error:
+            reading.adopt(error, where)
+    found = list(keys.values())
+    for position, (where, url) in enumerate(keys.items()):
+        if url in found[:position]:
+            reading.mistake(
+                where, "is there twice", "write each once; its weight says how often it is chosen"
+            )
+
+
+def _urls(bridge: BridgeConfig) -> set[str]:
+    return {*bridge.urls, *(table.url for table in bridge.upstream_tables)}
 
 
 def _check_gateway(bridge: BridgeConfig, key: str, reading: Reading) -> None:

@@ -227,7 +227,7 @@ def _certified(listener: ListenerConfig) -> str:
 
 
 def _describe_bridge(bridge: BridgeConfig) -> Iterator[str]:
-    upstreams = ", ".join(str(upstream) for upstream in bridge.upstreams)
+    upstreams = ", ".join(str(place.where) for place in bridge.places)
     yield f"bridge  {bridge.name}: {upstreams} as {bridge.client_id}"
     for rule in bridge.out:
         yield f"          up    {' -> '.join(rule.sides_up)}{_more(rule)}"
