@@ -20,25 +20,23 @@ from typing import TYPE_CHECKING, Final
 
 from bridge import failures
 from bridge.account import Account
-from bridge.background import call_in_background
-from bridge.config import BridgeConfig, Service, Upstream
+from bridge.config import BridgeConfig
 from bridge.conversation import Conversation, Ending
 from bridge.downlink import Downlink
-from bridge.faults import PutOff
 from bridge.forwarder import Forwarder
 from bridge.handover import Handover, Opened
 from bridge.identity import Credentials, identity_of
-from bridge.link import Link, Meter, Stage, Timeouts, open_link
 from bridge.mapping import InMapping, OutMapping, may_echo
 from bridge.marking import find_lane, make_marks
+from bridge.opening import Opener
 from bridge.outbox import Outbox
+from bridge.places import Service, Upstream
 from bridge.policy import Attempt
-from bridge.resolving import Resolver
 from bridge.roaming import Roaming
 from bridge.spans import SpanExporter
 from bridge.status import PolicyStatus, State, Status
 from bridge.tracing import MessageTracer, Span
-from bridge.upstreams import Kind
+from bridge.upstreams import Kind, Member
 from edge_broker.config.tracing import TracingConfig
 from edge_broker.core.client import Client
 from edge_broker.core.ports import Principal
@@ -82,16 +80,15 @@ class Bridge:
         self.config = config
         self._tracing = tracing or TracingConfig()
         self._spans: SpanExporter | None = None
-        self._meter = Meter()
         account_path = None if data_dir is None else data_dir / f"bridge-{config.name}.json"
         self._account = (
             Account(config.name, account_path, config.pacing) if config.pacing.monthly_bytes else None
         )
         self._random = random
-        self._roaming = Roaming(config, random, self._open_for_test)
-        self._policy = self._roaming.policy
         self._identity = identity_of(config)
-        self._resolver = Resolver()
+        self._opener = Opener(config, self._identity, self._member_of, random)
+        self._roaming = Roaming(config, random, self._opener.prepare)
+        self._policy = self._roaming.policy
         self._out = OutMapping(config.out, config.gateway)
         self._in = InMapping(config.in_, config.gateway)
         self._keeps_session = bool(config.in_) or self._out.highest_qos == 2
@@ -197,7 +194,7 @@ class Bridge:
         self._identity.stop()
         self._state = "stopped"
         if self._account is not None:
-            self._account.note(self._meter.carried_bytes)
+            self._account.note(self._opener.meter.carried_bytes)
             self._account.close()
         if self._spans is not None:
             await asyncio.to_thread(self._spans.close)
@@ -236,7 +233,7 @@ class Bridge:
         """Count what the line has carried, and keep to what is left of the month; whether the line may be used at all."""
         if self._account is None:
             return True
-        withheld = self._account.look(self._meter.carried_bytes)
+        withheld = self._account.look(self._opener.meter.carried_bytes)
         self._forwarder.withholds = "" if withheld == "line" else withheld
         return withheld != "line"
 
@@ -249,7 +246,7 @@ class Bridge:
 
         `UpstreamError` where it does not come to MQTT.
         """
-        opened = await self._prepare(attempt.upstream, self._set_state)
+        opened = await self._opener.prepare(attempt.upstream, self._set_state)
         while True:
             self._state = "connecting-mqtt"
             conversation = self._conversation = self._converse(attempt, opened)
@@ -268,41 +265,6 @@ class Bridge:
                 self._conversation = None
                 self._version = ""
             opened = successor
-
-    async def _prepare(self, upstream: Upstream, on_stage: Callable[[Stage], None]) -> Opened:
-        """Up to the last byte before MQTT."""
-        credentials = await self._read_identity(upstream)
-        return Opened(await self._open(upstream, credentials, on_stage), credentials)
-
-    async def _open(
-        self, upstream: Upstream, credentials: Credentials, on_stage: Callable[[Stage], None]
-    ) -> Link:
-        """Whoever is at the other end has proved who it is. The one way to a link: what it carries counts, drills apply."""
-        config = self.config
-        member = self._policy.upstreams.member(upstream)
-        if member is not None and self._random() < member.fault_abort_share:
-            raise failures.drill(upstream)
-        link = await open_link(
-            upstream,
-            self._resolver,
-            credentials.context,
-            config.server_name or upstream.host,
-            Timeouts(
-                config.resolve_timeout_seconds,
-                config.connect_timeout_seconds,
-                config.handshake_timeout_seconds,
-            ),
-            on_stage,
-            self._meter,
-            judge=credentials.judge,
-        )
-        if member is not None and member.fault_delay_seconds:
-            link.put_off = PutOff(member.fault_delay_seconds)
-        return link
-
-    async def _open_for_test(self, upstream: Upstream) -> tuple[Link, Credentials]:
-        credentials = await self._read_identity(upstream)
-        return await self._open(upstream, credentials, _note_no_stage), credentials
 
     def _converse(self, attempt: Attempt, opened: Opened) -> Conversation:
         return Conversation(
@@ -329,7 +291,7 @@ class Bridge:
         handover = Handover(
             self.name,
             self._identity,
-            lambda: self._prepare(upstream, _note_no_stage),
+            lambda: self._opener.prepare(upstream),
             lambda: not self._forwarder.in_flight and not self._downlink.waiting,
             self._random,
         )
@@ -369,20 +331,12 @@ class Bridge:
         if not looking.cancelled() and looking.exception() is not None:
             log.error("bridge %s: internal error", self.name, exc_info=looking.exception())
 
+    def _member_of(self, upstream: Upstream) -> Member | None:
+        return self._policy.upstreams.member(upstream)
+
     def _note_answer(self, kind: Kind, seconds: float) -> None:
         if isinstance(self._upstream, Upstream):
             self._policy.on_answer(self._upstream, kind, seconds)
-
-    async def _read_identity(self, upstream: Upstream) -> Credentials:
-        if not upstream.tls and self.config.password_file is None:
-            return Credentials(None, self.config.username, None)
-        try:
-            async with asyncio.timeout(self.config.connect_timeout_seconds):
-                return await call_in_background(
-                    partial(self._identity.read, upstream.tls), f"bridge {self.name} identity"
-                )
-        except TimeoutError:
-            raise failures.identity_not_read(self.config.connect_timeout_seconds) from None
 
     def _request(self, version: int, credentials: Credentials) -> Connect:
         config = self.config
@@ -552,10 +506,6 @@ class Bridge:
             month_used_bytes=0 if self._account is None else self._account.allowance.used_bytes,
             month_bytes=self.config.pacing.monthly_bytes,
         )
-
-
-def _note_no_stage(stage: Stage) -> None:
-    """How far a test has come is nobody's state."""
 
 
 def _nobody_to_tell(_spans: list[Span]) -> None:

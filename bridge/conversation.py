@@ -14,10 +14,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from bridge import failures
-from bridge.config import BridgeConfig, Upstream
+from bridge.config import BridgeConfig
 from bridge.downlink import Downlink
 from bridge.forwarder import Forwarder
 from bridge.link import Link
+from bridge.places import Upstream
 from bridge.policy import Sign
 from bridge.upstreams import Kind
 from edge_broker.core.client import Client

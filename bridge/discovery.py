@@ -4,7 +4,8 @@ An answer counts for its TTL, within bounds, and goes on to count while DNS fail
 than nobody. Each look-up has a thread of its own, one at a time per name.
 
 Who can forge DNS must not lead us to a host of his own, for which he may well have a certificate. So over TLS a record
-counts only where its host is within the service's domain, or where `server_name` says what the certificate must be for.
+counts only where its host is within the service's domain, or where `server_name` or `upstream_identity` says what the
+certificate must be for.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Final, NamedTuple
 
 from bridge import failures
 from bridge.background import call_in_background
-from bridge.config import Place, Service, Upstream
+from bridge.places import Place, Service, Upstream
 from bridge.upstreams import Member
 from edge_broker.errors import UpstreamUnavailable
 

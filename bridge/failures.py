@@ -12,7 +12,7 @@ import socket
 import ssl
 from typing import Final
 
-from bridge.config import Service, Upstream
+from bridge.places import Service, Upstream
 from edge_broker.errors import UpstreamRefused, UpstreamUnavailable
 from edge_broker.wire import const
 

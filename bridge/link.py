@@ -17,8 +17,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, Literal, NamedTuple, Protocol, cast
 
-from bridge.config import Upstream
 from bridge.failures import not_resolved, tls_failed, unreachable, upstream_identity_refused
+from bridge.places import Upstream
 from bridge.resolving import Address, Resolver
 from edge_broker.net.tls import TlsPipe
 

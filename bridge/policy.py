@@ -19,8 +19,9 @@ from collections.abc import Callable, Sequence
 from typing import Final, Literal, NamedTuple
 
 from bridge.breaker import Breaker
-from bridge.config import BridgeConfig, Upstream
+from bridge.config import BridgeConfig
 from bridge.pacing import Bucket
+from bridge.places import Upstream
 from bridge.returning import Returning
 from bridge.upstreams import Kind, Member, Upstreams
 from edge_broker.wire import const

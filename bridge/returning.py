@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable
 from typing import Final
 
-from bridge.config import Upstream
+from bridge.places import Upstream
 from bridge.policy_config import FailoverConfig
 from bridge.upstreams import Member, Upstreams
 

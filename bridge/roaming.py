@@ -12,10 +12,11 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from bridge.config import BridgeConfig, Service, Upstream
+from bridge.config import BridgeConfig
 from bridge.discovery import Directory
 from bridge.identity import Credentials
 from bridge.link import Link
+from bridge.places import Service, Upstream
 from bridge.policy import Policy
 from bridge.probing import probe
 from bridge.status import UpstreamStatus
@@ -42,7 +43,8 @@ class Roaming:
     ) -> None:
         self._config = config
         self._open_link = open_link
-        self._directory = Directory(config.places, config.server_name is None, config.resolve_timeout_seconds)
+        proves_itself = config.server_name is not None or config.upstream_identity is not None
+        self._directory = Directory(config.places, not proves_itself, config.resolve_timeout_seconds)
         self.policy = Policy(config, self._directory.members, random)
         self.leaving_for: Upstream | None = None
         self.look_seconds = min(_LOOK_SECONDS, config.failover.probe_interval_seconds / 2)

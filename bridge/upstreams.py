@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, Literal, NamedTuple
 
-from bridge.config import Upstream
+from bridge.places import Upstream
 from bridge.policy_config import FailoverConfig
 
 _FOLLOW: Final = 0.2

@@ -17,10 +17,11 @@ from typing import Final, Protocol
 
 from bridge import failures
 from bridge.background import call_in_background
-from bridge.config import BridgeConfig, Upstream
+from bridge.config import BridgeConfig
 from bridge.identity import Credentials, FileIdentity
 from bridge.ingest.talk import Ending, Talk
 from bridge.link import Meter, Timeouts, open_link
+from bridge.places import Upstream
 from bridge.policy import Attempt, Policy
 from bridge.resolving import Resolver
 from bridge.upstreams import Member

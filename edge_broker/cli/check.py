@@ -250,4 +250,10 @@ def _more(rule: RuleConfig) -> str:
         said.append(f", for {rule.expiry_seconds} s")
     if rule.payload != "keep":
         said.append(f", {rule.payload.replace('_', ' ')} ({rule.unreadable} what cannot be)")
+    if rule.max_age_seconds:
+        said.append(f", no older than {rule.max_age_seconds:g} s")
+    if rule.keep_latest:
+        said.append(", the latest of each topic")
+    if rule.priority == "high":
+        said.append(", in a spent month too")
     return "".join(said)

@@ -10,7 +10,8 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from bridge.config import BridgeConfig, Upstream
+from bridge.config import BridgeConfig
+from bridge.places import Upstream
 from bridge.policy import Policy
 from bridge.upstreams import Member
 

@@ -8,7 +8,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bridge.config import BridgeConfig, Place, RuleConfig, Service, Upstream, parse_bridges, parse_upstream
+from bridge.config import BridgeConfig, RuleConfig
+from bridge.config_checks import parse_bridges
+from bridge.places import Place, Service, Upstream, parse_upstream
 from edge_broker.config.reading import Reading
 from edge_broker.errors import ConfigError
 from tests.config.certificates import write_pair

@@ -6,10 +6,14 @@ from collections.abc import Callable
 
 import pytest
 
-from bridge.config import Place, Service, Upstream
+from bridge.config import BridgeConfig
 from bridge.discovery import Answer, Directory, Record, look_up_srv
+from bridge.identity import Credentials
+from bridge.link import Link
+from bridge.places import Place, Service, Upstream
+from bridge.roaming import Roaming
 from bridge.upstreams import Member
-from edge_broker.errors import UpstreamUnavailable
+from edge_broker.errors import UpstreamError, UpstreamUnavailable
 
 SERVICE = Service("_mqtt._tcp.example.com", True)
 PLAIN = Service("_mqtt._tcp.example.com", False)
@@ -123,6 +127,39 @@ async def test_with_a_server_name_or_without_tls_any_host_may_be() -> None:
     plain = Dns(elsewhere).directory(Place(PLAIN))
     await plain.refresh()
     assert plain.members == [to(elsewhere, tls=False)]
+
+
+@pytest.mark.parametrize(
+    ("given", "believed"),
+    [
+        ({}, False),
+        ({"server_name": "broker.example.com"}, True),
+        ({"upstream_identity": "spiffe://cluster.example/broker"}, True),
+    ],
+)
+async def test_who_must_prove_who_he_is_may_be_anywhere(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], believed: bool
+) -> None:
+    elsewhere = Record(0, 0, "lb.example.net", 8883)
+    answer = Answer([elsewhere], 60.0)
+    monkeypatch.setattr("bridge.discovery.look_up_srv", lambda name, timeout_seconds: answer)
+    config = BridgeConfig(urls=(str(SERVICE),), **given)  # type: ignore[arg-type]
+    roaming = Roaming(config, lambda: 0.0, no_link)
+    if believed:
+        await roaming.find_upstreams(refuse)
+        assert roaming.policy.upstreams.members == [to(elsewhere)]
+    else:
+        with pytest.raises(UpstreamUnavailable, match="lead out of its domain") as told:
+            await roaming.find_upstreams(refuse)
+        assert told.value.kind == "resolve"
+
+
+async def no_link(upstream: Upstream) -> tuple[Link, Credentials]:
+    raise AssertionError(f"nobody asked for {upstream}")
+
+
+def refuse(error: UpstreamError) -> None:
+    raise error
 
 
 async def test_the_domain_itself_and_any_case_are_within_it() -> None:

@@ -3,7 +3,8 @@ from typing import Any
 
 import pytest
 
-from bridge.config import BridgeConfig, Upstream
+from bridge.config import BridgeConfig
+from bridge.places import Upstream
 from bridge.policy import Attempt, Policy, Sign
 from bridge.policy_config import FailoverConfig
 from bridge.upstreams import Member

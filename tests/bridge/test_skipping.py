@@ -3,6 +3,7 @@
 import pytest
 
 from bridge.latest import Latest
+from bridge.rules import RuleConfig
 from tests.bridge.memory import Bridged, rule
 
 
@@ -26,6 +27,26 @@ def test_a_message_older_than_its_rule_allows_is_counted_and_not_sent() -> None:
     assert payloads(bridged) == [b"kept", b"young"]
     assert bridged.outbox.dropped == {"too_old": 1}
     assert (bridged.queue.depth, bridged.forwarder.acknowledged) == (0, 2)
+
+
+def test_a_rule_with_templates_has_an_age_too() -> None:
+    bridged = Bridged([RuleConfig(from_="site/+room", to="plant/{room}", max_age_seconds=60.0)])
+    bridged.publish("site/kitchen", b"old")
+    bridged.router.now += 60.0
+    bridged.publish("site/kitchen", b"young")
+    bridged.connect()
+    (message,) = bridged.sent_messages()
+    assert (message.topic, message.payload) == ("plant/kitchen", b"young")
+    assert bridged.outbox.dropped == {"too_old": 1}
+
+
+def test_of_what_is_written_anew_only_the_latest_is_sent() -> None:
+    bridged = Bridged([rule("#", keep_latest=True, payload="json_to_cbor")])
+    for n in range(3):
+        bridged.publish("a", b'{"n":%d}' % n)
+    bridged.connect()
+    assert payloads(bridged) == [b"\xa1an\x02"]
+    assert bridged.outbox.dropped == {"superseded": 2}
 
 
 def test_the_age_counts_on_disk_too() -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.config import Upstream
+from bridge.places import Upstream
 from bridge.policy_config import FailoverConfig
 from bridge.upstreams import Member, Upstreams
 
