@@ -15,25 +15,28 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from bridge import failures
-from bridge.background import call_in_background
-from bridge.config import BridgeConfig, Upstream
+from bridge.account import Account
+from bridge.config import BridgeConfig
 from bridge.conversation import Conversation, Ending
 from bridge.downlink import Downlink
 from bridge.forwarder import Forwarder
 from bridge.handover import Handover, Opened
 from bridge.identity import Credentials, identity_of
-from bridge.link import Link, Stage, open_link
 from bridge.mapping import InMapping, OutMapping, may_echo
 from bridge.marking import find_lane, make_marks
+from bridge.opening import Opener
 from bridge.outbox import Outbox
-from bridge.policy import Attempt, Policy
-from bridge.resolving import Resolver
+from bridge.places import Service, Upstream
+from bridge.policy import Attempt
+from bridge.roaming import Roaming
 from bridge.spans import SpanExporter
-from bridge.status import State, Status
+from bridge.status import PolicyStatus, State, Status
 from bridge.tracing import MessageTracer, Span
+from bridge.upstreams import Kind, Member
 from edge_broker.config.tracing import TracingConfig
 from edge_broker.core.client import Client
 from edge_broker.core.ports import Principal
@@ -52,6 +55,8 @@ if TYPE_CHECKING:
 log: Final = logging.getLogger("bridge")
 
 _VERSION_NAMES: Final = {const.MQTT_5: "5", const.MQTT_3_1_1: "3.1.1"}
+_MONTH_SECONDS: Final = 1.0
+"""How often it is looked whether a new month has begun."""
 _LOGGED: Final = 3
 """A refusal may show itself in two ways by turns: as an alert of TLS, and as a reset that overtakes it."""
 _GRACE_SECONDS: Final = 1.0
@@ -59,40 +64,42 @@ _GRACE_SECONDS: Final = 1.0
 
 
 class Bridge:
-    """One bridge of one broker: what `edge_broker.broker.Companion` asks for."""
+    """One bridge of one broker: what `edge_broker.broker.Companion` asks for.
+
+    `data_dir`: where it keeps what its line has used of the month's bytes; without one it forgets that at its end.
+    """
 
     def __init__(
         self,
         config: BridgeConfig,
         tracing: TracingConfig | None = None,
         *,
+        data_dir: Path | None = None,
         random: Callable[[], float] = random.random,
     ) -> None:
         self.config = config
         self._tracing = tracing or TracingConfig()
         self._spans: SpanExporter | None = None
-        self._policy = Policy(
-            config.upstreams,
-            config.version,
-            config.backoff_initial_seconds,
-            config.backoff_max_seconds,
-            random,
+        account_path = None if data_dir is None else data_dir / f"bridge-{config.name}.json"
+        self._account = (
+            Account(config.name, account_path, config.pacing) if config.pacing.monthly_bytes else None
         )
         self._random = random
         self._identity = identity_of(config)
-        self._resolver = Resolver()
+        self._opener = Opener(config, self._identity, self._member_of, random)
+        self._roaming = Roaming(config, random, self._opener.prepare)
+        self._policy = self._roaming.policy
         self._out = OutMapping(config.out, config.gateway)
         self._in = InMapping(config.in_, config.gateway)
-        self._random = random
         self._keeps_session = bool(config.in_) or self._out.highest_qos == 2
         self._state: State = "stopped"
-        self._upstream: Upstream = config.upstreams[0]
+        self._upstream: Upstream | Service = config.places[0].where
         self._version = ""
         self._connects = 0
         self._last_error: UpstreamError | None = None
         self._failures = dict.fromkeys(failures.KINDS, 0)
         self._left_at: float | None = None  # a connection, for the one that follows it
-        self._logged: dict[Upstream, deque[str]] = {}
+        self._logged: dict[Upstream | Service, deque[str]] = {}
         self._last_given_up = ""
         self._warned_of_echo = False
         self._conversation: Conversation | None = None
@@ -127,8 +134,16 @@ class Bridge:
         self._outbox = Outbox(config.name, queue, self._out, router, _quota(config, router))
         router.admit_companion(self._outbox, Principal(f"bridge:{config.name}", "", bridge=config.name))
         self._forwarder = Forwarder(
-            queue, self._out, router, config.window, config.puback_timeout_seconds, self._on_given_up
+            queue,
+            self._out,
+            router,
+            config.window,
+            config.puback_timeout_seconds,
+            self._on_given_up,
+            config.pacing,
         )
+        self._forwarder.latest = self._outbox.latest
+        self._forwarder.on_answer = partial(self._note_answer, "puback")
         self._outbox.sender = self._forwarder
         self._outbox.wake = self._forwarder.pump
         self._downlink = Downlink(
@@ -178,6 +193,9 @@ class Bridge:
         await asyncio.wait((task,))
         self._identity.stop()
         self._state = "stopped"
+        if self._account is not None:
+            self._account.note(self._opener.meter.carried_bytes)
+            self._account.close()
         if self._spans is not None:
             await asyncio.to_thread(self._spans.close)
 
@@ -185,6 +203,11 @@ class Bridge:
 
     async def _run(self) -> None:
         while True:
+            while not self._month_allows():
+                self._state = "month-spent"
+                self._last_error = failures.month_spent(self.config.pacing.monthly_bytes)
+                await asyncio.sleep(_MONTH_SECONDS)
+            await self._roaming.find_upstreams(self._on_not_found)
             attempt = self._policy.next_attempt(time.monotonic())
             if attempt.delay_seconds:
                 self._state = "backing-off"
@@ -193,25 +216,44 @@ class Bridge:
             try:
                 ending = await self._connect(attempt)
             except UpstreamError as error:
-                self._policy.on_failed(attempt, "unreachable")
-                self._report(attempt, error)
+                self._policy.on_failed(attempt, "unreachable", time.monotonic())
+                self._report(attempt.upstream, error)
             except Exception:
                 log.exception("bridge %s: internal error", self.name)
-                self._policy.on_failed(attempt, "unreachable")
+                self._policy.on_failed(attempt, "unreachable", time.monotonic())
             else:
-                if ending.error is None:
+                if ending.error is not None:
+                    self._settle(attempt, ending, ending.error)
+                elif self._task is None:
                     return
-                self._settle(attempt, ending, ending.error)
+                else:
+                    self._roaming.on_left(attempt.upstream)
+
+    def _month_allows(self) -> bool:
+        """Count what the line has carried, and keep to what is left of the month; whether the line may be used at all."""
+        if self._account is None:
+            return True
+        withheld = self._account.look(self._opener.meter.carried_bytes)
+        self._forwarder.withholds = "" if withheld == "line" else withheld
+        return withheld != "line"
+
+    def _on_not_found(self, error: UpstreamError) -> None:
+        self._state = "resolving"
+        self._report(self._upstream, error)
 
     async def _connect(self, attempt: Attempt) -> Ending:
         """One connection, from the name to its end, with those that follow it when its certificate is about to expire.
 
         `UpstreamError` where it does not come to MQTT.
         """
-        opened = await self._prepare(attempt.upstream, self._set_state)
+        opened = await self._opener.prepare(attempt.upstream, self._set_state)
         while True:
             self._state = "connecting-mqtt"
             conversation = self._conversation = self._converse(attempt, opened)
+            looking = asyncio.get_running_loop().create_task(
+                self._look_around(attempt.upstream, conversation)
+            )
+            looking.add_done_callback(self._note_end_of_looking)
             try:
                 conversation.begin()
                 successor = await self._successor(attempt.upstream, conversation, opened.credentials)
@@ -219,29 +261,10 @@ class Bridge:
                     return await conversation.ended
                 await self._leave(conversation, successor)
             finally:
+                looking.cancel()
                 self._conversation = None
                 self._version = ""
             opened = successor
-
-    async def _prepare(self, upstream: Upstream, on_stage: Callable[[Stage], None]) -> Opened:
-        """Up to the last byte before MQTT."""
-        credentials = await self._read_identity(upstream)
-        return Opened(await self._open(upstream, credentials, on_stage), credentials)
-
-    async def _open(
-        self, upstream: Upstream, credentials: Credentials, on_stage: Callable[[Stage], None]
-    ) -> Link:
-        """Whoever is at the other end has proved who it is."""
-        config = self.config
-        return await open_link(
-            upstream,
-            self._resolver,
-            credentials.context,
-            config.server_name or upstream.host,
-            config.connect_timeout_seconds,
-            on_stage,
-            judge=credentials.judge,
-        )
 
     def _converse(self, attempt: Attempt, opened: Opened) -> Conversation:
         return Conversation(
@@ -255,6 +278,7 @@ class Bridge:
             self._downlink,
             partial(self._refuse_session, attempt.upstream),
             partial(self._on_online, attempt),
+            self._note_answer,
         )
 
     async def _successor(
@@ -267,7 +291,7 @@ class Bridge:
         handover = Handover(
             self.name,
             self._identity,
-            lambda: self._prepare(upstream, lambda _stage: None),
+            lambda: self._opener.prepare(upstream),
             lambda: not self._forwarder.in_flight and not self._downlink.waiting,
             self._random,
         )
@@ -291,16 +315,28 @@ class Bridge:
             successor.link.abort()
             raise
 
-    async def _read_identity(self, upstream: Upstream) -> Credentials:
-        if not upstream.tls and self.config.password_file is None:
-            return Credentials(None, self.config.username, None)
-        try:
-            async with asyncio.timeout(self.config.connect_timeout_seconds):
-                return await call_in_background(
-                    partial(self._identity.read, upstream.tls), f"bridge {self.name} identity"
-                )
-        except TimeoutError:
-            raise failures.identity_not_read(self.config.connect_timeout_seconds) from None
+    # ---- while connected
+
+    async def _look_around(self, here: Upstream, conversation: Conversation) -> None:
+        """While connected: keep the account, and where there are several upstreams look whether another one is better."""
+        while self._roaming.may_move or self._account is not None:
+            await asyncio.sleep(self._roaming.look_seconds)
+            if not self._month_allows() or (
+                self._state == "online" and await self._roaming.wants_to_leave(here)
+            ):
+                await conversation.finish(_GRACE_SECONDS)
+                return
+
+    def _note_end_of_looking(self, looking: asyncio.Task[None]) -> None:
+        if not looking.cancelled() and looking.exception() is not None:
+            log.error("bridge %s: internal error", self.name, exc_info=looking.exception())
+
+    def _member_of(self, upstream: Upstream) -> Member | None:
+        return self._policy.upstreams.member(upstream)
+
+    def _note_answer(self, kind: Kind, seconds: float) -> None:
+        if isinstance(self._upstream, Upstream):
+            self._policy.on_answer(self._upstream, kind, seconds)
 
     def _request(self, version: int, credentials: Credentials) -> Connect:
         config = self.config
@@ -379,19 +415,25 @@ class Bridge:
     def _settle(self, attempt: Attempt, ending: Ending, error: UpstreamError) -> None:
         """A connection ended: the policy learns how, the log why."""
         if ending.sign is None:
-            self._policy.on_lost(ending.lasted_seconds, ending.progressed, ending.sent_away)
-        elif self._policy.on_failed(attempt, ending.sign):
+            self._policy.on_lost(
+                attempt.upstream,
+                ending.lasted_seconds,
+                ending.progressed,
+                ending.sent_away,
+                time.monotonic(),
+            )
+        elif self._policy.on_failed(attempt, ending.sign, time.monotonic()):
             self._last_error = error
             log.debug("bridge %s: %s; trying MQTT 3.1.1", self.name, error)
             return
-        self._report(attempt, error)
+        self._report(attempt.upstream, error)
 
-    def _report(self, attempt: Attempt, error: UpstreamError) -> None:
+    def _report(self, upstream: Upstream | Service, error: UpstreamError) -> None:
         self._last_error = error
         self._failures[error.kind] += 1
         self._left_at = None
         text = str(error)
-        logged = self._logged.setdefault(attempt.upstream, deque(maxlen=_LOGGED))
+        logged = self._logged.setdefault(upstream, deque(maxlen=_LOGGED))
         if text not in logged:
             logged.append(text)
             log.warning("bridge %s: %s", self.name, text)
@@ -448,6 +490,21 @@ class Bridge:
             last_error="" if error is None else error.problem,
             last_hint="" if error is None else error.hint,
             spans_lost=0 if self._spans is None else self._spans.lost,
+            policy=self._policy_status(time.monotonic()),
+        )
+
+    def _policy_status(self, now: float) -> PolicyStatus:
+        policy = self._policy
+        return PolicyStatus(
+            breaker=policy.breaker.state(now),
+            breaker_opened=policy.breaker.opened,
+            failovers=policy.failovers,
+            ejections=policy.ejections,
+            upstreams=self._roaming.status(self._upstream),
+            draining=self._forwarder.draining,
+            drain_seconds=self._forwarder.drain_seconds,
+            month_used_bytes=0 if self._account is None else self._account.allowance.used_bytes,
+            month_bytes=self.config.pacing.monthly_bytes,
         )
 
 

@@ -14,11 +14,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from bridge import failures
-from bridge.config import BridgeConfig, Upstream
+from bridge.config import BridgeConfig
 from bridge.downlink import Downlink
 from bridge.forwarder import Forwarder
 from bridge.link import Link
+from bridge.places import Upstream
 from bridge.policy import Sign
+from bridge.upstreams import Kind
 from edge_broker.core.client import Client
 from edge_broker.core.message import Message
 from edge_broker.errors import UpstreamError, UpstreamUnavailable
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 log: Final = logging.getLogger("bridge")
 
 _CLOSING_SECONDS: Final = 2.0
+_SHORTEST_PAUSE_SECONDS: Final = 0.01
 _UNREADABLE_CONNECT: Final = frozenset(
     (const.UNSUPPORTED_PROTOCOL_VERSION, const.MALFORMED_PACKET, const.PROTOCOL_ERROR)
 )
@@ -62,6 +65,7 @@ class Conversation:
         downlink: Downlink,
         refuse_session: Callable[[Client], UpstreamError | None],
         on_online: Callable[[Client], None],
+        on_answer: Callable[[Kind, float], None],
     ) -> None:
         self._config = config
         self._upstream = upstream
@@ -72,6 +76,7 @@ class Conversation:
         self._downlink = downlink
         self._refuse_session = refuse_session
         self._on_online = on_online
+        self._on_answer = on_answer
         self._loop = asyncio.get_running_loop()
         self._client = Client(
             self,
@@ -84,14 +89,17 @@ class Conversation:
         self._woken = False
         self._working = False
         self._paused = False
+        self._began_at = 0.0
         self._online_at: float | None = None
         self._acknowledged_before = forwarder.acknowledged
         self._timer: asyncio.TimerHandle | None = None
+        self._pause: asyncio.TimerHandle | None = None
         self.ended: asyncio.Future[Ending] = self._loop.create_future()
 
     def begin(self) -> None:
         """Send CONNECT."""
-        self._client.start(time.monotonic())
+        self._began_at = time.monotonic()
+        self._client.start(self._began_at)
         self._link.begin(self)
         self._check_later()
 
@@ -189,7 +197,15 @@ class Conversation:
         self._woken = False
         if more:
             self.wake()
+        elif self._forwarder.wait_seconds and self._pause is None and not self.ended.done():
+            wait_seconds = max(self._forwarder.wait_seconds, _SHORTEST_PAUSE_SECONDS)
+            self._pause = self._loop.call_later(wait_seconds, self._go_on_sending)
         self._request_tick()
+
+    def _go_on_sending(self) -> None:
+        """The pace lets more out."""
+        self._pause = None
+        self.wake()
 
     def _write(self, now: float) -> None:
         data = self._client.take_output(now)
@@ -211,6 +227,9 @@ class Conversation:
         now = self._router.now = time.monotonic()
         sending = self._link.is_sending() or self._paused
         self._client.check(now, sending)
+        if self._client.ping_seconds is not None:
+            self._on_answer("pingresp", self._client.ping_seconds)
+            self._client.ping_seconds = None
         if self._online_at is not None and self._forwarder.is_overdue(now, sending):
             self._client.disconnect()
             self._end(failures.not_acknowledged(self._upstream, self._config.puback_timeout_seconds), None)
@@ -231,6 +250,7 @@ class Conversation:
             self._end(objection, "refused")
             return
         self._online_at = self._router.now
+        self._on_answer("connack", self._online_at - self._began_at)
         self._forwarder.attach(client, self.wake, self._retreat)
         self._downlink.attach(client, self._forwarder.free_packet_id, self._router.now)
         self._on_online(client)
@@ -294,8 +314,9 @@ class Conversation:
         self.ended.set_result(
             Ending(error, sign, lasted_seconds, progressed, sent_away or self._client.sent_away)
         )
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._pause):
+            if timer is not None:
+                timer.cancel()
         self._write(now)
         self._link.close()
         self._loop.call_later(_CLOSING_SECONDS, self._link.abort)

@@ -12,7 +12,7 @@ import socket
 import ssl
 from typing import Final
 
-from bridge.config import Upstream
+from bridge.places import Service, Upstream
 from edge_broker.errors import UpstreamRefused, UpstreamUnavailable
 from edge_broker.wire import const
 
@@ -100,6 +100,39 @@ def not_resolved(upstream: Upstream, error: OSError | None, timeout_seconds: flo
         f"the name {upstream.host} cannot be resolved: {why}",
         "check its spelling in urls, and this machine's network and DNS",
         "resolve",
+    )
+
+
+def service_not_found(service: Service, why: str) -> UpstreamUnavailable:
+    """DNS does not say where the upstreams are."""
+    return UpstreamUnavailable(
+        f"the SRV records of {service.name} cannot be had: {why}",
+        "check its spelling, and this machine's network and DNS",
+        "resolve",
+    )
+
+
+def service_elsewhere(service: Service, hosts: list[str]) -> UpstreamUnavailable:
+    """All of its records lead out of its domain, where anybody could have a certificate."""
+    return UpstreamUnavailable(
+        f"the SRV records of {service.name} lead out of its domain: {printable(', '.join(hosts))}",
+        "DNS may lie; where this is right, set server_name to a name in the certificates there",
+        "resolve",
+    )
+
+
+def month_spent(month_bytes: int) -> UpstreamUnavailable:
+    """Nobody is to blame but the configuration, or whoever published so much."""
+    return UpstreamUnavailable(
+        f"the month's {month_bytes} bytes are spent, and what is to go up waits for the next month",
+        "raise monthly_bytes, or see when_month_is_spent",
+    )
+
+
+def drill(upstream: Upstream) -> UpstreamUnavailable:
+    """Not a failure of anything: the configuration asks for it."""
+    return UpstreamUnavailable(
+        f"{upstream} is not tried: a drill (fault_abort_percent)", "take fault_abort_percent out to end it"
     )
 
 

@@ -24,7 +24,8 @@ _OF_TLS: Final = ("ca", "certificate", "key", "server_name", "upstream_identity"
 
 def check_identity(bridge: BridgeConfig, key: str, reading: Reading) -> None:
     """Adds to the reading's mistakes."""
-    if not reading.is_wrong(f"{key}.urls") and not any(upstream.tls for upstream in bridge.upstreams):
+    unknown = reading.is_wrong(f"{key}.urls") or reading.is_wrong(f"{key}.upstreams")
+    if not unknown and not any(place.where.tls for place in bridge.places):
         for name in _OF_TLS:
             if getattr(bridge, name) is not None:
                 reading.mistake(

@@ -14,10 +14,11 @@ import ssl
 import termios
 import time
 from collections.abc import Callable, Sequence
-from typing import Final, Literal, Protocol, cast
+from functools import partial
+from typing import Final, Literal, NamedTuple, Protocol, cast
 
-from bridge.config import Upstream
 from bridge.failures import not_resolved, tls_failed, unreachable, upstream_identity_refused
+from bridge.places import Upstream
 from bridge.resolving import Address, Resolver
 from edge_broker.net.tls import TlsPipe
 
@@ -27,6 +28,23 @@ _BUFFER_BYTES: Final = 256 << 10
 Stage = Literal["resolving", "connecting", "handshake"]
 Judge = Callable[[Sequence[bytes], float], object]
 """Asked about the chain that the server presented (leaf first, DER) at a Unix time; `ValueError` where it will not do."""
+
+
+class Meter:
+    """`carried_bytes`: what went over sockets so far, both directions, TLS included, TCP and below not."""
+
+    __slots__ = ("carried_bytes",)
+
+    def __init__(self) -> None:
+        self.carried_bytes = 0
+
+
+class Timeouts(NamedTuple):
+    """For each stage, in seconds."""
+
+    resolve: float
+    connect: float
+    handshake: float
 
 
 class Receiver(Protocol):
@@ -46,16 +64,20 @@ class Link(asyncio.Protocol):
     """One connection, TCP or a Unix socket, under TLS where `pipe` is given.
 
     `tls_version` as in ``TLSv1.3``; empty without TLS.
+
+    `put_off`: does what it is given later, for drills.
     """
 
-    def __init__(self, pipe: TlsPipe | None) -> None:
+    def __init__(self, pipe: TlsPipe | None, meter: Meter) -> None:
         self._pipe = pipe
+        self._meter = meter
         self._transport: asyncio.Transport
         self._receiver: Receiver | None = None
         self._early: list[bytes] = []
         self._ended: str | None = None
         self._closing = False
         self._sent_mark = -1
+        self.put_off: Callable[[Callable[[], object]], None] | None = None
         self.tls_version = ""
         self.established: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -68,9 +90,10 @@ class Link(asyncio.Protocol):
             self.established.set_result(None)
             return
         self._pipe.start()
-        self._transport.write(self._pipe.take_output())
+        self._put(self._pipe.take_output())
 
     def data_received(self, data: bytes) -> None:
+        self._meter.carried_bytes += len(data)
         if self._pipe is not None:
             plain = self._decrypt(self._pipe, data)
             if plain is None:
@@ -115,7 +138,7 @@ class Link(asyncio.Protocol):
             return None
         output = pipe.take_output()
         if output:
-            self._transport.write(output)
+            self._put(output)
         if pipe.established and not was_established:
             self.tls_version = pipe.version
             if not self.established.done():
@@ -158,7 +181,14 @@ class Link(asyncio.Protocol):
                 self._end(f"TLS: {error.reason or error}")
                 return
             data = self._pipe.take_output()
-        self._transport.write(data)
+        self._put(data)
+
+    def _put(self, data: bytes) -> None:
+        self._meter.carried_bytes += len(data)
+        if self.put_off is None:
+            self._transport.write(data)
+        else:
+            self.put_off(partial(self._transport.write, data))
 
     def set_reading(self, reading: bool) -> None:
         """Take input, or leave it in the socket."""
@@ -179,9 +209,12 @@ class Link(asyncio.Protocol):
         """Close when what was written is out."""
         if self._pipe is not None and self._ended is None and not self._closing:
             self._pipe.shut()
-            self._transport.write(self._pipe.take_output())
+            self._put(self._pipe.take_output())
         self._closing = True
-        self._transport.close()
+        if self.put_off is None:
+            self._transport.close()
+        else:
+            self.put_off(self._transport.close)
 
     def abort(self) -> None:
         """Close now."""
@@ -215,8 +248,9 @@ async def open_link(
     resolver: Resolver,
     context: ssl.SSLContext | None,
     server_name: str,
-    timeout_seconds: float,
+    timeouts: Timeouts,
     on_stage: Callable[[Stage], None],
+    meter: Meter,
     *,
     judge: Judge | None,
 ) -> Link:
@@ -225,8 +259,8 @@ async def open_link(
     With a `judge` the server proves to whom it is as well; what TLS verifies then is up to the context. It has no default:
     where it is forgotten, anybody would do whom any trust bundle vouches for.
     """
-    sock = await _open_socket(upstream, resolver, timeout_seconds, on_stage)
-    link = await _establish(upstream, sock, context, server_name, timeout_seconds, on_stage)
+    sock = await _open_socket(upstream, resolver, timeouts, on_stage)
+    link = await _establish(upstream, sock, context, server_name, timeouts.handshake, on_stage, meter)
     if judge is not None:
         try:
             judge(link.presented_chain(), time.time())
@@ -239,21 +273,21 @@ async def open_link(
 
 
 async def _open_socket(
-    upstream: Upstream, resolver: Resolver, timeout_seconds: float, on_stage: Callable[[Stage], None]
+    upstream: Upstream, resolver: Resolver, timeouts: Timeouts, on_stage: Callable[[Stage], None]
 ) -> socket.socket:
     """A connected socket."""
     if upstream.path:
         addresses = [Address(socket.AF_UNIX, upstream.path)]
     else:
-        addresses = await _resolve(upstream, resolver, timeout_seconds, on_stage)
+        addresses = await _resolve(upstream, resolver, timeouts.resolve, on_stage)
     on_stage("connecting")
     try:
-        async with asyncio.timeout(timeout_seconds):
+        async with asyncio.timeout(timeouts.connect):
             return await _connect_any(addresses)
     except TimeoutError:
-        raise unreachable(upstream, None, timeout_seconds) from None
+        raise unreachable(upstream, None, timeouts.connect) from None
     except OSError as error:
-        raise unreachable(upstream, error, timeout_seconds) from None
+        raise unreachable(upstream, error, timeouts.connect) from None
 
 
 async def _resolve(
@@ -276,6 +310,7 @@ async def _establish(
     server_name: str,
     timeout_seconds: float,
     on_stage: Callable[[Stage], None],
+    meter: Meter,
 ) -> Link:
     """The link over a connected socket, TLS done."""
     try:
@@ -287,7 +322,7 @@ async def _establish(
         on_stage("handshake")
     loop = asyncio.get_running_loop()
     connect = loop.create_unix_connection if upstream.path else loop.create_connection
-    _, link = await connect(lambda: Link(pipe), sock=sock)
+    _, link = await connect(lambda: Link(pipe, meter), sock=sock)
     try:
         async with asyncio.timeout(timeout_seconds):
             await link.established

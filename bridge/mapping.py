@@ -19,13 +19,17 @@ _MAX_REMEMBERED: Final = 10_000
 
 
 class Route(NamedTuple):
-    """One rule in one direction. `exceptions`: filters of what it leaves to others."""
+    """One rule in one direction. `exceptions`: filters of what it leaves to others. `rule`: as it is configured."""
 
     crossing: Crossing
     exceptions: tuple[str, ...]
-    qos: int
     shape: Shape | None
-    trace_rate: float | None
+    rule: RuleConfig
+
+    @property
+    def qos(self) -> int:
+        """At which its messages cross, or at most."""
+        return self.rule.qos
 
     def takes(self, topic: str) -> bool:
         """Whether this rule carries `topic`."""
@@ -52,26 +56,48 @@ def route_down(rule: RuleConfig, gateway: str) -> Route:
 
 def _route(rule: RuleConfig, crossing: Crossing, gateway: str) -> Route:
     exceptions = tuple(topic_filter.replace(GATEWAY, gateway) for topic_filter in rule.except_)
-    return Route(crossing, exceptions, rule.qos, shape_of(rule), rule.trace_rate)
+    return Route(crossing, exceptions, shape_of(rule), rule)
 
 
 class RemoteTopic:
     """Where a local topic goes. `encoded`: the remote topic behind its two-byte length, as a PUBLISH has it.
 
     `rule`: the local filter of the rule that says so. `shape`: what the rule makes of messages, None for nothing.
-    `trace_rate`: the part of them that are followed, None for what holds for all rules.
+    `trace_rate`: the part of them that are followed, None for what holds for all rules. `max_age_seconds`, `keep_latest`,
+    `is_urgent`: what the rule says of messages that wait; `may_be_skipped`: whether the first two say anything.
     """
 
-    __slots__ = ("encoded", "qos", "rule", "shape", "topic", "trace_rate")
+    __slots__ = (
+        "encoded",
+        "is_urgent",
+        "keep_latest",
+        "max_age_seconds",
+        "may_be_skipped",
+        "qos",
+        "rule",
+        "shape",
+        "topic",
+        "trace_rate",
+    )
 
     def __init__(self, topic: str, qos: int, rule: str = "", shape: Shape | None = None) -> None:
         raw = topic.encode()
         self.topic = topic
         self.qos = qos
+        self.max_age_seconds = 0.0
+        self.keep_latest = self.is_urgent = self.may_be_skipped = False
         self.rule = rule
         self.shape = shape
         self.trace_rate: float | None = None
         self.encoded = len(raw).to_bytes(2, "big") + raw
+
+    def obey(self, rule: RuleConfig) -> None:
+        """Take over what `rule` says of messages that wait, and of those that are followed."""
+        self.trace_rate = rule.trace_rate
+        self.max_age_seconds = rule.max_age_seconds
+        self.keep_latest = rule.keep_latest
+        self.may_be_skipped = rule.keep_latest or rule.max_age_seconds > 0
+        self.is_urgent = rule.priority == "high"
 
 
 class LocalTopic(NamedTuple):
@@ -100,7 +126,7 @@ class OutMapping:
     @property
     def traces(self) -> bool:
         """Whether a rule asks for messages to be followed."""
-        return any(route.trace_rate for route in self._routes)
+        return any(route.rule.trace_rate for route in self._routes)
 
     @property
     def remote_filters(self) -> list[str]:
@@ -128,7 +154,7 @@ class OutMapping:
             name = route.crossing.cross(topic)
             if name is not None:
                 found = RemoteTopic(name, route.qos, route.crossing.source_filter, route.shape)
-                found.trace_rate = route.trace_rate
+                found.obey(route.rule)
         known[topic] = found
         return found
 

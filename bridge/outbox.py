@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from bridge.hops import HopLimit
+from bridge.latest import Latest
 from bridge.mapping import OutMapping, RemoteTopic
 from bridge.tracing import MessageTracer
 from edge_broker.core.dead_letters import BRIDGE
@@ -71,6 +72,7 @@ class Outbox:
         self._router = router
         self._pending = router.pending
         self._quota = quota
+        self.latest = Latest(queue)
         self._by_topic = Numbers() if quota.when_full == KEEP_LATEST else None
         if self.may_reject:
             router.full[self] = None
@@ -160,7 +162,9 @@ class Outbox:
             return
         if self._quota.is_limited and not self._make_room(message):
             return
-        self.queue.append(message)
+        number = self.queue.append(message)
+        if remote.keep_latest:
+            self.latest.note(message.topic, number)
         self.wake()
 
     def _make_room(self, message: Message) -> bool:

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from bridge.templates import GATEWAY, Source, check_filter, parse_source, parse_target, same_filter
-from edge_broker.config.section import Section
+from edge_broker.config.section import DAY_SECONDS, Section
 from edge_broker.errors import ConfigError, MqttError
 from edge_broker.wire.topics import SHARE_PREFIX, check_topic_filter
 
@@ -95,7 +95,6 @@ class RuleConfig(Section, frozen=True):
             "and counted (`not_transformed`)."
         ),
     ] = "keep"
-
     trace_rate: Annotated[
         float | None,
         Meta(
@@ -103,6 +102,28 @@ class RuleConfig(Section, frozen=True):
             extra={"default": "tracing.sample_rate"},
         ),
     ] = None
+    max_age_seconds: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=3650 * DAY_SECONDS,
+            description="`out`: a message that has waited for longer is not sent any more, but counted (`too_old`); 0 is "
+            "however long.",
+        ),
+    ] = 0.0
+    keep_latest: Annotated[
+        bool,
+        Meta(
+            description="`out`: of what waits, only the latest message of each topic is sent; the others are counted "
+            "(`superseded`).",
+        ),
+    ] = False
+    priority: Annotated[
+        Literal["high", "normal"],
+        Meta(
+            description="`out`: what goes by a `high` rule goes on when the month's bytes are spent, see `pacing`."
+        ),
+    ] = "normal"
 
     def __post_init__(self) -> None:
         if self.from_ is not None or self.to is not None:

@@ -5,7 +5,47 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-State = Literal["resolving", "connecting", "handshake", "connecting-mqtt", "online", "backing-off", "stopped"]
+State = Literal[
+    "resolving",
+    "connecting",
+    "handshake",
+    "connecting-mqtt",
+    "online",
+    "backing-off",
+    "month-spent",
+    "stopped",
+]
+
+
+@dataclass(slots=True)
+class UpstreamStatus:
+    """One of the upstreams. `ejected`: left alone for now. `seconds`: how long its answers take, by kind."""
+
+    url: str
+    priority: int
+    chosen: bool
+    ejected: bool
+    seconds: dict[str, float]
+
+
+@dataclass(slots=True)
+class PolicyStatus:
+    """What the policy has decided. `breaker`: `closed`, `open` or `half-open`; `breaker_opened`: how often.
+
+    `failovers`: connections made to another upstream than the one before; `ejections`: how often one was left alone.
+    `draining`: messages that waited when the connection stood and are not acknowledged yet; `drain_seconds`: until they
+    are, where the pace is what holds them up. `month_used_bytes`: of the allowance `month_bytes`; 0 where there is none.
+    """
+
+    breaker: str
+    breaker_opened: int
+    failovers: int
+    ejections: int
+    upstreams: list[UpstreamStatus]
+    draining: int
+    drain_seconds: float | None
+    month_used_bytes: int
+    month_bytes: int
 
 
 @dataclass(slots=True)
@@ -40,6 +80,7 @@ class Status:
     failures: dict[str, int]
     last_error: str
     last_hint: str
+    policy: PolicyStatus
     spans_lost: int = 0
 
     @property

@@ -113,6 +113,7 @@ HEAVY: Final = (
     "aiohttp",
     "cryptography",
     "devices",
+    "dns",
     "grpc",
     "jwt",
     "prometheus_client",

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from bridge.config import BridgeConfig, RuleConfig
+from bridge.policy_config import FailoverConfig
 from edge_broker.config.bind import parse_bind
 from edge_broker.config.model import LogConfig
 from edge_broker.config.section import DAY_SECONDS, Section
@@ -114,11 +115,16 @@ class BrokerConfig(Section, frozen=True, kw_only=True):
             server_name=self.server_name,
             version=self.version,
             keep_alive_seconds=self.keep_alive_seconds,
+            resolve_timeout_seconds=self.connect_timeout_seconds,
             connect_timeout_seconds=self.connect_timeout_seconds,
+            handshake_timeout_seconds=self.connect_timeout_seconds,
             connack_timeout_seconds=self.connect_timeout_seconds,
             puback_timeout_seconds=self.answer_timeout_seconds,
             backoff_initial_seconds=self.backoff_initial_seconds,
             backoff_max_seconds=self.backoff_max_seconds,
+            max_attempts_per_minute=0,  # of these there are few: the pauses are enough
+            breaker_failures=0,
+            failover=FailoverConfig(eject_after_failures=0),
             session_expiry_seconds=self.session_expiry_seconds,
             in_=(RuleConfig(filter="#"),),
         )

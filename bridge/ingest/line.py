@@ -17,12 +17,14 @@ from typing import Final, Protocol
 
 from bridge import failures
 from bridge.background import call_in_background
-from bridge.config import BridgeConfig, Upstream
+from bridge.config import BridgeConfig
 from bridge.identity import Credentials, FileIdentity
 from bridge.ingest.talk import Ending, Talk
-from bridge.link import open_link
+from bridge.link import Meter, Timeouts, open_link
+from bridge.places import Upstream
 from bridge.policy import Attempt, Policy
 from bridge.resolving import Resolver
+from bridge.upstreams import Member
 from edge_broker.core.client import Client
 from edge_broker.core.message import Message
 from edge_broker.errors import UpstreamError
@@ -74,15 +76,10 @@ class Line:
         self._config = config
         self._user = user
         self._name = name
-        self._policy = Policy(
-            config.upstreams,
-            config.version,
-            config.backoff_initial_seconds,
-            config.backoff_max_seconds,
-            random,
-        )
+        self._policy = Policy(config, [Member(upstream) for upstream in config.upstreams], random)
         self._identity = FileIdentity(config)
         self._resolver = Resolver()
+        self._meter = Meter()
         self._topics = TopicCache()
         self._logged: dict[Upstream, str] = {}
         self._talk: Talk | None = None
@@ -124,11 +121,11 @@ class Line:
             try:
                 ending = await self._connect(attempt)
             except UpstreamError as error:
-                self._policy.on_failed(attempt, "unreachable")
+                self._policy.on_failed(attempt, "unreachable", time.monotonic())
                 self._report(attempt, error)
             except Exception:
                 log.exception("%s: internal error", self._name)
-                self._policy.on_failed(attempt, "unreachable")
+                self._policy.on_failed(attempt, "unreachable", time.monotonic())
             else:
                 if ending.error is None:
                     return
@@ -143,8 +140,13 @@ class Line:
             self._resolver,
             credentials.context,
             config.server_name or upstream.host,
-            config.connect_timeout_seconds,
+            Timeouts(
+                config.resolve_timeout_seconds,
+                config.connect_timeout_seconds,
+                config.handshake_timeout_seconds,
+            ),
             self._set_state,
+            self._meter,
             judge=credentials.judge,
         )
         self.state = "connecting-mqtt"
@@ -186,8 +188,10 @@ class Line:
 
     def _settle(self, attempt: Attempt, ending: Ending, error: UpstreamError) -> None:
         if ending.sign is None:
-            self._policy.on_lost(ending.lasted_seconds, False, ending.sent_away)
-        elif self._policy.on_failed(attempt, ending.sign):
+            self._policy.on_lost(
+                attempt.upstream, ending.lasted_seconds, False, ending.sent_away, time.monotonic()
+            )
+        elif self._policy.on_failed(attempt, ending.sign, time.monotonic()):
             self.last_error = error
             log.debug("%s: %s; trying MQTT 3.1.1", self._name, error)
             return

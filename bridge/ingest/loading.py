@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bridge.config import check_bridge
-from bridge.ingest.config import IngestConfig
+from bridge.config_checks import check_bridge
+from bridge.ingest.config import BrokerConfig, IngestConfig
 from bridge.mapping import overlap
+from bridge.places import Service
 from edge_broker.config.loading import ConfigMistakes, read_toml
 from edge_broker.config.reading import Reading
 
@@ -35,7 +36,7 @@ def load_ingest_config(path: Path) -> IngestConfig:
 def _check_brokers(config: IngestConfig, reading: Reading) -> None:
     if reading.is_wrong("cluster") or reading.is_wrong("target"):
         return
-    check_bridge(config.cluster.as_bridge("cluster"), "cluster", reading)
+    _check_broker(config.cluster, "cluster", reading)
     if not config.topics.filters and not reading.is_wrong("topics"):
         reading.mistake("topics", "names nothing to take", 'write messages = ["sites/#"]')
     target = config.target
@@ -46,7 +47,7 @@ def _check_brokers(config: IngestConfig, reading: Reading) -> None:
             "target", 'is missing, and output = "mqtt" needs it', 'write [target] and urls = ["mqtts://…"]'
         )
         return
-    check_bridge(target.as_bridge("target"), "target", reading)
+    _check_broker(target, "target", reading)
     if set(target.urls) & set(config.cluster.urls):
         if target.client_id == config.cluster.client_id:
             reading.mistake(
@@ -57,6 +58,20 @@ def _check_brokers(config: IngestConfig, reading: Reading) -> None:
                 "mqtt.topic_prefix",
                 "leads back into topics at the same broker: what is emitted would come in again",
                 'choose one that they do not match, as in "ingested/"',
+            )
+
+
+def _check_broker(broker: BrokerConfig, key: str, reading: Reading) -> None:
+    bridge = broker.as_bridge(key)
+    check_bridge(bridge, key, reading)
+    if reading.is_wrong(f"{key}.urls"):
+        return
+    for position, place in enumerate(bridge.places):
+        if isinstance(place.where, Service):
+            reading.mistake(
+                f"{key}.urls[{position}]",
+                "names a service, and SRV records are for bridges only",
+                "write mqtts://host:8883",
             )
 
 

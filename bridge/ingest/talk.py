@@ -13,8 +13,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from bridge import failures
-from bridge.config import BridgeConfig, Upstream
+from bridge.config import BridgeConfig
 from bridge.link import Link
+from bridge.places import Upstream
 from bridge.policy import Sign
 from edge_broker.core.client import Client
 from edge_broker.core.message import Message

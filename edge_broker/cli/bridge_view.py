@@ -43,6 +43,7 @@ def _block(bridge: dict[str, Any], now: float) -> Iterator[str]:
     yield f"{click.style(bridge['name'], bold=True)}: {state}, {bridge['upstream']}{version}"
     yield _row("waiting", _waiting(bridge))
     yield _row("speed", _speed(bridge))
+    yield from _policy(bridge["policy"])
     yield _row(
         "sent",
         f"{count(sum(bridge['sent']))} (QoS 0: {count(bridge['sent'][0])}, 1: {count(bridge['sent'][1])},"
@@ -62,6 +63,32 @@ def _block(bridge: dict[str, Any], now: float) -> Iterator[str]:
         yield _row("last error", f"{printable(bridge['last_error'])}{was}")
         if bridge["last_hint"]:
             yield _row("", printable(bridge["last_hint"]))
+
+
+def _policy(policy: dict[str, Any]) -> Iterator[str]:
+    """What is not as it is where there is one upstream, no limit and no trouble."""
+    upstreams = policy["upstreams"]
+    if len(upstreams) > 1:
+        for position, upstream in enumerate(upstreams):
+            yield _row("" if position else "upstreams", _upstream(upstream))
+        yield _row(
+            "failovers", f"{count(policy['failovers'])}, left alone {plural(policy['ejections'], 'time')}"
+        )
+    if policy["breaker"] != "closed" or policy["breaker_opened"]:
+        yield _row("breaker", f"{policy['breaker']}, opened {plural(policy['breaker_opened'], 'time')}")
+    if policy["drain_seconds"]:
+        left = plural(policy["draining"], "message")
+        yield _row("draining", f"{left} that waited, in {duration(policy['drain_seconds'])} at their rate")
+    if policy["month_bytes"]:
+        used, whole = policy["month_used_bytes"], policy["month_bytes"]
+        yield _row("this month", f"{size(used)} of {size(whole)} ({used / whole:.0%})")
+
+
+def _upstream(upstream: dict[str, Any]) -> str:
+    answers = ", ".join(f"{kind.upper()} {1000 * s:.0f} ms" for kind, s in upstream["seconds"].items())
+    marks = ("chosen" if upstream["chosen"] else "", "left alone" if upstream["ejected"] else "", answers)
+    said = ", ".join(mark for mark in marks if mark)
+    return f"{printable(upstream['url'])} (priority {upstream['priority']})" + (f": {said}" if said else "")
 
 
 def _row(label: str, text: str) -> str:

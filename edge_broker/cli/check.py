@@ -227,7 +227,7 @@ def _certified(listener: ListenerConfig) -> str:
 
 
 def _describe_bridge(bridge: BridgeConfig) -> Iterator[str]:
-    upstreams = ", ".join(str(upstream) for upstream in bridge.upstreams)
+    upstreams = ", ".join(str(place.where) for place in bridge.places)
     yield f"bridge  {bridge.name}: {upstreams} as {bridge.client_id}"
     for rule in bridge.out:
         yield f"          up    {' -> '.join(rule.sides_up)}{_more(rule)}"
@@ -250,4 +250,10 @@ def _more(rule: RuleConfig) -> str:
         said.append(f", for {rule.expiry_seconds} s")
     if rule.payload != "keep":
         said.append(f", {rule.payload.replace('_', ' ')} ({rule.unreadable} what cannot be)")
+    if rule.max_age_seconds:
+        said.append(f", no older than {rule.max_age_seconds:g} s")
+    if rule.keep_latest:
+        said.append(", the latest of each topic")
+    if rule.priority == "high":
+        said.append(", in a spent month too")
     return "".join(said)

@@ -29,6 +29,6 @@ def load_config(path: Path | None) -> Config:
 
 
 def _read_bridges(data: object, reading: Reading) -> tuple[Any, ...]:
-    from bridge.config import parse_bridges
+    from bridge.config_checks import parse_bridges
 
     return parse_bridges(data, reading)

@@ -82,7 +82,10 @@ def _compose(config: Config) -> Broker:
         return Broker(config, bridges=[])
     from bridge import Bridge
 
-    return Broker(config, bridges=[Bridge(bridge, config.tracing) for bridge in config.bridges])
+    return Broker(
+        config,
+        bridges=[Bridge(bridge, config.tracing, data_dir=config.data_dir) for bridge in config.bridges],
+    )
 
 
 async def _serve(config: Config, path: Path | None) -> int:

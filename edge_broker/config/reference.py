@@ -74,9 +74,9 @@ def _describe(heading: str, struct: type[msgspec.Struct]) -> list[str]:
         inner = struct_of(field.type)
         if inner is not None and inner not in described:
             described.add(inner)
-            parts += _describe(
-                f"#### `{{ {' , '.join(inner.__struct_encode_fields__)} }}`".replace(" ,", ","), inner
-            )
+            keys = f"{{ {', '.join(inner.__struct_encode_fields__)} }}"
+            is_list = get_origin(kind_of(field.type)) is tuple
+            parts += _describe(f"#### `{keys if is_list else f'{field.encode_name} = {{ … }}'}`", inner)
     return parts
 
 
@@ -119,8 +119,13 @@ def _what(annotation: Any) -> str:
     if get_origin(kind) is Literal:
         return ", ".join(f'`"{word}"`' for word in get_args(kind))
     if get_origin(kind) is tuple:
-        return "list of rules" if struct_of(annotation) else f"list of {_what(get_args(kind)[0])}"
+        struct = struct_of(annotation)
+        if struct:
+            return "list of rules" if "filter" in struct.__struct_fields__ else "list of tables"
+        return f"list of {_what(get_args(kind)[0])}"
     if get_origin(kind) is dict:
         return f"table of {_what(get_args(kind)[1])} by name"
+    if struct_of(annotation):
+        return "table"
     meta = meta_of(annotation)
     return _TYPES[kind] if meta.ge is None else f"{_TYPES[kind]}, {meta.ge} to {meta.le}"

@@ -93,6 +93,7 @@ class Client:
     `max_packet_bytes` (0 = no limit), `maximum_qos`, `retain_available`, `topic_alias_maximum`, `keep_alive` in seconds.
     `wake` is called when there is output where there was none. `writable` is the transport's: its owner sets it.
     `sent_away`: the server itself ended the connection, with DISCONNECT.
+    `ping_seconds`: how long the last PINGRESP took; None before one, or once its owner has taken it.
     """
 
     __slots__ = (
@@ -101,6 +102,7 @@ class Client:
         "_expected",
         "_handler",
         "_longest",
+        "_pinged_at",
         "_request",
         "_timeouts",
         "_wake",
@@ -113,6 +115,7 @@ class Client:
         "max_packet_bytes",
         "maximum_qos",
         "output",
+        "ping_seconds",
         "receive_maximum",
         "retain_available",
         "sent_away",
@@ -149,7 +152,8 @@ class Client:
         self.output: list[bytes] = []
         self.connected = self.closed = self.sent_away = False
         self.writable = True
-        self.last_sent_at = self.last_received_at = 0.0
+        self.last_sent_at = self.last_received_at = self._pinged_at = 0.0
+        self.ping_seconds: float | None = None
         self._deadline: float | None = None  # for CONNACK, later for PINGRESP
         self._expected: dict[int, float] = {}  # packet ids of SUBSCRIBE and UNSUBSCRIBE: answer due at
         self._longest = const.MAX_REMAINING_LENGTH
@@ -220,7 +224,9 @@ class Client:
         elif not self.connected:
             raise ProtocolError("the first packet is not a CONNACK")  # [MQTT-3.2.0-1]
         elif isinstance(packet, Ping) and packet.packet_type == const.PINGRESP:
-            pass  # noticed in `receive`
+            self.ping_seconds = (
+                self.last_received_at - self._pinged_at
+            )  # that it came is noticed in `receive`
         elif isinstance(packet, Suback):
             self._expected.pop(packet.packet_id, None)
             self._handler.on_suback(packet.packet_id, packet.reason_codes)
@@ -365,6 +371,7 @@ class Client:
             return
         silent_since = min(self.last_sent_at, self.last_received_at)
         if self.keep_alive and self._deadline is None and now - silent_since >= self.keep_alive * _PING_AT:
+            self._pinged_at = now
             self._deadline = now + self._timeouts[1]  # [MQTT-3.1.2-20]
             self._send(PINGREQ)
 

@@ -12,7 +12,7 @@ from edge_broker.ops.backlog import Backlog, BacklogView
 from edge_broker.ops.control import Answer, Handler, Request
 from edge_broker.ops.facts import gather
 from edge_broker.ops.health import assess
-from edge_broker.ops.observed import Observed, ObservedBridge, dropped_messages
+from edge_broker.ops.observed import Observed, ObservedBridge, ObservedPolicy, dropped_messages
 from edge_broker.ops.rates import Rates
 from edge_broker.ops.trace import TraceCommand
 
@@ -146,7 +146,31 @@ class Commands:
             "last_hint": status.last_hint,
             "drain_per_second": round(drain, 1),
             "drained_in_seconds": round(status.depth / drain, 1) if drain > 0 and status.depth else None,
+            "policy": _policy(status.policy),
         }
+
+
+def _policy(policy: ObservedPolicy) -> dict[str, Any]:
+    return {
+        "breaker": policy.breaker,
+        "breaker_opened": policy.breaker_opened,
+        "failovers": policy.failovers,
+        "ejections": policy.ejections,
+        "draining": policy.draining,
+        "drain_seconds": None if policy.drain_seconds is None else round(policy.drain_seconds, 1),
+        "month_used_bytes": policy.month_used_bytes,
+        "month_bytes": policy.month_bytes,
+        "upstreams": [
+            {
+                "url": upstream.url,
+                "priority": upstream.priority,
+                "chosen": upstream.chosen,
+                "ejected": upstream.ejected,
+                "seconds": {kind: round(seconds, 4) for kind, seconds in upstream.seconds.items()},
+            }
+            for upstream in policy.upstreams
+        ],
+    }
 
 
 def _deepest(backlogs: list[Backlog]) -> list[dict[str, Any]]:

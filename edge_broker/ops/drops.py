@@ -21,7 +21,8 @@ _QUIET_SECONDS: Final = 60.0
 """So long nothing is lost before it counts as over."""
 
 _MOST_LINES: Final = 10
-_ASKED_FOR: Final = frozenset(("offline", "session_ended"))
+_ASKED_FOR: Final = frozenset(("offline", "session_ended", "superseded"))
+_AGED: Final = frozenset(("expired", "too_old"))
 _OF_QUEUES: Final = frozenset(("queue_full", "store_limit", "killed_subscriber", "expired", "lost"))
 """Reasons in the router's counters that are told queue by queue."""
 
@@ -29,6 +30,9 @@ _HINTS: Final = {
     "queue_full": "max_queue_messages and max_queue_bytes say how much may wait",
     "store_limit": "[store] max_messages and max_bytes say how much may wait in all queues",
     "expired": "they were older than their senders, or max_queue_age_seconds, allow",
+    "too_old": "max_age_seconds of their rule says how long they may wait",
+    "paced": "QoS 0, and pacing lets no more out",
+    "allowance": "the month's bytes are spent, see pacing",
     "lost": "the store could not give them back: look at the disk",
     "slow_subscriber": "QoS 0 for clients that read more slowly than messages come",
     "killed_subscriber": "three connections broke with the same message under way",
@@ -87,7 +91,7 @@ class DropLog:
             return
         self._losses[name] = _Loss(before, counted, now)
         reasons = [reason for reason, count in counted.items() if count > before.get(reason, 0)]
-        level = logging.INFO if reasons == ["expired"] else logging.WARNING
+        level = logging.INFO if _AGED.issuperset(reasons) else logging.WARNING
         hints = "; ".join(_HINTS[reason] for reason in reasons if reason in _HINTS)
         if name in reasons:
             self._tell(level, "messages are dropped or refused: %s (%s)", name, hints or "docs/monitoring.md")

@@ -21,6 +21,7 @@ from edge_broker.ops import disk
 from edge_broker.ops.backlog import Backlog, BacklogView
 from edge_broker.ops.metrics_access import audit_metrics, file_metrics, password_metrics, token_metrics
 from edge_broker.ops.metrics_families import buckets, by_qos, counter, counters, gauge, gauges, histogram
+from edge_broker.ops.metrics_policy import policy_metrics
 from edge_broker.ops.observed import Observed, ObservedStatus, dropped_messages
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -69,8 +70,10 @@ class BrokerCollector(Collector):
         yield from _delayed(self._observed.router.delayed)
         yield from _dead_letters(self._observed.router.dead_letters)
         yield from self._store()
+        statuses = [bridge.status() for bridge in self._observed.bridges]
         ahead = self._observed.clock.wall(time.monotonic()) - time.time()
-        yield from _bridges([bridge.status() for bridge in self._observed.bridges], ahead)
+        yield from _bridges(statuses, ahead)
+        yield from policy_metrics({status.name: status.policy for status in statuses})
         yield from audit_metrics(self._observed.audit)
         yield from file_metrics(self._observed, time.time())
         yield from password_metrics(getattr(self._observed.router.authenticator, "passwords", None))

@@ -75,6 +75,33 @@ class ObservedStore(Protocol):
         """The stored messages of a queue from `from_number` on, or `StoreError`."""
 
 
+class ObservedUpstream(Protocol):
+    """One of a bridge's upstreams."""
+
+    url: str
+    priority: int
+    chosen: bool
+    ejected: bool
+    seconds: dict[str, float]
+
+
+class ObservedPolicy(Protocol):
+    """What a bridge's policy has decided; `bridge.status.PolicyStatus` says what each of these means."""
+
+    breaker: str
+    breaker_opened: int
+    failovers: int
+    ejections: int
+    draining: int
+    drain_seconds: float | None
+    month_used_bytes: int
+    month_bytes: int
+
+    @property
+    def upstreams(self) -> Sequence[ObservedUpstream]:
+        """All that are known now."""
+
+
 class ObservedClock(Protocol):
     """What time it is, where the wall clock may be wrong."""
 
@@ -112,6 +139,10 @@ class ObservedStatus(Protocol):
     last_error: str
     last_hint: str
     spans_lost: int
+
+    @property
+    def policy(self) -> ObservedPolicy:
+        """Where it goes, and how fast."""
 
     @property
     def state(self) -> str:

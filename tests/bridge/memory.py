@@ -1,12 +1,14 @@
 """A bridge's parts joined in memory: the real router, queue and client, an upstream of packets, a store by hand."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from bridge.config import RuleConfig
 from bridge.downlink import Downlink
 from bridge.forwarder import Forwarder
 from bridge.mapping import InMapping, OutMapping
 from bridge.outbox import Outbox
+from bridge.policy_config import PacingConfig
 from edge_broker.core.client import Client
 from edge_broker.core.message import Message, build_message
 from edge_broker.core.ops import Page
@@ -52,6 +54,7 @@ class Bridged:
         *,
         window: int = 10,
         timeout: float = 30.0,
+        pacing: PacingConfig = PacingConfig(),  # noqa: B008 - immutable
         settings: Settings | None = None,
     ) -> None:
         self.pending = Pending(1, 256 << 10)
@@ -65,8 +68,15 @@ class Bridged:
         self.queue = Queue(self.router.new_queue_id(), self.pending)
         self.outbox = Outbox("cloud", self.queue, mapping, self.router, Quota())
         self.forwarder = Forwarder(
-            self.queue, mapping, self.router, window, timeout, lambda *values: self.given_up.append(values)
+            self.queue,
+            mapping,
+            self.router,
+            window,
+            timeout,
+            lambda *values: self.given_up.append(values),
+            pacing,
         )
+        self.forwarder.latest = self.outbox.latest
         self.outbox.sender = self.forwarder
         self.outbox.wake = self.forwarder.pump
         self.outbox.subscribe()
@@ -194,5 +204,5 @@ def _parts(ack: Ack) -> tuple[int, int, int]:
     return ack.packet_type, ack.packet_id, ack.reason_code
 
 
-def rule(topic_filter: str, qos: int = 1, local: str = "", remote: str = "") -> RuleConfig:
-    return RuleConfig(filter=topic_filter, qos=qos, local_prefix=local, remote_prefix=remote)
+def rule(topic_filter: str, qos: int = 1, local: str = "", remote: str = "", **more: Any) -> RuleConfig:
+    return RuleConfig(filter=topic_filter, qos=qos, local_prefix=local, remote_prefix=remote, **more)

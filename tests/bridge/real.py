@@ -36,8 +36,8 @@ async def until(condition: Callable[[], Any], why: str, timeout_seconds: float =
         await asyncio.sleep(0.005)
 
 
-def rule(topic_filter: str, qos: int = 1, local: str = "", remote: str = "") -> RuleConfig:
-    return RuleConfig(filter=topic_filter, qos=qos, local_prefix=local, remote_prefix=remote)
+def rule(topic_filter: str, qos: int = 1, local: str = "", remote: str = "", **more: Any) -> RuleConfig:
+    return RuleConfig(filter=topic_filter, qos=qos, local_prefix=local, remote_prefix=remote, **more)
 
 
 def bridge_config(*urls: str, **settings: Any) -> BridgeConfig:
@@ -48,6 +48,7 @@ def bridge_config(*urls: str, **settings: Any) -> BridgeConfig:
         "backoff_max_seconds": 0.2,
         "connect_timeout_seconds": 2.0,
         "connack_timeout_seconds": 2.0,
+        "max_attempts_per_minute": 0,
     }
     return BridgeConfig(urls=urls, **(values | settings))
 
@@ -186,7 +187,7 @@ class Gateway:
         self.broker: Broker
 
     async def start(self) -> "Gateway":
-        self.bridges = [Bridge(config) for config in self._config.bridges]
+        self.bridges = [Bridge(config, data_dir=self._config.data_dir) for config in self._config.bridges]
         self.broker = Broker(self._config, bridges=self.bridges)
         await self.broker.start()
         return self

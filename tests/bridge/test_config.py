@@ -5,9 +5,12 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from bridge.config import BridgeConfig, RuleConfig, Upstream, parse_bridges, parse_upstream
+from bridge.config import BridgeConfig, RuleConfig
+from bridge.config_checks import parse_bridges
+from bridge.places import Place, Service, Upstream, parse_upstream
 from edge_broker.config.reading import Reading
 from edge_broker.errors import ConfigError
 from tests.config.certificates import write_pair
@@ -56,6 +59,53 @@ def test_the_promised_defaults(folder: Path) -> None:
     assert bridge.exposes_password is False
 
 
+def test_the_promised_defaults_of_the_policy(folder: Path) -> None:
+    bridge = read_right(folder, {"urls": ["mqtts://up.example.com"], "out": [RULE]})
+    assert (bridge.resolve_timeout_seconds, bridge.handshake_timeout_seconds) == (10.0, 10.0)
+    assert (bridge.max_attempts_per_minute, bridge.arrival_spread_seconds) == (30, 0.0)
+    assert (bridge.breaker_failures, bridge.breaker_open_seconds) == (10, 60.0)
+    assert msgspec.to_builtins(bridge.failover) == {
+        "min_dwell_seconds": 60.0,
+        "return_after_seconds": 300.0,
+        "probe_interval_seconds": 30.0,
+        "eject_after_failures": 3,
+        "eject_slow_factor": 5.0,
+        "eject_slow_ms": 500,
+        "eject_seconds": 60.0,
+    }
+    assert msgspec.to_builtins(bridge.pacing) == {
+        "messages_per_second": 0.0,
+        "bytes_per_second": 0.0,
+        "drain_messages_per_second": 0.0,
+        "drain_bytes_per_second": 0.0,
+        "burst_seconds": 1.0,
+        "monthly_bytes": 0,
+        "month_starts_on": 1,
+        "when_month_is_spent": "stop",
+    }
+    rule = bridge.out[0]
+    assert (rule.max_age_seconds, rule.keep_latest, rule.priority) == (0.0, False, "normal")
+
+
+def test_upstreams_in_full(folder: Path) -> None:
+    upstreams = [
+        {"url": "mqtts://a", "priority": 1, "weight": 3, "fault_delay_ms": 250, "fault_abort_percent": 5},
+        {"url": "mqtts+srv://_mqtt._tcp.example.com"},
+    ]
+    bridge = read_right(folder, {"upstreams": upstreams, "out": [RULE], "breaker_open_seconds": 5})
+    service = Service("_mqtt._tcp.example.com", True)
+    assert bridge.places == (Place(Upstream("a", 8883, True), 1, 3, 0.25, 0.05), Place(service, 0, 1))
+    assert str(service) == "mqtts+srv://_mqtt._tcp.example.com"
+    assert service.domain == "example.com"
+    assert bridge.upstreams == (Upstream("a", 8883, True),)
+    assert bridge.breaker_open_seconds == 5.0
+
+
+def test_urls_are_of_one_rank_in_their_order(folder: Path) -> None:
+    bridge = read_right(folder, {"urls": ["mqtts://b", "mqtts://a"], "out": [RULE]})
+    assert bridge.places == (Place(Upstream("b", 8883, True)), Place(Upstream("a", 8883, True)))
+
+
 def test_what_the_table_says_counts(folder: Path) -> None:
     bridge = read_right(
         folder,
@@ -93,7 +143,14 @@ def test_a_single_topic_may_get_another_name(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("url", "exposes"),
-    [("mqtt://127.0.0.1", False), ("mqtt://localhost", False), ("mqtts://h", False), ("mqtt://h", True)],
+    [
+        ("mqtt://127.0.0.1", False),
+        ("mqtt://localhost", False),
+        ("mqtts://h", False),
+        ("mqtt://h", True),
+        ("mqtt+srv://_mqtt._tcp.h", True),
+        ("mqtts+srv://_mqtt._tcp.h", False),
+    ],
 )
 def test_a_password_in_the_clear_is_noticed(folder: Path, url: str, exposes: bool) -> None:
     table: dict[str, object] = {"urls": [url], "out": [RULE], "username": "u", "password_file": "password"}
@@ -131,6 +188,29 @@ GOOD: dict[str, object] = {"urls": ["mqtts://h"], "out": [RULE]}
 WRONG: list[tuple[dict[str, object], str, str, str]] = [
     ({"urls": "mqtts://h"}, "urls", "must be a list", 'urls = ["mqtts://broker.example.com:8883"]'),
     ({"urls": []}, "urls", "is empty", "mqtts://"),
+    (
+        {"upstreams": [{"url": "mqtts://g"}]},
+        "upstreams",
+        "says what urls says too",
+        "leave one of the two out",
+    ),
+    ({"urls": [], "upstreams": [{"priority": 1}]}, "upstreams[0].url", "is missing", "mqtts://"),
+    (
+        {"urls": [], "upstreams": [{"url": "ssl://g"}]},
+        "upstreams[0].url",
+        "must begin with",
+        "write mqtts://g",
+    ),
+    ({"urls": ["mqtts://h", "mqtts://h"]}, "urls[1]", "is there twice", "weight"),
+    ({"urls": ["mqtts+srv://_mqtt._tcp.h:8883"]}, "urls[0]", "has a port", "leave the port out"),
+    ({"urls": ["mqtts+srv://h"]}, "urls[0]", "no name of an SRV record", "_mqtt._tcp"),
+    ({"urls": ["ssl+srv://_mqtt._tcp.h"]}, "urls[0]", "must begin with", "mqtts"),
+    ({"failover": {"eject_seconds": 0}}, "failover.eject_seconds", "out of range", "0.1"),
+    ({"pacing": {"month_starts_on": 31}}, "pacing.month_starts_on", "out of range", "1 to 28"),
+    ({"pacing": {"when_month_is_spent": "pay"}}, "pacing.when_month_is_spent", "'pay'", '"only_priority"'),
+    ({"in": [RULE | {"keep_latest": True}]}, "in[0].keep_latest", "goes up only", "leave it out"),
+    ({"in": [RULE | {"max_age_seconds": 5}]}, "in[0].max_age_seconds", "goes up only", "leave it out"),
+    ({"in": [RULE | {"priority": "high"}]}, "in[0].priority", "goes up only", "leave it out"),
     ({"urls": ["mqtts://h", 5]}, "urls[1]", "must be text in quotes, not a number", "mqtts://"),
     (
         {"urls": ["mqtts://h", "h:1883"]},

@@ -74,3 +74,20 @@ def test_without_dead_letters_it_is_counted_only() -> None:
     bridged.acknowledge(1, reason_code=const.NOT_AUTHORIZED)
     assert bridged.router.dead_letters is None
     assert bridged.forwarder.refused == {"not_authorized": 1}
+
+
+def test_what_was_too_old_or_beyond_the_month_is_a_dead_letter_and_what_was_superseded_is_none() -> None:
+    bridged = with_dead_letters(
+        rule("live/#", max_age_seconds=60.0), rule("state/#", keep_latest=True), rule("#")
+    )
+    bridged.publish("state/a", b"1")
+    bridged.publish("state/a", b"2")
+    bridged.publish("live/a", b"old")
+    bridged.router.now += 61.0
+    bridged.connect()
+    assert [message.payload for message in bridged.sent_messages()] == [b"2"]
+    bridged.forwarder.withholds = "all"
+    bridged.publish("log/a", b"3")
+    assert bridged.sent_messages() == []
+    assert dead_letters(bridged).buried == {"too_old": 1, "allowance": 1}
+    assert bridged.outbox.dropped == {"superseded": 1, "too_old": 1, "allowance": 1}

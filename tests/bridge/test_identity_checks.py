@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bridge.config import BridgeConfig, Upstream, parse_bridges, parse_upstream
+from bridge.config import BridgeConfig
+from bridge.config_checks import parse_bridges
+from bridge.places import Upstream, parse_upstream
 from edge_broker.config.reading import Reading
 from edge_broker.errors import ConfigError
 from tests.config.certificates import write_pair

@@ -21,8 +21,22 @@ PARENT = "00f067aa0ba902b7"
 class Followed(Bridged):
     """A bridge whose messages are followed. `told`: the spans; identifiers count up, dice are `rolls`."""
 
-    def __init__(self, rate: float, rolls: float = 0.0, rule_rate: float | None = None, qos: int = 1) -> None:
-        super().__init__(out=[RuleConfig(filter="#", remote_prefix="up/", qos=qos, trace_rate=rule_rate)])
+    def __init__(
+        self,
+        rate: float,
+        rolls: float = 0.0,
+        rule_rate: float | None = None,
+        qos: int = 1,
+        max_age_seconds: float = 0.0,
+    ) -> None:
+        rule = RuleConfig(
+            filter="#",
+            remote_prefix="up/",
+            qos=qos,
+            trace_rate=rule_rate,
+            max_age_seconds=max_age_seconds,
+        )
+        super().__init__(out=[rule])
         self.told: list[Span] = []
         numbers = count()  # the first is zero, and no identifier
 
@@ -153,6 +167,17 @@ def test_what_is_sent_again_is_one_trace_with_its_tries() -> None:
     assert context_of(first) == context_of(again)
     bridged.acknowledge(again.packet_id)
     assert [span.attributes.get("edge.tries") for span in bridged.told] == [2, None, None]
+
+
+def test_a_trace_of_what_is_not_sent_again_ends() -> None:
+    bridged = Followed(1.0, max_age_seconds=60.0)
+    bridged.publish("t", b"x")
+    bridged.sent()
+    bridged.disconnect()
+    bridged.router.now += 60.0
+    bridged.connect()
+    assert bridged.sent_messages() == []
+    assert [span.error for span in bridged.told] == ["too_old", "", "too_old"]
 
 
 def test_a_trace_lives_in_the_store() -> None:

@@ -93,7 +93,10 @@ in = [{ filter = "commands/#", remote_prefix = "pi/1/", qos = 0 }]
 RULES = """
 [[bridges]]
 urls = ["mqtt://127.0.0.1"]
-out = [{ from = "site/+room/#rest", to = "p/{gateway}/{room}/{rest}", except = ["site/a", "site/+/b"], retain = "clear" }]
+out = [
+  { from = "site/+room/#rest", to = "p/{gateway}/{room}/{rest}", except = ["site/a", "site/+/b"], retain = "clear" },
+  { filter = "alarms/#", max_age_seconds = 60, keep_latest = true, priority = "high" },
+]
 in = [{ from = "p/+room", to = "site/{room}", characters = { "." = "_" }, expiry_seconds = 60, payload = "cbor_to_json" }]
 """
 
@@ -114,6 +117,8 @@ def test_what_rules_say_beside_topics_is_described(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     up = "site/+room/#rest -> p/{gateway}/{room}/{rest}, QoS 1 at most, but for site/a and site/+/b, never retained"
     assert f"up    {up}\n" in result.output
+    alarms = "QoS 1 at most, no older than 60 s, the latest of each topic, in a spent month too"
+    assert f"up    alarms/# -> alarms/#, {alarms}\n" in result.output
     down = (
         "p/+room -> site/{room}, QoS 1 at most, with '.' as '_', for 60 s, cbor to json (keep what cannot be)"
     )

@@ -39,6 +39,25 @@ BRIDGE: dict[str, Any] = {
     "last_hint": "look",
     "drain_per_second": 20.0,
     "drained_in_seconds": 60.0,
+    "policy": {
+        "breaker": "closed",
+        "breaker_opened": 0,
+        "failovers": 0,
+        "ejections": 0,
+        "draining": 0,
+        "drain_seconds": None,
+        "month_used_bytes": 0,
+        "month_bytes": 0,
+        "upstreams": [
+            {
+                "url": "mqtts://up.example:8883",
+                "priority": 0,
+                "chosen": True,
+                "ejected": False,
+                "seconds": {"connack": 0.05},
+            }
+        ],
+    },
 }
 STATUS: dict[str, Any] = {
     "version": "0.1.0",
@@ -304,6 +323,37 @@ def test_bridges_for_a_person() -> None:
 )
 def test_how_fast_a_backlog_goes(changes: dict[str, Any], said: str) -> None:
     assert any(said in line for line in bridge_view.lines([BRIDGE | changes], now=1000.0))
+
+
+def test_a_policy_with_nothing_to_tell_tells_nothing() -> None:
+    said = "\n".join(bridge_view.lines([BRIDGE], now=1000.0))
+    for label in ("upstreams", "failovers", "breaker", "draining", "this month"):
+        assert f"  {label}" not in said
+
+
+def test_what_the_policy_tells() -> None:
+    main_, spare = (
+        BRIDGE["policy"]["upstreams"][0],
+        {"url": "mqtts://spare\x1b", "priority": 1, "seconds": {}},
+    )
+    changes = {
+        "breaker": "half-open",
+        "breaker_opened": 1,
+        "failovers": 3,
+        "ejections": 2,
+        "draining": 600,
+        "drain_seconds": 120.0,
+        "month_used_bytes": 5 << 20,
+        "month_bytes": 20 << 20,
+        "upstreams": [main_, spare | {"chosen": False, "ejected": True}],
+    }
+    said = "\n".join(bridge_view.lines([BRIDGE | {"policy": BRIDGE["policy"] | changes}], now=1000.0))
+    assert "mqtts://up.example:8883 (priority 0): chosen, CONNACK 50 ms" in said
+    assert r"mqtts://spare\x1b (priority 1): left alone" in said
+    assert "3, left alone 2 times" in said
+    assert "half-open, opened 1 time\n" in said
+    assert "600 messages that waited, in 2 min" in said
+    assert "(25%)" in said
 
 
 def test_bridge_status(tmp_path: Path) -> None:

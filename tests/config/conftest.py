@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.config import parse_bridges
+from bridge.config_checks import parse_bridges
 from edge_broker.config.loading import load
 from edge_broker.config.model import Config
 from tests.config.certificates import write_pair

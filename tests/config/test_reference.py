@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from bridge.config import BridgeConfig, RuleConfig
+from bridge.policy_config import FailoverConfig, PacingConfig, UpstreamConfig
 from edge_broker.cli import main
 from edge_broker.config.model import Config
 from edge_broker.config.reading import struct_of
@@ -69,9 +70,13 @@ def test_the_full_example_has_every_key() -> None:
     for name, struct in sections().items():
         tables = example[name] if isinstance(example[name], list) else [example[name]]
         assert {key for table in tables for key in table} == set(struct.__struct_encode_fields__)
-    bridge = example["bridges"][0]
-    rules = (*bridge["out"], *bridge["in"])  # not every key goes together with every other
-    assert {key for rule in rules for key in rule} == set(RuleConfig.__struct_encode_fields__)
+    bridges = example["bridges"]  # not every key goes together with every other
+    keys = {key for bridge in bridges for rule in (*bridge["out"], *bridge.get("in", ())) for key in rule}
+    assert keys == set(RuleConfig.__struct_encode_fields__)
+    keys = {key for bridge in bridges for upstream in bridge.get("upstreams", ()) for key in upstream}
+    assert keys == set(UpstreamConfig.__struct_encode_fields__)
+    for name, struct in (("failover", FailoverConfig), ("pacing", PacingConfig)):
+        assert set(bridges[-1][name]) == set(struct.__struct_encode_fields__)
 
 
 @pytest.mark.parametrize("name", ["minimal", "full"])

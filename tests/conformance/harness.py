@@ -251,7 +251,7 @@ def _keys(table: Mapping[str, Any]) -> list[str]:
 
 
 def _read_bridges(data: object, reading: Reading) -> tuple[Any, ...]:
-    from bridge.config import parse_bridges
+    from bridge.config_checks import parse_bridges
 
     return parse_bridges(data, reading)
 

@@ -43,6 +43,7 @@ def test_paths_start_at_the_file(tmp_path: Path) -> None:
         ("", "cluster: is missing"),
         ("[cluster]\nurls = []\n", "cluster.urls: is empty"),
         ('[cluster]\nurls = ["tcp://h"]\n', "write mqtt://h"),
+        ('[cluster]\nurls = ["mqtt+srv://_mqtt._tcp.h"]\n', "cluster.urls[0]: names a service"),
         ('[cluster]\nurls = ["mqtt://h"]\nca = "/none.pem"\n', "cluster.ca: has no meaning without TLS"),
         ('[cluster]\nurls = ["mqtt://h"]\nclient_id = ""\n', "cluster.client_id: must be text"),
         ('[cluster]\nurls = ["mqtt://h"]\nurl = "mqtt://h"\n', "did you mean urls?"),

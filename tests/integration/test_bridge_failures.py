@@ -302,7 +302,7 @@ async def test_a_resolver_that_hangs_delays_neither_clients_nor_the_end(
         return real(host, *arguments, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(socket, "getaddrinfo", hang)
-    config = bridge_config("mqtt://slow.example", connect_timeout_seconds=0.2, out=(rule("#"),))
+    config = bridge_config("mqtt://slow.example", resolve_timeout_seconds=0.2, out=(rule("#"),))
     gateway = Gateway(tmp_path, config)
     begun = time.monotonic()
     try:

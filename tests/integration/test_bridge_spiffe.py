@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from bridge.config import BridgeConfig
+from bridge.policy_config import FailoverConfig, UpstreamConfig
 from bridge.trust import PeerJudge
 from tests.bridge.real import (
     Gateway,
@@ -70,7 +71,8 @@ def meshed(
     certificate, key = (None, None) if us is None else us.write(directory, "gateway")
     bundles = {domain.name: domain.write_bundle(directory / f"{domain.name}.pem") for domain in domains}
     values: dict[str, object] = {"upstream_identity": BROKER, "trust_bundles": bundles, "out": (rule("#"),)}
-    return bridge_config(url, certificate=certificate, key=key, **(values | settings))
+    urls = (url,) if url else ()
+    return bridge_config(*urls, certificate=certificate, key=key, **(values | settings))
 
 
 async def failure(gateway: Gateway, kind: str) -> str:
@@ -105,6 +107,38 @@ async def test_messages_cross_to_the_workload_that_is_meant(
         await until(lambda: cloud.payloads == ["21.5"], "it did not come up")
         sensor.leave()
         cloud.leave()
+
+
+@pytest.mark.needs("mosquitto")
+async def test_a_better_upstream_is_judged_before_the_bridge_returns(
+    tmp_path: Path, cluster: TrustDomain
+) -> None:
+    """Test connections ask for the identity too: nothing of MQTT goes to an impostor, our client id not either."""
+    first = MeshBroker(tmp_path / "first", cluster.issue("ns/mqtt/sa/impostor"), cluster)
+    second = MeshBroker(tmp_path / "second", cluster.issue(), cluster)
+    config = meshed(
+        "",
+        tmp_path,
+        cluster.issue("ns/edge/sa/gateway"),
+        cluster,
+        upstream_tables=(
+            UpstreamConfig(url=first.mesh_url, priority=0),
+            UpstreamConfig(url=second.mesh_url, priority=1),
+        ),
+        failover=FailoverConfig(min_dwell_seconds=0.2, return_after_seconds=0.5, probe_interval_seconds=0.1),
+    )
+    gateway = Gateway(tmp_path / "data", config)
+    async with running(first, second, gateway):
+        await gateway.online()
+        assert gateway.bridge.status().upstream == second.mesh_url
+        tried = first.log.count("New connection from")
+        await until(lambda: first.log.count("New connection from") >= tried + 3, "no test connections")
+        assert "gateway" not in first.log
+        assert gateway.bridge.status().connects == 1
+        first.take(cluster.issue())
+        await until(lambda: gateway.bridge.status().upstream == first.mesh_url, "the bridge did not return")
+        await gateway.online()
+        assert "gateway-probe" in first.log
 
 
 @asynccontextmanager

@@ -120,6 +120,9 @@ async def test_bridges(state_dir: Path) -> None:
         assert "refused" in shown["last_error"]
         assert shown["last_hint"]
         assert shown["drained_in_seconds"] is None
+        assert shown["policy"]["breaker"] == "closed"
+        (upstream,) = shown["policy"]["upstreams"]
+        assert (upstream["url"], upstream["chosen"]) == ("mqtt://127.0.0.1:1", True)
         assert (await ask(broker, "status"))["bridges"][0]["depth"] == 2
         await publisher.leave()
 

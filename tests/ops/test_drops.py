@@ -75,7 +75,7 @@ def test_expiry_alone_is_no_warning(watched: Watched) -> None:
 
 
 def test_queues_are_told_apart_and_bridges_too(watched: Watched) -> None:
-    status = SimpleNamespace(dropped={"queue_full": 1, "offline": 5}, expired=0, lost=0)
+    status = SimpleNamespace(dropped={"queue_full": 1, "offline": 5, "superseded": 7}, expired=0, lost=0)
     watched.bridges.append(SimpleNamespace(name="cloud", status=lambda: status))
     watched.session("a").lost += 1
     assert [line.split(" loses")[0] for line in watched.look()] == [

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import socket
 import time
 from pathlib import Path
 
 import pytest
 
+from bridge import Bridge
+from bridge.config import BridgeConfig, RuleConfig
+from bridge.policy_config import PacingConfig
 from edge_broker import __version__
 from edge_broker.broker import Broker
 from edge_broker.core.message import build_message
@@ -180,6 +184,19 @@ async def test_a_bridge_that_is_away_and_one_that_delivers(state_dir: Path, tmp_
             scrape = await web.scrape()
             await publisher.leave()
     assert scrape.of("bridge_connected", "bridge") == {"there": 1, "away": 0}
+    assert scrape.get("bridge_breaker", bridge="there", state="closed") == 1
+    assert scrape.get("bridge_breaker", bridge="there", state="open") == 0
+    assert scrape.get("bridge_upstream_chosen", bridge="away", upstream=NOBODY_LISTENS) == 1
+    assert scrape.get("bridge_upstream_ejected", bridge="away", upstream=NOBODY_LISTENS) == 0
+    url = there.config.urls[0]
+    connack = scrape.get("bridge_upstream_answer_seconds", bridge="there", upstream=url, kind="connack")
+    assert connack is not None
+    assert 0 < connack < 5
+    for counter in ("breaker_opened", "failovers", "ejections"):
+        assert scrape.of(f"bridge_{counter}_total", "bridge")["there"] == 0
+    assert scrape.of("bridge_draining", "bridge") == {"there": 0, "away": 0}
+    assert scrape.of("bridge_drain_seconds", "bridge") == {}
+    assert scrape.of("bridge_month_bytes", "bridge") == {}
     assert scrape.of("bridge_acknowledged_total", "bridge") == {"there": 4, "away": 0}
     assert scrape.of("bridge_connects_total", "bridge") == {"there": 1, "away": 0}
     assert scrape.of("bridge_resent_total", "bridge") == {"there": 0, "away": 0}
@@ -195,6 +212,21 @@ async def test_a_bridge_that_is_away_and_one_that_delivers(state_dir: Path, tmp_
     ages = scrape.of("queue_oldest_age_seconds", "queue")
     assert ages["bridge:there"] == 0
     assert 0 < ages["bridge:away"] < 30
+
+
+async def test_a_bridge_with_limits_tells_of_them(state_dir: Path) -> None:
+    pacing = PacingConfig(drain_messages_per_second=2.0, monthly_bytes=1000)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        config = BridgeConfig(
+            name="slow",
+            urls=(f"mqtt://127.0.0.1:{silent.getsockname()[1]}",),
+            out=(RuleConfig(filter="#"),),
+            pacing=pacing,
+        )
+        async with gateway(state_dir, [Bridge(config)]) as broker, web_of(broker) as web:
+            scrape = await web.scrape()
+    assert scrape.get("bridge_month_bytes", bridge="slow") == 1000
+    assert scrape.get("bridge_month_used_bytes", bridge="slow") is not None
 
 
 async def test_store_errors_count_commits_and_reads(state_dir: Path) -> None:
