@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import zstandard
+
 from bridge.config_checks import check_bridge
 from bridge.ingest.config import BrokerConfig, IngestConfig
 from bridge.mapping import overlap
@@ -79,11 +81,11 @@ def _check_lease(config: IngestConfig, reading: Reading) -> None:
     if config.lease.renew_seconds * 2 > config.lease.valid_seconds:
         reading.mistake("lease.renew_seconds", "is more than half of valid_seconds", "renew it more often")
     for position, path in enumerate(config.lease.dictionaries):
+        key = f"lease.dictionaries[{position}]"
         try:
-            path.read_bytes()
+            found = zstandard.ZstdCompressionDict(path.read_bytes())
         except OSError as error:
-            reading.mistake(
-                f"lease.dictionaries[{position}]",
-                f"{path} cannot be read: {error.strerror}",
-                "check the path",
-            )
+            reading.mistake(key, f"{path} cannot be read: {error.strerror}", "check the path")
+        else:
+            if not found.dict_id():
+                reading.mistake(key, f"{path} is no dictionary of zstd", "make one with zstd --train")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from bridge.envelope import train_dictionary
 from bridge.ingest.config import IngestConfig
 from bridge.ingest.loading import load_ingest_config
 from edge_broker.cli import main
@@ -78,6 +79,17 @@ def test_mistakes_are_told(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(ConfigMistakes) as told:
         load(tmp_path, text)
     assert said in str(told.value)
+
+
+def test_a_dictionary_must_be_one(tmp_path: Path) -> None:
+    dictionary = tmp_path / "room.dict"
+    text = CLUSTER + f'[lease]\ndictionaries = ["{dictionary}"]\n'
+    dictionary.write_bytes(b"anything else")
+    with pytest.raises(ConfigMistakes, match="is no dictionary of zstd"):
+        load(tmp_path, text)
+    samples = [b'{"room": %d, "temperature": %d.5}' % (number, number % 40) for number in range(2_000)]
+    dictionary.write_bytes(train_dictionary(samples, 1_024))
+    assert load(tmp_path, text).lease.dictionaries == (dictionary,)
 
 
 def test_the_commands_tell_them_too(tmp_path: Path) -> None:

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 
+from bridge.envelope import Enclosed, Envelope, EnvelopeWriter, train_dictionary
 from bridge.ingest.counters import Counters
 from bridge.ingest.file_sink import FileSink
 from bridge.ingest.ingester import Ingester
@@ -397,3 +399,27 @@ async def test_the_cluster_may_want_a_certificate_and_says_no_to_others(tmp_path
         finally:
             await stranger.stop()
             cluster.stop()
+
+
+async def test_envelopes_with_a_dictionary_are_opened_and_the_lease_names_it(
+    tmp_path: Path, cluster: Mosquitto, gateway: Gateway
+) -> None:
+    samples = [b'{"room": %d, "temperature": %d.5}' % (number, number % 40) for number in range(2_000)]
+    dictionary, unknown = train_dictionary(samples, 1_024), train_dictionary(samples, 512)
+    (tmp_path / "room.dict").write_bytes(dictionary)
+    watcher = await (await Person().connect(cluster.url)).subscribe("edge/ingest/lease")
+    ingester = configured(tmp_path, cluster.url, '[lease]\ndictionaries = ["room.dict"]')
+    await ingester.start()
+    try:
+        await until(lambda: watcher.messages, "no lease")
+        identifier = zstandard.ZstdCompressionDict(dictionary).dict_id()
+        assert json.loads(watcher.payloads[0])["dictionaries"] == [identifier]
+        messages = [Enclosed(number, "s/1", sample) for number, sample in enumerate(samples[:100], 1)]
+        for one in (dictionary, unknown):
+            packed = EnvelopeWriter(dictionary=one).pack(Envelope("gw", "up", 1, messages))
+            gateway.say("edge/gw/envelopes", packed)
+        await until(lambda: ingester.counters.envelopes == 2, "not taken")
+        assert (ingester.counters.written, ingester.counters.rejected) == (100, {"unreadable": 1})
+    finally:
+        await ingester.stop()
+        watcher.leave()
