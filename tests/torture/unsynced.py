@@ -10,7 +10,7 @@ import sqlite3
 from pathlib import Path
 
 from edge_broker.cli import main
-from edge_broker.store import schema, store
+from edge_broker.store import opening, schema
 
 
 def connect_unsynced(path: Path, *, read_only: bool = False, unwritable: bool = False) -> sqlite3.Connection:
@@ -21,5 +21,6 @@ def connect_unsynced(path: Path, *, read_only: bool = False, unwritable: bool = 
 
 
 if __name__ == "__main__":
-    store.connect = connect_unsynced
+    assert opening.connect is schema.connect, "the store connects elsewhere now"
+    opening.connect = connect_unsynced
     main()
