@@ -79,13 +79,13 @@ class BrokerProcess:
         return self.process
 
     def start(self) -> BrokerProcess:
-        """Start it and wait until it listens."""
+        """Start it and wait until it listens, and all that comes after that has begun too: HTTP, the control socket."""
         process = self.launch()
         pattern = re.compile(r"listening on mqtts?://\S*?:(\d+)\s")
 
         def listens() -> bool:
             assert process.poll() is None, f"it ended by itself:\n{self.log}"
-            return len(pattern.findall(self.log)) >= len(self.ports)
+            return len(pattern.findall(self.log)) >= len(self.ports) and "started: epoch" in self.log
 
         until(listens, "it does not listen")
         self.ports = [int(port) for port in pattern.findall(self.log)[: len(self.ports)]]
