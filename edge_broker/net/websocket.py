@@ -13,7 +13,7 @@ import logging
 from collections.abc import Sequence
 from typing import Final, cast
 
-from websockets.frames import OP_BINARY, OP_CONT, OP_TEXT, Frame
+from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.server import ServerProtocol
@@ -147,6 +147,12 @@ class WebSocketPipe:
         events = self._protocol.events_received()
         if events:
             self._answer(cast(Request, events[0]))
+        elif answer := b"".join(
+            self._protocol.data_to_send()
+        ):  # newer versions of the library refuse by themselves
+            self._output = answer
+            status = answer.removeprefix(b"HTTP/1.1 ").partition(b"\r\n")[0].decode()
+            self._fail(f"no WebSocket: HTTP {status}")
         else:
             self._reject(400, "MQTT is here over WebSocket: GET, HTTP/1.1, Upgrade: websocket.\n")
         return bytes(request[end:]) if self.established else b""
@@ -199,9 +205,9 @@ class WebSocketPipe:
     def _take_frames(self, parts: list[bytes]) -> int:
         frames = cast(list[Frame], self._protocol.events_received())
         for frame in frames:
-            if frame.opcode is OP_BINARY or frame.opcode is OP_CONT:
+            if frame.opcode is Opcode.BINARY or frame.opcode is Opcode.CONT:
                 parts.append(cast(bytes, frame.data))
-            elif frame.opcode is OP_TEXT:
+            elif frame.opcode is Opcode.TEXT:
                 self._protocol.fail(_UNSUPPORTED_DATA, "MQTT is sent in binary frames")
                 self._fail("a text frame")  # [MQTT-6.0.0-1]
                 break

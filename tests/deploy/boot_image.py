@@ -2,8 +2,8 @@
 `install.sh`, with the unit as it is shipped.
 
 Not a Debian root made for the purpose: that takes minutes and a mirror, and what is looked at here, the unit's sandbox
-around the very libraries that this suite runs with, is the same. The root is read-only; the one place of it that can be
-written to is the data directory. Dependencies come from the environment that runs the tests.
+around the libraries that the installer fetched, is the same. The root is read-only; the one place of it that can be
+written to is the data directory. The Python is the one that the system has in its /usr, whichever runs the tests.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import site
 import subprocess
 import sys
 import uuid
@@ -77,10 +76,24 @@ TimeoutStartSec=90
 """
 
 
-def build(root: Path, folder: Path, password: str) -> None:
+def system_python() -> Path | None:
+    """A Python that the system that boots has too, fit for the installer: ours if it is in /usr, or else Debian's."""
+    base = Path(sys.base_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}")
+    ours = [base] if base.is_relative_to("/usr") else []
+    enough = "import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))"
+    for python in (*ours, Path("/usr/bin/python3")):
+        if (
+            python.exists()
+            and subprocess.run([python, "-I", "-c", enough], capture_output=True).returncode == 0
+        ):
+            return python
+    return None
+
+
+def build(root: Path, folder: Path, python: Path, password: str) -> None:
     """A system under `root`, which knows `anna` by `password`; `folder` is for what is made on the way."""
     _lay_out(root)
-    _install(root, folder)
+    _install(root, folder, python)
     _configure(root, password)
 
 
@@ -95,8 +108,7 @@ def boot(root: Path, data: Path, results: Path) -> dict[str, Any]:
         [
             *("systemd-nspawn", "--quiet", "--boot", "--directory", root, "--read-only"),
             *("--machine", f"edge-broker-{uuid.uuid4().hex[:8]}", "--register=no", "--keep-unit"),
-            *("--private-network", "--link-journal=no", "--console=pipe"),
-            *("--bind-ro=/usr", f"--bind-ro={site.getsitepackages()[0]}:/opt/site-packages"),
+            *("--private-network", "--link-journal=no", "--console=pipe", "--bind-ro=/usr"),
             *(f"--bind={data}:/{STATE}", f"--bind={results}:/results", "--tmpfs=/var/tmp"),
         ],
         stdin=subprocess.DEVNULL,
@@ -115,7 +127,7 @@ def boot(root: Path, data: Path, results: Path) -> dict[str, Any]:
 
 def _lay_out(root: Path) -> None:
     for folder in (
-        *("usr", "proc", "sys", "dev", "run", "tmp", "root", "home", "results", "opt/site-packages"),
+        *("usr", "proc", "sys", "dev", "run", "tmp", "root", "home", "results"),
         *("var/tmp", "var/log", STATE, "etc/systemd/system/multi-user.target.wants"),
     ):
         (root / folder).mkdir(parents=True)
@@ -142,17 +154,11 @@ def _lay_out(root: Path) -> None:
         (units / unit).symlink_to("/dev/null")
 
 
-def _install(root: Path, folder: Path) -> None:
-    _run(
-        *(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, CHECKOUT),
-    )
+def _install(root: Path, folder: Path, python: Path) -> None:
+    _run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, CHECKOUT)
     wheel = next(folder.glob("*.whl"))
-    _run(
-        *(RASPBERRY_PI / "install.sh", "--root", root, "--python", sys.executable),
-        *("--wheel", wheel, "--pip-args", "--no-deps --no-index"),
-    )
-    packages = next((root / "opt/edge-broker/venv/lib").glob("python3*")) / "site-packages"
-    (packages / "dependencies.pth").write_text("/opt/site-packages\n")
+    install = RASPBERRY_PI / "install.sh"
+    _run(install, "--root", root, "--python", python, "--wheel", wheel, "--pip-args", "--retries 3")
 
 
 def _configure(root: Path, password: str) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest import do_without
-from tests.deploy.boot_image import STATE, boot, build
+from tests.deploy.boot_image import STATE, boot, build, system_python
 from tests.secrets import found_in, secret
 
 PASSWORD = secret("of the gateway's test")
@@ -24,10 +23,13 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory, as_root: None) -> Path:
-    if not Path(sys.base_prefix).is_relative_to("/usr"):
-        do_without(f"Python is in {sys.base_prefix}, and only /usr is in the system that boots")
+    python = system_python()
+    if python is None:
+        do_without(
+            "no Python 3.11 or newer with venv is in /usr, which is all that the system that boots has of this one"
+        )
     root = tmp_path_factory.mktemp("system") / "root"
-    build(root, tmp_path_factory.mktemp("wheel"), PASSWORD)
+    build(root, tmp_path_factory.mktemp("wheel"), python, PASSWORD)
     return root
 
 
