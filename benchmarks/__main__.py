@@ -25,7 +25,13 @@ from benchmarks.wire import BrokerMisbehaved
 
 VERSIONS = {"3.1.1": 4, "5": 5}
 QUICK = Options(
-    seconds=1.0, backlog=20_000, flood_seconds=2.0, idle_seconds=2.0, steady_seconds=5.0, large_backlog=50_000
+    seconds=1.0,
+    backlog=20_000,
+    flood_seconds=2.0,
+    idle_seconds=2.0,
+    steady_seconds=5.0,
+    large_backlog=50_000,
+    pairs=1,
 )
 SPARE_FILES = 500
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from benchmarks import offline, steady, targets
+from benchmarks import blackhole, offline, steady, targets
 from benchmarks.brokers import Kind
 from benchmarks.figures import DISTURBED_PERCENT, Figures, Outcome, counted, medians, spread
 from benchmarks.links import TlsLink
@@ -136,6 +136,7 @@ def tables(results: Results) -> list[Table]:
         _idle_table(results),
         _backlog_table(results),
         _steady_table(results),
+        _blackhole_table(results),
     ]
     found += [_targets_table(results)]
     return [table for table in found if table.rows]
@@ -323,6 +324,33 @@ def _steady_table(results: Results) -> Table:
             "kernel counts for the broker's process, journal and file system blocks included.",
         ),
         ("Upstream", "Messages", "Written B/message", "CPU %", "Peak RSS MB"),
+        tuple(rows),
+    )
+
+
+def _blackhole_table(results: Results) -> Table:
+    rows = [
+        (
+            upstream,
+            *(
+                number(figures[f"{state}_{name}_ms"], 2)
+                for name in ("p50", "p99", "puback_p50", "puback_p99")
+            ),
+            number(figures["p99_ratio"], 2) if state == "gone" else "",
+        )
+        for _, figures in _rows(results, "blackhole")
+        for state, upstream in (("there", "there"), ("gone", "every packet dropped"))
+    ]
+    return Table(
+        f"Local clients while the upstream is black-holed: {blackhole.SENSORS} sensors, "
+        f"{blackhole.MESSAGES_PER_SECOND:,} messages a second together, QoS 1, {blackhole.PAYLOAD_BYTES} B",
+        (
+            "A bridge takes everything to a mosquitto in a network namespace, from which no packet comes back in the "
+            f"second run of each of {results.options.pairs} pairs, begun in the middle of a connection; medians of the "
+            "pairs, and of the ratios within them. p50 and p99 are from publish to receipt by a local subscriber. With the "
+            "upstream gone a PUBACK waits for the disk instead.",
+        ),
+        ("Upstream", "p50 ms", "p99 ms", "PUBACK p50 ms", "PUBACK p99 ms", "p99 ratio"),
         tuple(rows),
     )
 

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import backlog, brokers, flood, idle, live, offline, steady
+from benchmarks import backlog, blackhole, brokers, flood, idle, live, offline, steady
 from benchmarks.brokers import Certificate, Kind, RunningBroker, Upstream
 from benchmarks.figures import Figures
 from benchmarks.machine import Cores
@@ -28,6 +28,7 @@ class Options:
     idle_seconds: float = 20.0
     steady_seconds: float = 60.0
     large_backlog: int = 5_000_000
+    pairs: int = 7
     connections: int = 5_000
     tls_connections: int = 1_000
 
@@ -161,6 +162,22 @@ def _run_steady(bench: Bench) -> Figures:
     }
 
 
+def _run_blackhole(bench: Bench) -> Figures:
+    options = bench.options
+    bench.directory.mkdir(parents=True, exist_ok=True)
+    pairs = []
+    with blackhole.upstream(bench.directory) as upstream:
+        leads_to = Upstream(upstream.address, patience_seconds=blackhole.PATIENCE_SECONDS)
+        for pair in range(options.pairs):
+            with bench.start(f"there-{pair}", upstream=leads_to) as broker:
+                there = blackhole.measure(broker, options.version, options.seconds, None)
+            with bench.start(f"gone-{pair}", upstream=leads_to) as broker:
+                gone = blackhole.measure(broker, options.version, options.seconds, upstream.vanish)
+            upstream.return_()
+            pairs.append((there, gone))
+    return blackhole.compare(pairs)
+
+
 SCENARIOS: tuple[Scenario, ...] = (
     *(_live(pattern, qos) for qos in (0, 1) for pattern in live.PATTERNS),
     *(_tls(pattern) for pattern in live.PATTERNS if pattern.name in ("1to1", "200pairs", "1to100")),
@@ -212,6 +229,16 @@ SCENARIOS: tuple[Scenario, ...] = (
         headline=("alive_written_bytes_per_message", "dead_written_bytes_per_message", "alive_messages"),
         qos=1,
         most_rounds=1,  # nor do bytes
+        only="edge-broker",
+    ),
+    Scenario(
+        name="blackhole",
+        family="blackhole",
+        title="local clients while packets to the upstream vanish",
+        run=_run_blackhole,
+        headline=("there_p99_ms", "gone_p99_ms", "p99_ratio", "gone_puback_p99_ms"),
+        qos=1,
+        most_rounds=1,  # of pairs
         only="edge-broker",
     ),
 )

@@ -38,6 +38,7 @@ _LIMITS: tuple[tuple[str, str, str, Literal["≥", "<"], float, str], ...] = (
     ("backlog", "draining_peak_mb", "backlog of millions: peak memory, draining", "<", 150, "MB"),
     ("backlog", "start_seconds", "backlog of millions: start", "<", 3, "s"),
     ("backlog", "first_message_seconds", "backlog of millions: first message after CONNECT", "<", 1, "s"),
+    ("blackhole", "p99_ratio", "upstream black-holed: local p99 against before", "<", 1.25, "times"),
     ("steady", "alive_written_bytes_per_message", "ordinary day: written", "<", 20, "B/message"),
     ("steady", "dead_written_bytes_per_message", "ordinary day, no upstream: written", "<", 800, "B/message"),
 )
