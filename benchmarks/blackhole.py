@@ -61,29 +61,41 @@ def upstream(directory: Path) -> Iterator[Upstream]:
     if os.geteuid() != 0 or shutil.which("ip") is None:
         raise BrokerUnavailable("a network namespace takes root and ip (Debian: apt-get install iproute2)")
     namespace = f"blackhole-{os.getpid()}"
-    inside = ("ip", "netns", "exec", namespace)
     _ip("netns", "add", namespace)
     try:
-        link = f"bh{os.getpid()}"
-        _ip("link", "add", link, "type", "veth", "peer", "name", "gate", "netns", namespace)
+        with _link(namespace), _mosquitto(namespace, directory):
+            _wait_until_reachable()
+            yield Upstream(namespace)
+    finally:
+        _ip("netns", "del", namespace)
+
+
+@contextmanager
+def _link(namespace: str) -> Iterator[None]:
+    link = f"bh{os.getpid()}"
+    _ip("link", "add", link, "type", "veth", "peer", "name", "gate", "netns", namespace)
+    try:
         _ip("address", "add", f"{HERE}/30", "dev", link)
         _ip("link", "set", link, "up")
         _ip("-n", namespace, "address", "add", f"{THERE}/30", "dev", "gate")
         _ip("-n", namespace, "link", "set", "gate", "up")
-        config = directory / "upstream.conf"
-        config.write_text(
-            f"listener {PORT} {THERE}\nallow_anonymous true\npersistence false\nlog_type error\nuser root\n"
-        )
-        with subprocess.Popen(
-            [*inside, mosquitto_program(), "-c", config], stderr=subprocess.DEVNULL
-        ) as mosquitto:
-            try:
-                _wait_until_reachable()
-                yield Upstream(namespace)
-            finally:
-                mosquitto.kill()
+        yield
     finally:
-        _ip("netns", "del", namespace)  # and the link with it
+        _ip("link", "del", link)  # with the namespace it would go some time later
+
+
+@contextmanager
+def _mosquitto(namespace: str, directory: Path) -> Iterator[None]:
+    config = directory / "upstream.conf"
+    config.write_text(
+        f"listener {PORT} {THERE}\nallow_anonymous true\npersistence false\nlog_type error\nuser root\n"
+    )
+    command = ["/usr/bin/env", "ip", "netns", "exec", namespace, mosquitto_program(), "-c", str(config)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as mosquitto:
+        try:
+            yield
+        finally:
+            mosquitto.kill()
 
 
 def _ip(*arguments: str) -> None:
