@@ -115,6 +115,10 @@ class Device:
         Raises BrokerUrlError, SpoolError, and ValueError for a name or topic that MQTT does not allow.
         """
         _check_options(name, topic_prefix, window, encoding)
+        timing = timing or Timing()
+        backoff = Backoff(
+            timing.reconnect_first, timing.reconnect_longest
+        )  # may refuse: before the spool is open
         if not isinstance(broker, BrokerAddress):
             broker = parse_broker_url(
                 broker, username=username, password=password, ca=ca, certificate=certificate, key=key
@@ -132,14 +136,13 @@ class Device:
         self._network = network or NetworkThread(f"device-{name}")
         self._started = False
         self._closed = False
-        timing = timing or Timing()
         session = SessionSettings(
             broker, name, timing.keepalive, timing.connect_timeout, keep_commands_seconds
         )
-        self._link = self._make_link(session, window, timing, ProtocolChoice(mqtt_version))
+        self._link = self._make_link(session, window, timing, backoff, ProtocolChoice(mqtt_version))
 
     def _make_link(
-        self, session: SessionSettings, window: int, timing: Timing, choice: ProtocolChoice
+        self, session: SessionSettings, window: int, timing: Timing, backoff: Backoff, choice: ProtocolChoice
     ) -> Link:
         settings = LinkSettings(
             session,
@@ -148,7 +151,6 @@ class Device:
             f"{self._commands_prefix}#",
             [("device", self.name), ("spool", self._spool.spool_id)],
         )
-        backoff = Backoff(timing.reconnect_first, timing.reconnect_longest)
         return Link(self._network, settings, self._spool, backoff, choice, self._on_command_message)
 
     @classmethod
