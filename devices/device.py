@@ -116,9 +116,7 @@ class Device:
         """
         _check_options(name, topic_prefix, window, encoding)
         timing = timing or Timing()
-        backoff = Backoff(
-            timing.reconnect_first, timing.reconnect_longest
-        )  # may refuse: before the spool is open
+        backoff = Backoff(timing.reconnect_first, timing.reconnect_longest)  # it may refuse: before the spool
         if not isinstance(broker, BrokerAddress):
             broker = parse_broker_url(
                 broker, username=username, password=password, ca=ca, certificate=certificate, key=key
