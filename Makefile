@@ -24,7 +24,7 @@ run: $(READY) ## the demo: sensors, broker, bridge and upstream on this machine
 	@$(BIN)/edge-broker demo $(ARGS)
 
 test: $(READY) ## the whole test suite, two files at a time: most of it waits for something
-	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(READY) ## ruff, format and lint
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check .
