@@ -236,6 +236,7 @@ def use_where_a_filtered_call_kills() -> dict[str, Any]:
     used: dict[str, Any] = {"said": said, "before": show()}
     use(used)
     used["reload"] = run("systemctl", "reload", UNIT)
+    until(state_after_reload, "it does not end its reload")
     used["after"] = show()
     return used
 
