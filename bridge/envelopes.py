@@ -54,8 +54,8 @@ class Envelopes:
     """One queue's. `lease` None: only what goes alone.
 
     Since the start: `sent` envelopes, `messages` in them, `bytes_before` and `bytes_after` packing, `fallen_apart`:
-    envelopes whose messages went another way. Of this connection: `on_their_way` by the first number in each, `numbers`
-    and `size_bytes` of all of these; `gathering`, empty or not, and when it `closes_at`. `plain_below`: numbers below it
+    envelopes whose messages went another way. Of this connection: `on_their_way` by the first number in each,
+    `size_bytes` of all of these; `gathering`, empty or not, and when it `closes_at`. `plain_below`: numbers below it
     may be known upstream at QoS 2, from an earlier run; `sent_plain_below` those from this one.
     """
 
@@ -87,7 +87,7 @@ class Envelopes:
     def begin(self, client: Client | None, now: float) -> None:
         """Another connection, or none: nothing is on its way."""
         self.on_their_way: dict[int, OnItsWay] = {}
-        self.numbers = self.size_bytes = 0
+        self.size_bytes = 0
         self.gathering_epoch = 0
         self.closes_at = 0.0
         self._begin_gathering()
@@ -200,7 +200,6 @@ class Envelopes:
         """One has left."""
         numbers = columns.numbers
         self.on_their_way[numbers[0]] = OnItsWay(numbers, size_bytes)
-        self.numbers += len(numbers)
         self.size_bytes += size_bytes
         self.sent += 1
         self.messages += len(numbers)
@@ -212,6 +211,5 @@ class Envelopes:
         found = self.on_their_way.pop(number, None)
         if found is None:
             return None
-        self.numbers -= len(found.numbers)
         self.size_bytes -= found.size_bytes
         return found.numbers

@@ -56,6 +56,7 @@ class Packing(PlainSending):
         self.envelopes: Envelopes | None = None
         self.on_envelope_refused: Callable[[str], None] = _nobody_to_tell
         self._packing: Envelopes | None = None  # on this connection
+        self._plain: set[int] = set()  # in flight as a PUBLISH, or a PUBREL, each
         self._apart: deque[tuple[int, bool]] = (
             deque()
         )  # sent no more in an envelope; whether plain in any case
@@ -72,6 +73,7 @@ class Packing(PlainSending):
 
     def _end_packing(self) -> None:
         self._packing = None
+        self._plain.clear()
         self._apart.clear()
         self._gather_seconds = 0.0
         if self.envelopes is not None:
@@ -107,7 +109,7 @@ class Packing(PlainSending):
         envelopes = self._packing
         if envelopes is None:
             return self.queue.in_flight
-        return self.queue.in_flight - self._unsent - envelopes.numbers + len(envelopes.on_their_way)
+        return len(self._plain) + len(envelopes.on_their_way)
 
     # ---- sending
 
@@ -147,6 +149,7 @@ class Packing(PlainSending):
                 return False
             number, message = due
             if message is None:
+                self._plain.add(number)
                 self._release(client, number)
                 continue
             remote = self._remote_of(number, message)
@@ -194,7 +197,8 @@ class Packing(PlainSending):
     ) -> None:
         if message.qos == 2:
             envelopes.sent_plain_below = max(envelopes.sent_plain_below, number + 1)
-        self._send_plain(client, number, message, remote)
+        if self._send_plain(client, number, message, remote):
+            self._plain.add(number)
 
     def _send_apart(self, client: Client, envelopes: Envelopes, batches: bool) -> None:
         """The next of what goes by itself now; what gathers, if that is older."""
@@ -287,15 +291,34 @@ class Packing(PlainSending):
     def on_puback(self, packet_id: int, reason_code: int) -> None:
         """QoS 1: done, or refused; an envelope with all that is in it."""
         envelopes = self._packing
-        if envelopes is not None and envelopes.on_their_way:
-            number = self.packet_ids.number_of(packet_id)
-            numbers = envelopes.take_answered(number)
-            if numbers is not None:
-                if number == self._timed:
-                    self._take_time()
-                self._on_envelope_answer(envelopes, numbers, reason_code)
-                return
-        super().on_puback(packet_id, reason_code)
+        if envelopes is None:
+            super().on_puback(packet_id, reason_code)
+            return
+        number = self.packet_ids.number_of(packet_id)
+        numbers = envelopes.take_answered(number)
+        if numbers is not None:
+            if number == self._timed:
+                self._take_time()
+            self._on_envelope_answer(envelopes, numbers, reason_code)
+        elif number in self._plain:  # else it is within an envelope, or gathers: nobody sent it under that identifier
+            self._plain.remove(number)
+            super().on_puback(packet_id, reason_code)
+
+    def on_pubrec(self, packet_id: int, reason_code: int) -> None:
+        """QoS 2, of what went by itself."""
+        number = self.packet_ids.number_of(packet_id)
+        if self._packing is not None and number not in self._plain:
+            if self._client is not None:
+                self._answer_unknown(self._client, packet_id)
+            return
+        if reason_code >= 0x80:
+            self._plain.discard(number)
+        super().on_pubrec(packet_id, reason_code)
+
+    def _complete(self, number: int) -> None:
+        if self._packing is None or number in self._plain:
+            self._plain.discard(number)
+            super()._complete(number)
 
     def _on_envelope_answer(self, envelopes: Envelopes, numbers: list[int], reason_code: int) -> None:
         if reason_code < 0x80:
