@@ -352,8 +352,8 @@ def _wire_table(results: Results) -> Table:
         f"Bytes on the bridge's line: {uplink.DEVICES} devices, a recorded reading a second each, JSON, QoS 1, TLS",
         (
             "All at the same time, each by a bridge of its own to one mosquitto, for "
-            f"{results.options.steady_seconds:g} s; counted on the socket in both directions, TLS and acknowledgements included, TCP and IP not. An ingester "
-            "unpacks the envelopes and writes each reading once.",
+            f"{results.options.steady_seconds:g} s; counted on the socket in both directions, TLS and acknowledgements "
+            "included, TCP and IP not. An ingester unpacks the envelopes and writes each reading once.",
         ),
         ("How", "Readings", "Bytes each", "% of plain"),
         tuple(rows),
