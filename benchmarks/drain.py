@@ -11,7 +11,7 @@ import shutil
 import time
 from pathlib import Path
 
-from benchmarks import process, uplink, wire
+from benchmarks import process, readings, uplink, wire
 from benchmarks.brokers import RunningBroker
 from benchmarks.figures import Figures
 from benchmarks.links import Address, Link, Loop
@@ -67,7 +67,7 @@ def fill(broker: RunningBroker, version: int, messages: int) -> None:
 
 def _packets(version: int) -> list[bytes]:
     """Readings as they are published, `_RING` of them, with the packet identifiers from 1."""
-    payloads = uplink.dealt(uplink.recorded_payloads(), _RING)
+    payloads = readings.dealt(readings.recorded_payloads(), _RING)
     return [
         wire.publish(uplink.topic_of(at % uplink.DEVICES), _sized(payload), 1, version, at + 1)
         for at, payload in enumerate(payloads)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import zstandard
 
-from benchmarks import uplink, wire
+from benchmarks import readings, uplink, wire
 from benchmarks.brokers import RunningBroker
 from benchmarks.figures import Figures
 from benchmarks.links import Address, Link, Loop
@@ -108,7 +108,7 @@ def bridges(found: dict[str, Relay], ca: Path, dictionary: Path) -> str:
 
 def train_dictionary(path: Path) -> None:
     """A dictionary made of readings as they are published: of another part of the log than is replayed first."""
-    payloads = uplink.recorded_payloads()
+    payloads = readings.recorded_payloads()
     samples: list[bytes | bytearray | memoryview[int]] = list(payloads[len(payloads) // 2 :])
     path.write_bytes(zstandard.train_dictionary(DICTIONARY_BYTES, samples).as_bytes())
 
@@ -121,18 +121,18 @@ def measure(
     _all(data_dir, _has_lease, "that the ingester is heard of")
     time.sleep(SETTLE_SECONDS)
     before = {way: relay.carried for way, relay in found.items()}
-    readings = Replay(broker, version).run_for(seconds)
+    count = Replay(broker, version).run_for(seconds)
     _all(data_dir, lambda bridge: bridge["depth"] == 0, "the last acknowledgement")
     carried = {way: relay.carried - before[way] for way, relay in found.items()}
     for way in ("packed", "trained"):
         uplink.wait_until(
-            lambda way=way: len(uplink.ingested(output).get(way, ())) >= readings,  # type: ignore[misc]
+            lambda way=way: len(uplink.ingested(output).get(way, ())) >= count,  # type: ignore[misc]
             "the last reading in the ingester's file",
         )
-        uplink.require_each_once(uplink.ingested(output)[way], readings)
-    figures = {f"{way}_bytes_per_reading": count / readings for way, count in carried.items()}
+        uplink.require_each_once(uplink.ingested(output)[way], count)
+    figures = {f"{way}_bytes_per_reading": each / count for way, each in carried.items()}
     ratios = {f"{way}_percent": 100 * carried[way] / carried["bare"] for way in WAYS}
-    return {"readings": readings, **figures, **ratios}
+    return {"readings": count, **figures, **ratios}
 
 
 def _all(data_dir: Path, condition: object, what: str) -> None:
@@ -150,7 +150,7 @@ class Replay:
 
     def __init__(self, broker: RunningBroker, version: int) -> None:
         self._version = version
-        self._payloads = uplink.recorded_payloads()
+        self._payloads = readings.recorded_payloads()
         self._loop = Loop()
         self._links = [
             Link(broker.address, f"sensor-{device:03d}", version) for device in range(uplink.DEVICES)

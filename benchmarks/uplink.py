@@ -1,4 +1,4 @@
-"""What scenarios about the bridge's line share: recorded readings, an ingester, what the broker says of its bridges."""
+"""What scenarios about the bridge's line share: an ingester, what the broker says of its bridges."""
 
 import json
 import socket
@@ -11,18 +11,9 @@ from pathlib import Path
 
 from benchmarks.links import Address
 from benchmarks.wire import BrokerMisbehaved
-from devices.recorded import packaged_recording, read_recorded
 
 DEVICES = 100
 PATIENCE_SECONDS = 30.0
-
-
-def recorded_payloads() -> list[bytes]:
-    """The room log that comes with the device SDK, as JSON, in its order."""
-    return [
-        json.dumps(reading.as_dict(), separators=(",", ":")).encode()
-        for reading in read_recorded(packaged_recording())
-    ]
 
 
 def topic_of(device: int) -> str:
@@ -106,8 +97,3 @@ def require_each_once(numbers: list[int], messages: int) -> None:
         raise BrokerMisbehaved(
             f"{len(numbers)} messages came, {len(set(numbers))} different ones, of {messages} that were sent"
         )
-
-
-def dealt(payloads: list[bytes], count: int) -> list[bytes]:
-    """The first `count` of them, from the front again when they are over."""
-    return [payloads[at % len(payloads)] for at in range(count)]

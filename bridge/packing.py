@@ -122,7 +122,7 @@ class Packing(PlainSending):
             return False
         batches = envelopes.batches(now)
         if envelopes.gathering.numbers and not batches:
-            self._fall_apart(envelopes.drop_gathered())
+            self._fall_apart(envelopes.drop_gathered(), was_tried=False)
         is_more = self._gather_due(client, envelopes, batches)
         if envelopes.gathering.numbers:
             self._gather_seconds = max(0.0, envelopes.closes_at - now)
@@ -277,13 +277,17 @@ class Packing(PlainSending):
             if remote is not None:
                 tracer.on_sent(message, number, remote.topic, now)
 
-    def _fall_apart(self, numbers: list[int]) -> None:
-        """These do not go together: each goes by itself, where there is room again."""
+    def _fall_apart(self, numbers: list[int], was_tried: bool = True) -> None:
+        """These do not go together: each goes by itself, where there is room again.
+
+        `was_tried`: the envelope itself would not do, so one that was alone in it goes plain.
+        """
         envelopes = self._packing
         assert envelopes is not None
         if len(numbers) > 1:
             envelopes.fallen_apart += 1
-        apart = [*self._apart, *((number, len(numbers) == 1) for number in numbers)]
+        is_plain = was_tried and len(numbers) == 1
+        apart = [*self._apart, *((number, is_plain) for number in numbers)]
         self._apart = deque(sorted(apart))
 
     # ---- what the upstream answers
@@ -300,7 +304,9 @@ class Packing(PlainSending):
             if number == self._timed:
                 self._take_time()
             self._on_envelope_answer(envelopes, numbers, reason_code)
-        elif number in self._plain:  # else it is within an envelope, or gathers: nobody sent it under that identifier
+        elif (
+            number in self._plain
+        ):  # else it is within an envelope, or gathers: nobody sent it under that identifier
             self._plain.remove(number)
             super().on_puback(packet_id, reason_code)
 

@@ -521,6 +521,17 @@ def test_towards_an_old_upstream_each_message_goes_in_an_envelope_where_its_rule
     assert bridged.queue.depth == 0
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_when_the_lease_ends_what_gathered_goes_so_too(count: int) -> None:
+    bridged = Packed([rule("#", ingested=True)])
+    bridged.connect_with_lease(const.MQTT_3_1_1)
+    for _ in range(count):
+        bridged.publish("t")
+    assert bridged.sent() == []
+    bridged.withdraw()
+    assert numbers(bridged) == [[number] for number in range(1, count + 1)]
+
+
 def test_after_a_restart_they_go_so_again_even_at_qos_2() -> None:
     bridged = Packed([rule("#", 2, ingested=True)], has_lease=False)
     bridged.publish("t", b"x", 2)

@@ -161,8 +161,8 @@ class Line(RuleBasedStateMachine):
                 self._done(packet_id)
             self.line.acknowledge(packet_id, reason_code=const.PAYLOAD_FORMAT_INVALID, kind=kind)
         else:
-            if message.qos == 1:
-                self.acknowledged |= {number for (_, number), _ in contents(message)}
+            # PUBREC too: the upstream has it, and where it then forgets our session nothing is left to be done.
+            self.acknowledged |= {number for (_, number), _ in contents(message)}
             self.line.acknowledge(packet_id, kind=kind)
         self._send()
 
