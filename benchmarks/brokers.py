@@ -42,11 +42,13 @@ class Certificate:
 class Upstream:
     """Where a bridge leads: over TLS if there is a `certificate`, the upstream's own, self-signed.
 
-    `patience_seconds`: how long each answer may take, where that is not to be the broker's default.
+    `bridges`: edge-broker's bridges in full, TOML, in the place of the usual one. `patience_seconds`: how long each answer
+    may take, where that is not to be the broker's default.
     """
 
     address: Address
     certificate: Path | None = None
+    bridges: str = ""
     patience_seconds: float | None = None
 
 
@@ -167,7 +169,7 @@ class EdgeBroker(Kind):
                 f'key = "{setup.tls.key}"',
             ]
         if setup.upstream:
-            lines += _bridge(setup.upstream)
+            lines += [setup.upstream.bridges] if setup.upstream.bridges else _bridge(setup.upstream)
         if setup.commit_delay_ms is not None:
             lines += ["[store]", f"commit_delay_ms = {setup.commit_delay_ms}"]
         config = setup.directory / "edge-broker.toml"
