@@ -34,7 +34,8 @@ from bridge.places import Service, Upstream
 from bridge.policy import Attempt
 from bridge.roaming import Roaming
 from bridge.spans import SpanExporter
-from bridge.status import PolicyStatus, State, Status
+from bridge.stamps import Stamp
+from bridge.status import EnvelopesStatus, PolicyStatus, State, Status
 from bridge.tracing import MessageTracer, Span
 from bridge.upstreams import Kind, Member
 from edge_broker.config.tracing import TracingConfig
@@ -47,6 +48,7 @@ from edge_broker.wire.packets import Connect
 from edge_broker.wire.properties import Properties
 
 if TYPE_CHECKING:
+    from bridge.lease_watch import LeaseWatch
     from edge_broker.core.ops import Snapshot
     from edge_broker.core.ports import Host
     from edge_broker.core.queue import Queue
@@ -102,6 +104,7 @@ class Bridge:
         self._logged: dict[Upstream | Service, deque[str]] = {}
         self._last_given_up = ""
         self._warned_of_echo = False
+        self._lease_watch: LeaseWatch | None = None
         self._conversation: Conversation | None = None
         self._task: asyncio.Task[None] | None = None
         self._router: Router
@@ -170,6 +173,29 @@ class Bridge:
         marks = make_marks(self.config, lane, pending.epoch)
         self._forwarder.stamp, self._downlink.stamp = marks.up, marks.down
         self._outbox.limit = self._downlink.limit = marks.limit
+        if marks.up is not None and (self.config.envelopes.enabled or self._out.is_ingested):
+            self._pack_messages(lane, marks.up)
+
+    def _pack_messages(self, lane: str, stamp: Stamp) -> None:
+        """Have messages go in envelopes, where an ingester listens."""
+        from bridge.enveloping import make_envelopes, make_lease_watch  # loads CBOR and zstd
+
+        forwarder = self._forwarder
+        self._lease_watch = make_lease_watch(self.config, self._in)
+        forwarder.envelopes = make_envelopes(
+            self.config, lane, self._router.pending.epoch, stamp, self.queue, self._lease_watch
+        )
+        forwarder.on_envelope_refused = self._on_envelope_refused
+
+    def _on_envelope_refused(self, reason: str) -> None:
+        log.error(
+            "bridge %s: the upstream refused an envelope: %s (messages go plain on this connection; let %s publish to "
+            "%s/ITS-NAME/envelopes)",
+            self.name,
+            reason,
+            failures.printable(self.config.gateway),
+            self.config.envelopes.topic_prefix,
+        )
 
     def _follow_messages(self) -> None:
         """Have messages followed, where `[tracing]` asks for it."""
@@ -279,6 +305,7 @@ class Bridge:
             partial(self._refuse_session, attempt.upstream),
             partial(self._on_online, attempt),
             self._note_answer,
+            self._lease_watch,
         )
 
     async def _successor(
@@ -491,6 +518,7 @@ class Bridge:
             last_hint="" if error is None else error.hint,
             spans_lost=0 if self._spans is None else self._spans.lost,
             policy=self._policy_status(time.monotonic()),
+            envelopes=self._envelopes_status(time.monotonic()),
         )
 
     def _policy_status(self, now: float) -> PolicyStatus:
@@ -505,6 +533,22 @@ class Bridge:
             drain_seconds=self._forwarder.drain_seconds,
             month_used_bytes=0 if self._account is None else self._account.allowance.used_bytes,
             month_bytes=self.config.pacing.monthly_bytes,
+        )
+
+    def _envelopes_status(self, now: float) -> EnvelopesStatus | None:
+        envelopes, watch = self._forwarder.envelopes, self._lease_watch
+        if envelopes is None:
+            return None
+        return EnvelopesStatus(
+            lease="off" if watch is None else watch.lease.state(now),
+            lease_seconds=0.0 if watch is None else watch.lease.seconds_left(now),
+            ingester="" if watch is None else watch.lease.ingester,
+            malformed=0 if watch is None else watch.lease.malformed,
+            sent=envelopes.sent,
+            messages=envelopes.messages,
+            bytes_before=envelopes.bytes_before,
+            bytes_after=envelopes.bytes_after,
+            fallen_apart=envelopes.fallen_apart,
         )
 
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from bridge.envelopes_config import EnvelopesConfig
 from bridge.origin import LONGEST_NAME
 from bridge.places import Place, Upstream, parse_place
 from bridge.policy_config import FailoverConfig, PacingConfig, UpstreamConfig
@@ -187,6 +188,10 @@ class BridgeConfig(QueueLimits, frozen=True, kw_only=True):
     pacing: Annotated[
         PacingConfig, Meta(description="How fast messages go up, see below.", extra={"default": "see below"})
     ] = PacingConfig()
+    envelopes: Annotated[
+        EnvelopesConfig,
+        Meta(description="Many messages in one packet, see below.", extra={"default": "see below"}),
+    ] = EnvelopesConfig()
     session_expiry_seconds: Annotated[
         int,
         Meta(

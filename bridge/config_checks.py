@@ -62,6 +62,8 @@ def check_bridge(bridge: BridgeConfig, key: str, reading: Reading) -> None:
             ("max_age_seconds", rule.max_age_seconds),
             ("keep_latest", rule.keep_latest),
             ("priority", rule.priority != "normal"),
+            ("envelope", not rule.envelope),
+            ("ingested", rule.ingested),
         ):
             if given:
                 reading.mistake(
@@ -73,6 +75,7 @@ def check_bridge(bridge: BridgeConfig, key: str, reading: Reading) -> None:
             f"is less than backoff_initial_seconds = {bridge.backoff_initial_seconds:g}",
             "write at least as much",
         )
+    _check_envelopes(bridge, key, reading)
     _check_gateway(bridge, key, reading)
     check_identity(bridge, key, reading)
     _check_password(bridge, key, reading)
@@ -116,6 +119,32 @@ def _check_gateway(bridge: BridgeConfig, key: str, reading: Reading) -> None:
             f"{key}.gateway",
             f"{bridge.gateway!r} is not one level of a topic, and a rule has {{gateway}}",
             'write gateway = "…" without /, + and #',
+        )
+
+
+def _check_envelopes(bridge: BridgeConfig, key: str, reading: Reading) -> None:
+    """They need numbers, and a dictionary that is one."""
+    for position, rule in enumerate(bridge.out):
+        if rule.ingested and not rule.qos:
+            reading.mistake(
+                f"{key}.out[{position}].ingested",
+                "is for what is numbered, and at QoS 0 nothing is",
+                "write qos = 1, or leave it out",
+            )
+    if not bridge.origin and (bridge.envelopes.enabled or any(rule.ingested for rule in bridge.out)):
+        reading.mistake(
+            f"{key}.origin",
+            "is false, and envelopes have numbers of ours in them",
+            "leave it out, or leave them out",
+        )
+    path = bridge.envelopes.dictionary
+    if path is None or not check_file(path, f"{key}.envelopes.dictionary", reading):
+        return
+    import zstandard  # not needed by most
+
+    if not zstandard.ZstdCompressionDict(path.read_bytes()).dict_id():
+        reading.mistake(
+            f"{key}.envelopes.dictionary", f"{path} is no dictionary of zstd", "make one with zstd --train"
         )
 
 

@@ -28,6 +28,7 @@ from edge_broker.wire import const
 from edge_broker.wire.packets import Connect
 
 if TYPE_CHECKING:
+    from bridge.lease_watch import LeaseWatch
     from edge_broker.core.router import Router
 
 log: Final = logging.getLogger("bridge")
@@ -66,6 +67,7 @@ class Conversation:
         refuse_session: Callable[[Client], UpstreamError | None],
         on_online: Callable[[Client], None],
         on_answer: Callable[[Kind, float], None],
+        lease_watch: LeaseWatch | None = None,
     ) -> None:
         self._config = config
         self._upstream = upstream
@@ -77,6 +79,7 @@ class Conversation:
         self._refuse_session = refuse_session
         self._on_online = on_online
         self._on_answer = on_answer
+        self._lease_watch = lease_watch
         self._loop = asyncio.get_running_loop()
         self._client = Client(
             self,
@@ -197,13 +200,21 @@ class Conversation:
         self._woken = False
         if more:
             self.wake()
-        elif self._forwarder.wait_seconds and self._pause is None and not self.ended.done():
-            wait_seconds = max(self._forwarder.wait_seconds, _SHORTEST_PAUSE_SECONDS)
-            self._pause = self._loop.call_later(wait_seconds, self._go_on_sending)
+        elif self._forwarder.pause_seconds and not self.ended.done():
+            self._wake_in(max(self._forwarder.pause_seconds, _SHORTEST_PAUSE_SECONDS))
         self._request_tick()
 
+    def _wake_in(self, seconds: float) -> None:
+        """Look again then, unless that is done before."""
+        at = self._loop.time() + seconds
+        if self._pause is not None:
+            if self._pause.when() <= at:
+                return
+            self._pause.cancel()
+        self._pause = self._loop.call_at(at, self._go_on_sending)
+
     def _go_on_sending(self) -> None:
-        """The pace lets more out."""
+        """The pace lets more out, or what gathers has waited for long enough."""
         self._pause = None
         self.wake()
 
@@ -230,6 +241,8 @@ class Conversation:
         if self._client.ping_seconds is not None:
             self._on_answer("pingresp", self._client.ping_seconds)
             self._client.ping_seconds = None
+        if self._lease_watch is not None:
+            self._lease_watch.check(now)
         if self._online_at is not None and self._forwarder.is_overdue(now, sending):
             self._client.disconnect()
             self._end(failures.not_acknowledged(self._upstream, self._config.puback_timeout_seconds), None)
@@ -251,6 +264,8 @@ class Conversation:
             return
         self._online_at = self._router.now
         self._on_answer("connack", self._online_at - self._began_at)
+        if self._lease_watch is not None:
+            self._lease_watch.attach(client, self._forwarder.spare_packet_id, self._router.now)
         self._forwarder.attach(client, self.wake, self._retreat)
         self._downlink.attach(client, self._forwarder.free_packet_id, self._router.now)
         self._on_online(client)
@@ -262,6 +277,9 @@ class Conversation:
 
     def on_message(self, message: Message) -> None:
         """A message came down."""
+        watch = self._lease_watch
+        if watch is not None and watch.on_message(message, self._router.now):
+            return
         self._downlink.on_message(message)
 
     def on_puback(self, packet_id: int, reason_code: int) -> None:
@@ -282,6 +300,9 @@ class Conversation:
 
     def on_suback(self, packet_id: int, reason_codes: list[int]) -> None:
         """The answer to SUBSCRIBE."""
+        watch = self._lease_watch
+        if watch is not None and watch.on_suback(packet_id, reason_codes):
+            return
         self._downlink.on_suback(packet_id, reason_codes, self._router.now)
 
     def on_closed(self, reason_code: int, detail: str) -> None:

@@ -41,6 +41,8 @@ _RETAIN: Final = 0x04
 _QOS: Final = 0x03
 _FLAGS: Final = bytes((0, 1, 2, _RETAIN, _RETAIN | 1, _RETAIN | 2))
 _OF_A_HOP: Final = frozenset((const.TOPIC_ALIAS, const.SUBSCRIPTION_IDENTIFIER))
+COLUMN_BYTES: Final = 13
+"""What a message takes beside topic, properties and payload, before compression."""
 _BYTES: Final = 2
 _TEXT: Final = 3
 _ARRAY: Final = 4
@@ -103,47 +105,79 @@ class EnvelopeWriter:
 
     def pack(self, envelope: Envelope) -> bytes:
         """The payload that carries `envelope`: 1 to 65,536 messages of one lane and epoch, their numbers rising."""
-        plain = unpacked(envelope)
+        return self.compress(unpacked(envelope))
+
+    def compress(self, plain: bytes) -> bytes:
+        """The payload that carries the CBOR `plain`."""
         packed: bytes = self._compressor.compress(plain)
         if len(packed) < len(plain):
             return bytes((_COMPRESSED,)) + packed
         return bytes((_PLAIN,)) + plain
 
 
-def unpacked(envelope: Envelope) -> bytes:
-    """The CBOR of `envelope`: what is compressed, and what dictionaries are trained on."""
-    messages = envelope.messages
-    topics = _Entries()
-    blocks = _Entries()
-    first = messages[0].sequence
-    items = [
-        envelope.gateway,
-        envelope.lane,
-        envelope.epoch,
-        first,
-        _column("I", [message.sequence - first for message in messages]) if _has_gaps(messages) else b"",
-        _column("H", [topics.place(message.topic) for message in messages]),
-        _column("H", [blocks.place(message.property_block) for message in messages]),
-        bytes(message.qos | (_RETAIN if message.retain else 0) for message in messages),
-        _column("I", [len(message.payload) for message in messages]),
-        [*topics.found, *blocks.found, len(topics.found)],
-        b"".join([message.payload for message in messages]),
-    ]
-    return cbor2.dumps(items)
+class Columns:
+    """What will be an envelope, as it gathers: a message after the other, their numbers rising.
 
+    `size_bytes`: of what was given, so that what becomes of it can be bounded beforehand.
+    """
 
-def _has_gaps(messages: Sequence[Enclosed]) -> bool:
-    return messages[-1].sequence - messages[0].sequence != len(messages) - 1
-
-
-class _Entries:
-    """Different values, each with its place."""
+    __slots__ = ("block_at", "blocks", "flags", "numbers", "payloads", "size_bytes", "topic_at", "topics")
 
     def __init__(self) -> None:
-        self.found: dict[str | bytes, int] = {}
+        self.numbers: list[int] = []
+        self.topics: dict[str, int] = {}
+        self.blocks: dict[bytes, int] = {}
+        self.topic_at: list[int] = []
+        self.block_at: list[int] = []
+        self.flags = bytearray()
+        self.payloads: list[bytes] = []
+        self.size_bytes = 0
 
-    def place(self, value: str | bytes) -> int:
-        return self.found.setdefault(value, len(self.found))
+    def add(self, number: int, topic: str, payload: bytes, qos: int, retain: bool, block: bytes) -> None:
+        """One message more; as `Enclosed`."""
+        self.numbers.append(number)
+        self.topic_at.append(self.topics.setdefault(topic, len(self.topics)))
+        self.block_at.append(self.blocks.setdefault(block, len(self.blocks)))
+        self.flags.append(qos | _RETAIN if retain else qos)
+        self.payloads.append(payload)
+        self.size_bytes += len(topic) + len(payload) + len(block) + COLUMN_BYTES
+
+    @property
+    def entries(self) -> int:
+        """Different topics and property blocks."""
+        return len(self.topics) + len(self.blocks)
+
+    def count_qos_2(self) -> int:
+        """How many of the messages are of QoS 2."""
+        return self.flags.count(2) + self.flags.count(2 | _RETAIN)
+
+    def lay_out(self, gateway: str, lane: str, epoch: int) -> bytes:
+        """The CBOR: what is compressed, and what dictionaries are trained on."""
+        numbers = self.numbers
+        first = numbers[0]
+        has_gaps = numbers[-1] - first != len(numbers) - 1
+        items = [
+            gateway,
+            lane,
+            epoch,
+            first,
+            _column("I", [number - first for number in numbers]) if has_gaps else b"",
+            _column("H", self.topic_at),
+            _column("H", self.block_at),
+            bytes(self.flags),
+            _column("I", list(map(len, self.payloads))),
+            [*self.topics, *self.blocks, len(self.topics)],
+            b"".join(self.payloads),
+        ]
+        return cbor2.dumps(items)
+
+
+def unpacked(envelope: Envelope) -> bytes:
+    """The CBOR of `envelope`: what is compressed, and what dictionaries are trained on."""
+    columns = Columns()
+    for message in envelope.messages:
+        columns.add(*message)
+    return columns.lay_out(envelope.gateway, envelope.lane, envelope.epoch)
 
 
 def _column(kind: str, values: Sequence[int]) -> bytes:

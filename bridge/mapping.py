@@ -65,10 +65,13 @@ class RemoteTopic:
     `rule`: the local filter of the rule that says so. `shape`: what the rule makes of messages, None for nothing.
     `trace_rate`: the part of them that are followed, None for what holds for all rules. `max_age_seconds`, `keep_latest`,
     `is_urgent`: what the rule says of messages that wait; `may_be_skipped`: whether the first two say anything.
+    `in_envelopes`: whether they may wait for others; `is_ingested`: whether an ingester listens there.
     """
 
     __slots__ = (
         "encoded",
+        "in_envelopes",
+        "is_ingested",
         "is_urgent",
         "keep_latest",
         "max_age_seconds",
@@ -86,18 +89,22 @@ class RemoteTopic:
         self.qos = qos
         self.max_age_seconds = 0.0
         self.keep_latest = self.is_urgent = self.may_be_skipped = False
+        self.in_envelopes = True
+        self.is_ingested = False
         self.rule = rule
         self.shape = shape
         self.trace_rate: float | None = None
         self.encoded = len(raw).to_bytes(2, "big") + raw
 
     def obey(self, rule: RuleConfig) -> None:
-        """Take over what `rule` says of messages that wait, and of those that are followed."""
+        """Take over what `rule` says of messages that wait, of those that are followed, and of envelopes."""
         self.trace_rate = rule.trace_rate
         self.max_age_seconds = rule.max_age_seconds
         self.keep_latest = rule.keep_latest
         self.may_be_skipped = rule.keep_latest or rule.max_age_seconds > 0
         self.is_urgent = rule.priority == "high"
+        self.in_envelopes = rule.envelope
+        self.is_ingested = rule.ingested
 
 
 class LocalTopic(NamedTuple):
@@ -127,6 +134,11 @@ class OutMapping:
     def traces(self) -> bool:
         """Whether a rule asks for messages to be followed."""
         return any(route.rule.trace_rate for route in self._routes)
+
+    @property
+    def is_ingested(self) -> bool:
+        """Whether a rule says that an ingester listens."""
+        return any(route.rule.ingested for route in self._routes)
 
     @property
     def remote_filters(self) -> list[str]:

@@ -118,6 +118,20 @@ class RuleConfig(Section, frozen=True):
             "(`superseded`).",
         ),
     ] = False
+    envelope: Annotated[
+        bool,
+        Meta(
+            description="`out`: with `envelopes.enabled`, whether its messages wait for others to share a packet. `false` "
+            "for alarms: each goes at once."
+        ),
+    ] = True
+    ingested: Annotated[
+        bool,
+        Meta(
+            description="`out`: an ingester listens there. Towards MQTT 3.1.1 each message goes in an envelope then, by "
+            "itself if need be, with its origin and its properties."
+        ),
+    ] = False
     priority: Annotated[
         Literal["high", "normal"],
         Meta(
