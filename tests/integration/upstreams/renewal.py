@@ -9,9 +9,9 @@ from tests.bridge.envoy import ClusterIngress
 from tests.bridge.svids import TrustDomain
 from tests.integration.upstreams.line import BROKER_PATH, GATEWAY_PATH, show
 
-_EVERY_SECONDS = 2.0
-LIFETIME_SECONDS = 12.0
-"""Half of it is over when they are made: the bridge goes over some 6 to 8 seconds later."""
+_EVERY_SECONDS = 1.0
+LIFETIME_SECONDS = 8.0
+"""Half of it is over when they are made: the bridge goes over some 4 to 6 seconds later."""
 
 
 class Renewal:
