@@ -1,9 +1,10 @@
 """The whole line to a cluster, on every recorded reading: device SDK → edge-broker → bridge → mutual TLS by SPIFFE ID →
 Envoy → NATS, three nodes → ingester → files.
 
-On the way the Envoy is killed and started again, a NATS node is killed for good, the gateway is killed and started again, and
-all certificates are renewed again and again while connected. In the files each reading is once: none is missing, none is
-there twice. What the line sends twice is known by its origin, what a device sent twice by the device's own number.
+On the way the Envoy is killed and started again, a NATS node is killed for good, the gateway is killed and started
+again, and all certificates are renewed again and again while connected. In the files each reading is once: none is
+missing, none is there twice. What the line sends twice is known by its origin, what a device sent twice by the device's
+own number.
 
 NATS speaks MQTT 3.1.1, which has no place for an origin: readings go in envelopes.
 """
