@@ -25,6 +25,7 @@ from bridge.line import Line
 from bridge.mapping import InMapping, OutMapping, may_echo
 from bridge.marking import find_lane, make_marks
 from bridge.outbox import Outbox
+from bridge.skips import announce_skips
 from bridge.spans import SpanExporter
 from bridge.status import PolicyStatus, Status
 from bridge.tracing import MessageTracer, Span
@@ -136,6 +137,7 @@ class Bridge:
         marks = make_marks(self.config, lane, pending.epoch)
         self._forwarder.stamp, self._downlink.stamp = marks.up, marks.down
         self._outbox.limit = self._downlink.limit = marks.limit
+        announce_skips(self.config, self._forwarder, self._router, snapshot, lane)
 
     def _follow_messages(self) -> None:
         """Have messages followed, where `[tracing]` asks for it."""
@@ -219,6 +221,9 @@ class Bridge:
             failures=dict(line.failures),
             last_error="" if error is None else error.problem,
             last_hint="" if error is None else error.hint,
+            skipped_announced=0 if forwarder.skips is None else forwarder.skips.announced,
+            skipped_refused=0 if forwarder.skips is None else forwarder.skips.refused,
+            skipped_waiting=0 if forwarder.skips is None else forwarder.skips.waiting,
             spans_lost=0 if self._spans is None else self._spans.lost,
             policy=self._policy_status(time.monotonic()),
         )

@@ -92,6 +92,8 @@ class Forwarder(Clearance):
             self._router.pending.after_commit(partial(self._open_window, client))
         else:
             self._open_window(client)
+        if self.skips is not None:
+            self.skips.attach(client, wake)
 
     def _open_window(self, client: Client) -> None:
         if self._client is client:
@@ -109,6 +111,8 @@ class Forwarder(Clearance):
             self._window = self._timed = 0
             self._sent_below = max(self._sent_below, self.queue.cursor)
             self.queue.suspend()
+            if self.skips is not None:
+                self.skips.detach()
 
     @property
     def online(self) -> bool:
@@ -136,6 +140,11 @@ class Forwarder(Clearance):
     def free_packet_id(self) -> int:
         """A packet identifier that no message in flight has, nor will have soon."""
         return self.packet_ids.free
+
+    def is_overdue(self, now: float, sending: bool) -> bool:
+        """As the floor below has it; what is announced beside the messages has its time limit too."""
+        skips = self.skips
+        return super().is_overdue(now, sending) or (skips is not None and skips.is_overdue(now, sending))
 
     # ---- sending
 

@@ -57,7 +57,8 @@ class Status:
     up because the upstream would never take them, by reason. `expired`: older than their publisher allowed.
     `lost`: damaged in the store. `failures`: of connections and attempts, by `bridge.failures.KINDS`.
     `last_error` and `last_hint` stay after a connection succeeded, for the log's sake. `spans_lost`: of traces, not arrived
-    at their collector.
+    at their collector. `skipped_announced`, `skipped_refused`: numbers of messages that will not come, as the upstream took
+    or refused the announcement; `skipped_waiting`: entries that are not announced yet.
     """
 
     name: str
@@ -82,6 +83,9 @@ class Status:
     last_hint: str
     policy: PolicyStatus
     spans_lost: int = 0
+    skipped_announced: int = 0
+    skipped_refused: int = 0
+    skipped_waiting: int = 0
 
     @property
     def connected(self) -> bool:

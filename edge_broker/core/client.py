@@ -213,6 +213,11 @@ class Client:
         return False
 
     @property
+    def awaits_suback(self) -> bool:
+        """Whether the packet identifier of a SUBSCRIBE or UNSUBSCRIBE is in use."""
+        return bool(self._expected)
+
+    @property
     def buffered_bytes(self) -> int:
         """Input that was taken and not handled."""
         return self._decoder.buffered_bytes
