@@ -25,6 +25,7 @@ from bridge.line import Line
 from bridge.mapping import InMapping, OutMapping, may_echo
 from bridge.marking import find_lane, make_marks
 from bridge.outbox import Outbox
+from bridge.sessions import Sessions
 from bridge.skips import announce_skips
 from bridge.spans import SpanExporter
 from bridge.status import PolicyStatus, Status
@@ -111,7 +112,7 @@ class Bridge:
             router,
             self._outbox,
             self._in,
-            {packet_id for session_id, packet_id in snapshot.inbound if session_id == queue.queue_id},
+            Sessions(config.name, config.places[0].where, queue.queue_id, router, snapshot),
             self._on_subscription_refused,
         )
         self._mark_messages(snapshot)
@@ -214,6 +215,7 @@ class Bridge:
             refused=dict(forwarder.refused),
             expired=queue.expired,
             lost=queue.lost,
+            late=downlink.late,
             subscriptions_refused=downlink.subscriptions_refused,
             last_acknowledged_wall=(
                 None if acknowledged_at is None else time.time() - (time.monotonic() - acknowledged_at)

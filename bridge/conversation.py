@@ -252,7 +252,8 @@ class Conversation:
         self._online_at = self._router.now
         self._on_answer("connack", self._online_at - self._began_at)
         self._forwarder.attach(client, self.wake, self._retreat)
-        self._downlink.attach(client, self._forwarder.free_packet_id, self._router.now)
+        packet_id = self._forwarder.free_packet_id
+        self._downlink.attach(client, packet_id, self._router.now, str(self._upstream))
         self._on_online(client)
 
     def on_refused(self, reason_code: int, detail: str) -> None:

@@ -270,6 +270,12 @@ def _bridges(statuses: Sequence[ObservedStatus], ahead_seconds: float) -> Iterat
         "bridge",
         [(status.name, status.spans_lost) for status in statuses],
     )
+    yield counters(
+        "bridge_late",
+        "Messages that waited upstream while the bridge was away.",
+        "bridge",
+        [(status.name, status.late) for status in statuses],
+    )
     yield from _skipped(statuses)
     yield gauges(
         "bridge_last_acknowledged_timestamp_seconds",

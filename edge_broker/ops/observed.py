@@ -142,6 +142,7 @@ class ObservedStatus(Protocol):
     skipped_announced: int
     skipped_refused: int
     skipped_waiting: int
+    late: int
 
     @property
     def policy(self) -> ObservedPolicy:
