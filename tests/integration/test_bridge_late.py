@@ -15,13 +15,15 @@ from tests.bridge.real import Gateway, Mosquitto, Person, bridge_config, rule, r
 
 pytestmark = pytest.mark.needs("mosquitto")
 
+MANY_AT_ONCE = "allow_anonymous true"
 FEW_AT_ONCE = "allow_anonymous true\nmax_inflight_messages 7"
+"""At QoS 1. At QoS 2 mosquitto 2.0.11 with such a limit sends some of what waits, and then no more."""
 
 
 @pytest.fixture
-async def pair(tmp_path: Path) -> AsyncIterator[tuple[Mosquitto, Mosquitto]]:
-    """The first one sends no more than seven commands at once."""
-    first = Mosquitto(tmp_path / "first", FEW_AT_ONCE)
+async def pair(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[tuple[Mosquitto, Mosquitto]]:
+    """The first one with the lines of configuration that the test asks for."""
+    first = Mosquitto(tmp_path / "first", getattr(request, "param", "allow_anonymous true"))
     second = Mosquitto(tmp_path / "second")
     async with running(first, second):
         yield first, second
@@ -70,7 +72,9 @@ def mark_of(message: paho.MQTTMessage) -> str | None:
 
 
 @pytest.mark.parametrize("version", ["5", "3.1.1"])
-@pytest.mark.parametrize("qos", [1, 2])
+@pytest.mark.parametrize(
+    ("pair", "qos"), [(MANY_AT_ONCE, 1), (FEW_AT_ONCE, 1), (MANY_AT_ONCE, 2)], indirect=["pair"]
+)
 async def test_commands_that_waited_come_on_return_once_and_marked(
     tmp_path: Path, pair: tuple[Mosquitto, Mosquitto], qos: int, version: str
 ) -> None:
@@ -89,7 +93,7 @@ async def test_commands_that_waited_come_on_return_once_and_marked(
         await until(lambda: "from the second" in device.payloads, "the second's commands do not come")
         await at(gateway, first.url)
         await until(lambda: device.payloads.count("39") > 0, "what waited does not come")
-        await until(lambda: gateway.bridge._line is not None and gateway_is_quiet(gateway), "still looking")
+        await until(lambda: gateway_is_quiet(gateway), "still looking")
         await here.publish("commands/valve", "now", qos=qos)
         await until(lambda: "now" in device.payloads, "the line does not go on")
         commands = [message for message in device.messages if message.topic == "commands/valve"]
@@ -109,6 +113,7 @@ def gateway_is_quiet(gateway: Gateway) -> bool:
     return arrears is None or arrears.is_over
 
 
+@pytest.mark.parametrize("pair", [FEW_AT_ONCE], indirect=True)
 async def test_what_may_not_come_late_is_dropped(tmp_path: Path, pair: tuple[Mosquitto, Mosquitto]) -> None:
     first, second = pair
     gateway = Gateway(tmp_path, to(first.url, second.url, 1, when_late="drop"))
