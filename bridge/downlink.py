@@ -81,6 +81,11 @@ class Downlink:
         """Messages published here that are not safe yet."""
         return len(self._held)
 
+    @property
+    def is_subscribed(self) -> bool:
+        """Whether the upstream that is there has granted all that the rules name."""
+        return self._client is not None and self._session.is_subscribed
+
     # ---- coming and going of the connection
 
     def attach(self, client: Client, subscribe_id: int, now: float, upstream: str) -> None:
