@@ -51,9 +51,9 @@ _MOST_CUTS: Final = 3
 def announce_skips(
     config: BridgeConfig, forwarder: Forwarder, router: Router, snapshot: Snapshot, lane: str
 ) -> None:
-    """Have announced what `forwarder` and its queue let go, where numbers are sent and there is a topic for it."""
+    """Have announced what `forwarder` and its queue, which is `lane`, let go, where numbers are sent and there is a topic."""
     if config.origin and config.skipped_topic:
-        name = queue_name(config.name)
+        name = queue_name(lane)
         queue = router.outbox_queue(snapshot, name) if name in snapshot.outboxes else None
         topic = skipped_topic(config.skipped_topic, config.gateway)
         record = SkipRecord(forwarder.queue, queue, partial(router.new_outbox, name), router, lane)
@@ -65,9 +65,9 @@ def skipped_topic(template: str, gateway: str) -> str:
     return template.replace(GATEWAY, quote(gateway, safe=""))
 
 
-def queue_name(bridge: str) -> str:
-    """What the store calls the queue of a bridge's announcements; no bridge can be called that."""
-    return f"$skipped-{bridge}"
+def queue_name(lane: str) -> str:
+    """What the store calls the queue of a lane's announcements; no bridge can be called that."""
+    return f"$skipped-{lane}"
 
 
 class Skips:

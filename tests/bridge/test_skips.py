@@ -418,7 +418,7 @@ def test_a_gateways_name_is_one_level_of_the_topic() -> None:
 
 def test_no_bridge_is_called_like_the_queue() -> None:
     with pytest.raises(ConfigError):
-        BridgeConfig(urls=("mqtt://localhost",), name=queue_name("cloud"))
+        BridgeConfig(urls=("mqtt://localhost",), name=queue_name("cloud-1a2b3c4d"))
 
 
 # ---- whatever happens
