@@ -51,7 +51,7 @@ _MOST_CUTS: Final = 3
 def announce_skips(
     config: BridgeConfig, forwarder: Forwarder, router: Router, snapshot: Snapshot, lane: str
 ) -> None:
-    """Have announced what `forwarder` and its queue, which is `lane`, let go, where numbers are sent and there is a topic."""
+    """Have announced what `forwarder` and its queue, `lane`, let go, where numbers are sent and a topic is named."""
     if config.origin and config.skipped_topic:
         name = queue_name(lane)
         queue = router.outbox_queue(snapshot, name) if name in snapshot.outboxes else None
