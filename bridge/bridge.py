@@ -1,8 +1,7 @@
-"""The bridge: keeps one connection to the upstream and carries messages both ways, for as long as the broker runs.
+"""The bridge: carries messages both ways between the broker and an upstream, for as long as the broker runs.
 
-`_run` is the whole story: what to try next, the connection, how it ended, and again. All that has to survive lives beside
-it: the outbox takes messages whether the upstream is there or not. A failure is logged when it is not among those logged
-last for that URL, so an outage of a week is a few lines.
+It joins what a bridge is made of: the outbox, which takes messages whether the upstream is there or not; the forwarder and
+the downlink, which carry them; the line, which keeps the connection (`bridge.line`). And it tells others how it does.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import logging
 import os
 import random
 import time
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,31 +19,21 @@ from typing import TYPE_CHECKING, Final
 from bridge import failures
 from bridge.account import Account
 from bridge.config import BridgeConfig
-from bridge.conversation import Conversation, Ending
 from bridge.downlink import Downlink
 from bridge.forwarder import Forwarder
-from bridge.handover import Handover, Opened
-from bridge.identity import Credentials, identity_of
+from bridge.line import Line
 from bridge.mapping import InMapping, OutMapping, may_echo
 from bridge.marking import find_lane, make_marks
-from bridge.opening import Opener
 from bridge.outbox import Outbox
-from bridge.places import Service, Upstream
-from bridge.policy import Attempt
-from bridge.roaming import Roaming
+from bridge.sessions import Sessions
+from bridge.skips import announce_skips
 from bridge.spans import SpanExporter
 from bridge.stamps import Stamp
-from bridge.status import EnvelopesStatus, PolicyStatus, State, Status
+from bridge.status import EnvelopesStatus, PolicyStatus, Status
 from bridge.tracing import MessageTracer, Span
-from bridge.upstreams import Kind, Member
 from edge_broker.config.tracing import TracingConfig
-from edge_broker.core.client import Client
 from edge_broker.core.ports import Principal
 from edge_broker.core.quota import Quota
-from edge_broker.errors import UpstreamError
-from edge_broker.wire import const
-from edge_broker.wire.packets import Connect
-from edge_broker.wire.properties import Properties
 
 if TYPE_CHECKING:
     from bridge.lease_watch import LeaseWatch
@@ -55,14 +43,6 @@ if TYPE_CHECKING:
     from edge_broker.core.router import Router
 
 log: Final = logging.getLogger("bridge")
-
-_VERSION_NAMES: Final = {const.MQTT_5: "5", const.MQTT_3_1_1: "3.1.1"}
-_MONTH_SECONDS: Final = 1.0
-"""How often it is looked whether a new month has begun."""
-_LOGGED: Final = 3
-"""A refusal may show itself in two ways by turns: as an alert of TLS, and as a reset that overtakes it."""
-_GRACE_SECONDS: Final = 1.0
-"""How long a stop waits for acknowledgements that are on their way: each saves the upstream a duplicate."""
 
 
 class Bridge:
@@ -87,32 +67,15 @@ class Bridge:
             Account(config.name, account_path, config.pacing) if config.pacing.monthly_bytes else None
         )
         self._random = random
-        self._identity = identity_of(config)
-        self._opener = Opener(config, self._identity, self._member_of, random)
-        self._roaming = Roaming(config, random, self._opener.prepare)
-        self._policy = self._roaming.policy
+        self._line = Line(config, None if self._account is None else self._month_allows, random)
         self._out = OutMapping(config.out, config.gateway)
         self._in = InMapping(config.in_, config.gateway)
-        self._keeps_session = bool(config.in_) or self._out.highest_qos == 2
-        self._state: State = "stopped"
-        self._upstream: Upstream | Service = config.places[0].where
-        self._version = ""
-        self._connects = 0
-        self._last_error: UpstreamError | None = None
-        self._failures = dict.fromkeys(failures.KINDS, 0)
-        self._left_at: float | None = None  # a connection, for the one that follows it
-        self._logged: dict[Upstream | Service, deque[str]] = {}
         self._last_given_up = ""
-        self._warned_of_echo = False
         self._lease_watch: LeaseWatch | None = None
-        self._conversation: Conversation | None = None
-        self._task: asyncio.Task[None] | None = None
         self._router: Router
         self._outbox: Outbox
         self._forwarder: Forwarder
         self._downlink: Downlink
-        self._request_tick: Callable[[], None]
-        self._is_fresh = self._wipes_session = False
 
     @property
     def name(self) -> str:
@@ -130,7 +93,6 @@ class Bridge:
         """Take over what the store kept, subscribe, and begin to connect."""
         config = self.config
         router = self._router = broker.router
-        self._request_tick = broker.request_tick
         is_new = config.name not in snapshot.outboxes
         queue = router.outbox_queue(snapshot, config.name)
         queue.max_age_seconds = config.max_queue_age_seconds
@@ -146,24 +108,31 @@ class Bridge:
             config.pacing,
         )
         self._forwarder.latest = self._outbox.latest
-        self._forwarder.on_answer = partial(self._note_answer, "puback")
+        self._forwarder.on_answer = partial(self._line.note_answer, "puback")
         self._outbox.sender = self._forwarder
         self._outbox.wake = self._forwarder.pump
         self._downlink = Downlink(
             router,
             self._outbox,
             self._in,
-            {packet_id for session_id, packet_id in snapshot.inbound if session_id == queue.queue_id},
+            Sessions(config.name, config.places[0].where, queue.queue_id, router, snapshot),
             self._on_subscription_refused,
         )
-        self._is_fresh = is_new and self._out.highest_qos == 2
         self._mark_messages(snapshot)
         self._follow_messages()
         self._outbox.subscribe()
         if is_new:
             self._outbox.take_retained(snapshot.retained)
-        self._identity.start()
-        self._task = asyncio.get_running_loop().create_task(self._run(), name=f"bridge {config.name}")
+        self._line.begin(
+            router,
+            broker.request_tick,
+            self._forwarder,
+            self._downlink,
+            self._lease_watch,
+            keeps_session=bool(config.in_) or self._out.highest_qos == 2,
+            is_fresh=is_new and self._out.highest_qos == 2,
+            echoes=may_echo(self._out, self._in),
+        )
         broker.request_tick()
 
     def _mark_messages(self, snapshot: Snapshot) -> None:
@@ -173,6 +142,7 @@ class Bridge:
         marks = make_marks(self.config, lane, pending.epoch)
         self._forwarder.stamp, self._downlink.stamp = marks.up, marks.down
         self._outbox.limit = self._downlink.limit = marks.limit
+        announce_skips(self.config, self._forwarder, self._router, snapshot, lane)
         if marks.up is not None and (self.config.envelopes.enabled or self._out.is_ingested):
             self._pack_messages(lane, marks.up)
 
@@ -210,260 +180,24 @@ class Bridge:
 
     async def stop(self) -> None:
         """Leave the upstream. The outbox goes on taking messages, until the broker has closed its store."""
-        task, self._task = self._task, None
-        if task is None:
+        if not self._line.is_running:
             return
-        if self._conversation is not None:
-            await self._conversation.finish(_GRACE_SECONDS)
-        task.cancel()
-        await asyncio.wait((task,))
-        self._identity.stop()
-        self._state = "stopped"
+        await self._line.end()
         if self._account is not None:
-            self._account.note(self._opener.meter.carried_bytes)
+            self._account.note(self._line.carried_bytes)
             self._account.close()
         if self._spans is not None:
             await asyncio.to_thread(self._spans.close)
-
-    # ---- the life of the bridge
-
-    async def _run(self) -> None:
-        while True:
-            while not self._month_allows():
-                self._state = "month-spent"
-                self._last_error = failures.month_spent(self.config.pacing.monthly_bytes)
-                await asyncio.sleep(_MONTH_SECONDS)
-            await self._roaming.find_upstreams(self._on_not_found)
-            attempt = self._policy.next_attempt(time.monotonic())
-            if attempt.delay_seconds:
-                self._state = "backing-off"
-                await asyncio.sleep(attempt.delay_seconds)
-            self._upstream = attempt.upstream
-            try:
-                ending = await self._connect(attempt)
-            except UpstreamError as error:
-                self._policy.on_failed(attempt, "unreachable", time.monotonic())
-                self._report(attempt.upstream, error)
-            except Exception:
-                log.exception("bridge %s: internal error", self.name)
-                self._policy.on_failed(attempt, "unreachable", time.monotonic())
-            else:
-                if ending.error is not None:
-                    self._settle(attempt, ending, ending.error)
-                elif self._task is None:
-                    return
-                else:
-                    self._roaming.on_left(attempt.upstream)
 
     def _month_allows(self) -> bool:
         """Count what the line has carried, and keep to what is left of the month; whether the line may be used at all."""
         if self._account is None:
             return True
-        withheld = self._account.look(self._opener.meter.carried_bytes)
+        withheld = self._account.look(self._line.carried_bytes)
         self._forwarder.withholds = "" if withheld == "line" else withheld
         return withheld != "line"
 
-    def _on_not_found(self, error: UpstreamError) -> None:
-        self._state = "resolving"
-        self._report(self._upstream, error)
-
-    async def _connect(self, attempt: Attempt) -> Ending:
-        """One connection, from the name to its end, with those that follow it when its certificate is about to expire.
-
-        `UpstreamError` where it does not come to MQTT.
-        """
-        opened = await self._opener.prepare(attempt.upstream, self._set_state)
-        while True:
-            self._state = "connecting-mqtt"
-            conversation = self._conversation = self._converse(attempt, opened)
-            looking = asyncio.get_running_loop().create_task(
-                self._look_around(attempt.upstream, conversation)
-            )
-            looking.add_done_callback(self._note_end_of_looking)
-            try:
-                conversation.begin()
-                successor = await self._successor(attempt.upstream, conversation, opened.credentials)
-                if successor is None:
-                    return await conversation.ended
-                await self._leave(conversation, successor)
-            finally:
-                looking.cancel()
-                self._conversation = None
-                self._version = ""
-            opened = successor
-
-    def _converse(self, attempt: Attempt, opened: Opened) -> Conversation:
-        return Conversation(
-            self.config,
-            attempt.upstream,
-            opened.link,
-            self._request(attempt.version, opened.credentials),
-            self._router,
-            self._request_tick,
-            self._forwarder,
-            self._downlink,
-            partial(self._refuse_session, attempt.upstream),
-            partial(self._on_online, attempt),
-            self._note_answer,
-            self._lease_watch,
-        )
-
-    async def _successor(
-        self, upstream: Upstream, conversation: Conversation, credentials: Credentials
-    ) -> Opened | None:
-        """The connection that is to follow this one; None where this one ended first."""
-        if credentials.holds is None:
-            await asyncio.wait((conversation.ended,))
-            return None
-        handover = Handover(
-            self.name,
-            self._identity,
-            lambda: self._opener.prepare(upstream),
-            lambda: not self._forwarder.in_flight and not self._downlink.waiting,
-            self._random,
-        )
-        search = asyncio.ensure_future(handover.successor(credentials.holds))
-        try:
-            await asyncio.wait((conversation.ended, search), return_when=asyncio.FIRST_COMPLETED)
-            if not conversation.ended.done():
-                return search.result()
-        finally:
-            await _end(search)
-        if search.done() and not search.cancelled() and search.exception() is None:
-            search.result().link.abort()
-        return None
-
-    async def _leave(self, conversation: Conversation, successor: Opened) -> None:
-        """Make room for the successor, which stands already."""
-        self._left_at = time.monotonic()
-        try:
-            await conversation.finish(_GRACE_SECONDS)
-        except asyncio.CancelledError:
-            successor.link.abort()
-            raise
-
-    # ---- while connected
-
-    async def _look_around(self, here: Upstream, conversation: Conversation) -> None:
-        """While connected: keep the account, and where there are several upstreams look whether another one is better."""
-        while self._roaming.may_move or self._account is not None:
-            await asyncio.sleep(self._roaming.look_seconds)
-            if not self._month_allows() or (
-                self._state == "online" and await self._roaming.wants_to_leave(here)
-            ):
-                await conversation.finish(_GRACE_SECONDS)
-                return
-
-    def _note_end_of_looking(self, looking: asyncio.Task[None]) -> None:
-        if not looking.cancelled() and looking.exception() is not None:
-            log.error("bridge %s: internal error", self.name, exc_info=looking.exception())
-
-    def _member_of(self, upstream: Upstream) -> Member | None:
-        return self._policy.upstreams.member(upstream)
-
-    def _note_answer(self, kind: Kind, seconds: float) -> None:
-        if isinstance(self._upstream, Upstream):
-            self._policy.on_answer(self._upstream, kind, seconds)
-
-    def _request(self, version: int, credentials: Credentials) -> Connect:
-        config = self.config
-        settings = self._router.settings
-        properties: Properties = {
-            const.RECEIVE_MAXIMUM: settings.receive_maximum,
-            const.MAXIMUM_PACKET_SIZE: settings.max_packet_bytes,
-            const.TOPIC_ALIAS_MAXIMUM: settings.topic_alias_maximum,
-        }
-        keeps_session = self._keeps_session and config.session_expiry_seconds > 0
-        if keeps_session:
-            properties[const.SESSION_EXPIRY_INTERVAL] = config.session_expiry_seconds
-        return Connect(
-            version,
-            config.client_id,
-            clean_start=not keeps_session or self._wipes_session,
-            keep_alive=config.keep_alive_seconds,
-            username=credentials.username,
-            password=credentials.password,
-            properties=properties,
-        )
-
     # ---- what happens on the way
-
-    def _set_state(self, state: State) -> None:
-        self._state = state
-
-    def _refuse_session(self, upstream: Upstream, client: Client) -> UpstreamError | None:
-        """Why the session that the upstream opened for us will not do, None if it will.
-
-        A new outbox counts from 1 again. An upstream that still has a session of ours, from before our store was lost, may
-        have QoS 2 identifiers in it, and would take new messages for old ones: such a session is wiped first.
-        """
-        if self._is_fresh and client.session_present:
-            self._wipes_session = True
-            return failures.strange_session(upstream)
-        wiped, self._wipes_session, self._is_fresh = self._wipes_session, False, False
-        if wiped and client.version < const.MQTT_5:
-            return failures.session_wiped(
-                upstream
-            )  # a session that starts clean ends with its connection there
-        return None
-
-    def _on_online(self, attempt: Attempt, client: Client) -> None:
-        now = time.monotonic()
-        self._policy.on_online(attempt, now)
-        self._state = "online"
-        self._version = _VERSION_NAMES[attempt.version]
-        self._connects += 1
-        self._logged.clear()
-        left_at, self._left_at = self._left_at, None
-        if left_at is not None:
-            log.info(
-                "bridge %s: went over to a new connection to %s before the certificate expires, away for %.0f ms",
-                self.name,
-                attempt.upstream,
-                (now - left_at) * 1000,
-            )
-            return
-        log.info(
-            "bridge %s: connected to %s with MQTT %s, %d messages wait",
-            self.name,
-            attempt.upstream,
-            self._version,
-            self.queue.depth,
-        )
-        echoes = client.version < const.MQTT_5 and may_echo(self._out, self._in)
-        if echoes and not self._warned_of_echo:
-            self._warned_of_echo = True
-            log.warning(
-                "bridge %s: out and in overlap, and MQTT 3.1.1 has no way to tell them apart: what goes up comes back "
-                "once (give the two directions different remote_prefix)",
-                self.name,
-            )
-
-    def _settle(self, attempt: Attempt, ending: Ending, error: UpstreamError) -> None:
-        """A connection ended: the policy learns how, the log why."""
-        if ending.sign is None:
-            self._policy.on_lost(
-                attempt.upstream,
-                ending.lasted_seconds,
-                ending.progressed,
-                ending.sent_away,
-                time.monotonic(),
-            )
-        elif self._policy.on_failed(attempt, ending.sign, time.monotonic()):
-            self._last_error = error
-            log.debug("bridge %s: %s; trying MQTT 3.1.1", self.name, error)
-            return
-        self._report(attempt.upstream, error)
-
-    def _report(self, upstream: Upstream | Service, error: UpstreamError) -> None:
-        self._last_error = error
-        self._failures[error.kind] += 1
-        self._left_at = None
-        text = str(error)
-        logged = self._logged.setdefault(upstream, deque(maxlen=_LOGGED))
-        if text not in logged:
-            logged.append(text)
-            log.warning("bridge %s: %s", self.name, text)
 
     def _on_given_up(self, reason: str, topic: str) -> None:
         if reason != self._last_given_up:
@@ -487,48 +221,51 @@ class Bridge:
 
     def status(self) -> Status:
         """This moment; to be asked after `start`."""
-        queue, forwarder, downlink = self.queue, self._forwarder, self._downlink
-        acknowledged_at = forwarder.last_acknowledged_at
-        error = self._last_error
+        queue, forwarder, downlink, line = self.queue, self._forwarder, self._downlink, self._line
+        acknowledged_at, error = forwarder.last_acknowledged_at, line.last_error
         dropped = dict(self._outbox.dropped)
         for reason, count in downlink.dropped.items():
             dropped[reason] = dropped.get(reason, 0) + count
         return Status(
             name=self.name,
-            state=self._state,
-            upstream=str(self._upstream),
-            version=self._version,
+            state=line.state,
+            upstream=str(line.upstream),
+            version=line.version,
             depth=queue.depth,
             in_flight=forwarder.in_flight,
             sent=(forwarder.sent[0], forwarder.sent[1], forwarder.sent[2]),
             acknowledged=forwarder.acknowledged,
             resent=forwarder.resent,
             received=(downlink.received[0], downlink.received[1], downlink.received[2]),
-            connects=self._connects,
+            connects=line.connects,
             dropped=dropped,
             refused=dict(forwarder.refused),
             expired=queue.expired,
             lost=queue.lost,
+            late=downlink.late,
             subscriptions_refused=downlink.subscriptions_refused,
             last_acknowledged_wall=(
                 None if acknowledged_at is None else time.time() - (time.monotonic() - acknowledged_at)
             ),
-            failures=dict(self._failures),
+            failures=dict(line.failures),
             last_error="" if error is None else error.problem,
             last_hint="" if error is None else error.hint,
+            skipped_announced=0 if forwarder.skips is None else forwarder.skips.announced,
+            skipped_refused=0 if forwarder.skips is None else forwarder.skips.refused,
+            skipped_waiting=0 if forwarder.skips is None else forwarder.skips.waiting,
             spans_lost=0 if self._spans is None else self._spans.lost,
             policy=self._policy_status(time.monotonic()),
             envelopes=self._envelopes_status(time.monotonic()),
         )
 
     def _policy_status(self, now: float) -> PolicyStatus:
-        policy = self._policy
+        policy = self._line.policy
         return PolicyStatus(
             breaker=policy.breaker.state(now),
             breaker_opened=policy.breaker.opened,
             failovers=policy.failovers,
             ejections=policy.ejections,
-            upstreams=self._roaming.status(self._upstream),
+            upstreams=self._line.roaming.status(self._line.upstream),
             draining=self._forwarder.draining,
             drain_seconds=self._forwarder.drain_seconds,
             month_used_bytes=0 if self._account is None else self._account.allowance.used_bytes,
@@ -554,12 +291,6 @@ class Bridge:
 
 def _nobody_to_tell(_spans: list[Span]) -> None:
     """Messages get a `traceparent`, and others tell of them."""
-
-
-async def _end(task: asyncio.Future[Opened]) -> None:
-    """Have it stop, if it has not."""
-    task.cancel()
-    await asyncio.wait((task,))
 
 
 def _quota(config: BridgeConfig, router: Router) -> Quota:

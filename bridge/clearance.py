@@ -117,5 +117,6 @@ class Clearance(Answers):
             queue.burials.bury(message, reason)
         queue.count_drop(reason)
         queue.complete(number)
+        queue.tell_skipped(number)
         if self.tracer is not None:
             self.tracer.on_done(number, self._router.now, reason)

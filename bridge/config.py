@@ -21,7 +21,8 @@ from bridge.rules import RuleConfig
 from edge_broker.config.bind import Bind
 from edge_broker.config.queues import QueueLimits
 from edge_broker.config.section import DAY_SECONDS
-from edge_broker.errors import ConfigError
+from edge_broker.errors import ConfigError, MqttError
+from edge_broker.wire.topics import check_topic_name
 
 __all__ = ["BridgeConfig", "RuleConfig"]
 
@@ -215,6 +216,14 @@ class BridgeConfig(QueueLimits, frozen=True, kw_only=True):
             "twice and what is missing. MQTT 5 only."
         ),
     ] = True
+    skipped_topic: Annotated[
+        str,
+        Meta(
+            description="Where upstream it is announced which numbers will not come, because policy dropped them here, so "
+            "that an ingester does not report them as missing; `{gateway}` is percent-encoded. Needs `origin`. Empty: "
+            "nowhere."
+        ),
+    ] = "edge/{gateway}/skipped"
     max_hops: Annotated[
         int,
         Meta(
@@ -249,6 +258,13 @@ class BridgeConfig(QueueLimits, frozen=True, kw_only=True):
             raise ConfigError(
                 "gateway", f"must be text of 1 to {LONGEST_NAME} characters", "leave it out for the client_id"
             )
+        if self.skipped_topic:
+            try:
+                check_topic_name(self.skipped_topic)
+            except MqttError as error:
+                raise ConfigError(
+                    "skipped_topic", f"is no topic: {error.detail}", 'for instance "edge/{gateway}/skipped"'
+                ) from None
 
     @property
     def places(self) -> tuple[Place, ...]:

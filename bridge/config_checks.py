@@ -11,6 +11,7 @@ from bridge.config import BridgeConfig
 from bridge.identity_checks import check_identity
 from bridge.origin import LONGEST_NAME
 from bridge.places import URL_HINT, parse_place
+from bridge.rules import LATE_AFTER_SECONDS
 from edge_broker.config.checks import check_file
 from edge_broker.config.reading import Reading
 from edge_broker.errors import ConfigError
@@ -68,6 +69,15 @@ def check_bridge(bridge: BridgeConfig, key: str, reading: Reading) -> None:
             if given:
                 reading.mistake(
                     f"{key}.in[{position}].{name}", "counts for what goes up only", "leave it out"
+                )
+    for position, rule in enumerate(bridge.out):
+        for name, given in (
+            ("when_late", rule.when_late != "mark"),
+            ("late_after_seconds", rule.late_after_seconds != LATE_AFTER_SECONDS),
+        ):
+            if given:
+                reading.mistake(
+                    f"{key}.out[{position}].{name}", "counts for what comes down only", "leave it out"
                 )
     if bridge.backoff_max_seconds < bridge.backoff_initial_seconds:
         reading.mistake(

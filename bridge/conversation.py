@@ -265,9 +265,10 @@ class Conversation:
         self._online_at = self._router.now
         self._on_answer("connack", self._online_at - self._began_at)
         if self._lease_watch is not None:
-            self._lease_watch.attach(client, self._forwarder.spare_packet_id, self._router.now)
+            self._lease_watch.attach(client, self._forwarder.spare_packet_id(1), self._router.now)
         self._forwarder.attach(client, self.wake, self._retreat)
-        self._downlink.attach(client, self._forwarder.free_packet_id, self._router.now)
+        packet_id = self._forwarder.free_packet_id
+        self._downlink.attach(client, packet_id, self._router.now, str(self._upstream))
         self._on_online(client)
 
     def on_refused(self, reason_code: int, detail: str) -> None:

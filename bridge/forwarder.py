@@ -84,6 +84,8 @@ class Forwarder(Packing):
             self._router.pending.after_commit(partial(self._open_window, client))
         else:
             self._open_window(client)
+        if self.skips is not None:
+            self.skips.attach(client, wake)
 
     def _open_window(self, client: Client) -> None:
         if self._client is client:
@@ -103,6 +105,8 @@ class Forwarder(Packing):
             self._sent_below = max(self._sent_below, self._sent_up_to())
             self._end_packing()
             self.queue.suspend()
+            if self.skips is not None:
+                self.skips.detach()
 
     @property
     def online(self) -> bool:
@@ -131,10 +135,14 @@ class Forwarder(Packing):
         """A packet identifier that no message in flight has, nor will have soon."""
         return self.packet_ids.free
 
-    @property
-    def spare_packet_id(self) -> int:
-        """Another one."""
-        return self.packet_ids.of(self.queue.head - 2)
+    def spare_packet_id(self, which: int) -> int:
+        """Others, by 1, 2 and so on, for what else is sent beside the messages."""
+        return self.packet_ids.of(self.queue.head - 1 - which)
+
+    def is_overdue(self, now: float, sending: bool) -> bool:
+        """As the floor below has it; what is announced beside the messages has its time limit too."""
+        skips = self.skips
+        return super().is_overdue(now, sending) or (skips is not None and skips.is_overdue(now, sending))
 
     # ---- sending
 

@@ -108,10 +108,12 @@ class RemoteTopic:
 
 
 class LocalTopic(NamedTuple):
-    """What the upstream's topic is called here, and what the rule makes of messages."""
+    """What the upstream's topic is called here, and what the rule makes of messages; and of those that come late."""
 
     topic: str
     shape: Shape | None
+    when_late: str
+    late_after_seconds: float
 
 
 class OutMapping:
@@ -187,6 +189,14 @@ class InMapping:
             filters[topic_filter] = max(route.qos, filters.get(topic_filter, 0))
         return filters
 
+    def marks_after(self, absent_seconds: float | None) -> bool:
+        """Whether a rule wants something done with what waited upstream for so long; None: for an unknown time."""
+        return any(
+            route.rule.when_late != "pass"
+            and (absent_seconds is None or absent_seconds >= route.rule.late_after_seconds)
+            for route in self._routes
+        )
+
     def find(self, topic: str) -> LocalTopic | None:
         """What the upstream's `topic` is called here; None where no rule has a name for it."""
         known = self._known
@@ -196,7 +206,11 @@ class InMapping:
         name = None if route is None else route.crossing.cross(topic)
         if len(known) >= _MAX_REMEMBERED:
             known.clear()
-        found = known[topic] = None if route is None or name is None else LocalTopic(name, route.shape)
+        found = None
+        if route is not None and name is not None:
+            rule = route.rule
+            found = LocalTopic(name, route.shape, rule.when_late, rule.late_after_seconds)
+        known[topic] = found
         return found
 
     def excepts(self, topic: str) -> bool:

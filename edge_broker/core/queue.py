@@ -137,6 +137,7 @@ class Queue(SheddingQueue):
                 if self.burials is not None:
                     self.burials.bury(message, "expired")
                 self.complete(number)
+                self.tell_skipped(number)
                 continue
             if self.gap_from < self.gap_to and self.gap_from - number < 200:
                 self.want_page()

@@ -272,6 +272,13 @@ def _bridges(statuses: Sequence[ObservedStatus], ahead_seconds: float) -> Iterat
         "bridge",
         [(status.name, status.spans_lost) for status in statuses],
     )
+    yield counters(
+        "bridge_late",
+        "Messages that waited upstream while the bridge was away.",
+        "bridge",
+        [(status.name, status.late) for status in statuses],
+    )
+    yield from _skipped(statuses)
     yield gauges(
         "bridge_last_acknowledged_timestamp_seconds",
         "When the upstream last acknowledged something, Unix time.",
@@ -281,6 +288,28 @@ def _bridges(statuses: Sequence[ObservedStatus], ahead_seconds: float) -> Iterat
             for status in statuses
             if status.last_acknowledged_wall is not None
         ],
+    )
+
+
+def _skipped(statuses: Sequence[ObservedStatus]) -> Iterator[Metric]:
+    """Numbers of messages that policy let go, on their way to whoever counts them upstream."""
+    yield counters(
+        "bridge_skipped_announced",
+        "Messages let go whose numbers the upstream knows not to expect.",
+        "bridge",
+        [(status.name, status.skipped_announced) for status in statuses],
+    )
+    yield counters(
+        "bridge_skipped_refused",
+        "Messages let go of which the upstream refused to be told.",
+        "bridge",
+        [(status.name, status.skipped_refused) for status in statuses],
+    )
+    yield gauges(
+        "bridge_skipped_waiting",
+        "Announcements of messages let go that wait for the upstream.",
+        "bridge",
+        [(status.name, status.skipped_waiting) for status in statuses],
     )
 
 

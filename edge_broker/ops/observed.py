@@ -153,6 +153,10 @@ class ObservedStatus(Protocol):
     last_error: str
     last_hint: str
     spans_lost: int
+    skipped_announced: int
+    skipped_refused: int
+    skipped_waiting: int
+    late: int
 
     @property
     def policy(self) -> ObservedPolicy:

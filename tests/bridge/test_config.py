@@ -55,6 +55,7 @@ def test_the_promised_defaults(folder: Path) -> None:
     assert bridge.out == (RuleConfig(filter="sensors/#", local_prefix="", remote_prefix="", qos=1),)
     assert bridge.in_ == ()
     assert (bridge.gateway, bridge.origin, bridge.max_hops) == (bridge.client_id, True, 8)
+    assert bridge.skipped_topic == "edge/{gateway}/skipped"
     assert bridge.read_password() is None
     assert bridge.exposes_password is False
 
@@ -96,6 +97,7 @@ def test_the_promised_defaults_of_the_policy(folder: Path) -> None:
     rule = bridge.out[0]
     assert (rule.max_age_seconds, rule.keep_latest, rule.priority) == (0.0, False, "normal")
     assert (rule.envelope, rule.ingested) == (True, False)
+    assert (rule.when_late, rule.late_after_seconds) == ("mark", 60.0)
 
 
 def test_upstreams_in_full(folder: Path) -> None:
@@ -234,6 +236,15 @@ WRONG: list[tuple[dict[str, object], str, str, str]] = [
     ({"envelopes": {"lease_topic": ""}}, "envelopes.lease_topic", "an empty topic", "edge"),
     ({"envelopes": {"dictionary": "gone"}}, "envelopes.dictionary", "No such file", "relative paths"),
     ({"envelopes": {"dictionary": "password"}}, "envelopes.dictionary", "no dictionary of zstd", "--train"),
+    ({"out": [RULE | {"when_late": "drop"}]}, "out[0].when_late", "comes down only", "leave it out"),
+    (
+        {"out": [RULE | {"late_after_seconds": 5}]},
+        "out[0].late_after_seconds",
+        "comes down only",
+        "leave it out",
+    ),
+    ({"in": [RULE | {"when_late": "keep"}]}, "in[0].when_late", "'keep'", '"drop"'),
+    ({"skipped_topic": "edge/+/skipped"}, "skipped_topic", "is no topic", "edge/{gateway}/skipped"),
     ({"urls": ["mqtts://h", 5]}, "urls[1]", "must be text in quotes, not a number", "mqtts://"),
     (
         {"urls": ["mqtts://h", "h:1883"]},

@@ -111,7 +111,7 @@ async def test_a_test_connection_disturbs_nobody(tmp_path: Path, pair: tuple[Mos
         await cloud.publish("commands/valve", "open", retain=True)  # comes, whenever the subscription stands
         await until(lambda: device.payloads == ["open"], "not subscribed")
         first.send(signal.SIGSTOP)
-        gateway.bridge._conversation._link.abort()  # type: ignore[union-attr]
+        gateway.bridge._line._conversation._link.abort()  # type: ignore[union-attr]
         await at(gateway, second.url)
         first.send(signal.SIGCONT)
         await cloud.publish("commands/valve", "close")
@@ -159,7 +159,7 @@ async def test_what_dns_does_not_tell_is_said(tmp_path: Path, monkeypatch: pytes
     gateway = Gateway(tmp_path, bridge_config("mqtts+srv://_mqtt._tcp.example.com", out=(rule("#"),)))
     with Log() as log:
         async with running(gateway):
-            await until(lambda: gateway.bridge._policy._failures > 3, "no attempts")
+            await until(lambda: gateway.bridge._line.policy._failures > 3, "no attempts")
             status = gateway.bridge.status()
     assert status.upstream == "mqtts+srv://_mqtt._tcp.example.com"
     assert status.last_error.endswith("cannot be had: All nameservers failed")

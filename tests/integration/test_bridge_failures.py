@@ -76,13 +76,13 @@ def count_attempts(gateway: Gateway) -> list[None]:
 
     async def start_counting() -> Gateway:
         await start()
-        next_attempt = gateway.bridge._policy.next_attempt
+        next_attempt = gateway.bridge._line.policy.next_attempt
 
         def counted(now: float) -> object:
             attempts.append(None)
             return next_attempt(now)
 
-        gateway.bridge._policy.next_attempt = counted  # type: ignore[method-assign, assignment]
+        gateway.bridge._line.policy.next_attempt = counted  # type: ignore[method-assign, assignment]
         return gateway
 
     gateway.start = start_counting  # type: ignore[method-assign]

@@ -187,5 +187,5 @@ async def test_no_key_is_in_a_file_or_a_log(
         opened = [os.readlink(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd")
                   if os.path.lexists(f"/proc/self/fd/{name}")]  # fmt: skip
         assert not any("memfd" in path or ".key" in path for path in opened)
-        assert secrets[2].decode() not in repr(place.gateway.bridge._identity._api.newest)  # type: ignore[attr-defined]
+        assert secrets[2].decode() not in repr(place.gateway.bridge._line._identity._api.newest)  # type: ignore[attr-defined]
     assert secrets[2].decode() not in caplog.text
