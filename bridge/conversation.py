@@ -265,7 +265,7 @@ class Conversation:
         self._online_at = self._router.now
         self._on_answer("connack", self._online_at - self._began_at)
         if self._lease_watch is not None:
-            self._lease_watch.attach(client, self._forwarder.spare_packet_id(1), self._router.now)
+            self._lease_watch.attach(client, self._forwarder.spare_packet_id, self._router.now)
         self._forwarder.attach(client, self.wake, self._retreat)
         packet_id = self._forwarder.free_packet_id
         self._downlink.attach(client, packet_id, self._router.now, str(self._upstream))

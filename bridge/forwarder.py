@@ -135,9 +135,10 @@ class Forwarder(Packing):
         """A packet identifier that no message in flight has, nor will have soon."""
         return self.packet_ids.free
 
-    def spare_packet_id(self, which: int) -> int:
-        """Others, by 1, 2 and so on, for what else is sent beside the messages."""
-        return self.packet_ids.of(self.queue.head - 1 - which)
+    @property
+    def spare_packet_id(self) -> int:
+        """Another one."""
+        return self.packet_ids.of(self.queue.head - 2)
 
     def is_overdue(self, now: float, sending: bool) -> bool:
         """As the floor below has it; what is announced beside the messages has its time limit too."""

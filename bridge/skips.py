@@ -206,7 +206,7 @@ class Skips:
         topic = self._topic.encode()
         payload = self._payload(self._parts[0])
         rest = b"\0" + payload if client.version >= const.MQTT_5 else payload
-        packet_id = self._forwarder.spare_packet_id(2)
+        packet_id = self._forwarder.free_packet_id
         if client.send_publish(len(topic).to_bytes(2, "big") + topic, rest, 1, False, False, packet_id):
             self._packet_id, self._sent_at = packet_id, self._router.now
         else:
