@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from bridge.envelopes import Envelopes
     from edge_broker.core.router import Router
 
-_TURN_MESSAGES: Final = 1_000
+_TURN_MESSAGES: Final = 2_000
 _REFUSES_ALL: Final = frozenset((const.NOT_AUTHORIZED, const.TOPIC_NAME_INVALID, const.QOS_NOT_SUPPORTED))
 """The same for every envelope, whatever is in it."""
 
@@ -125,15 +125,19 @@ class Packing(PlainSending):
             self._fall_apart(envelopes.drop_gathered(), was_tried=False)
         is_more = self._gather_due(client, envelopes, batches)
         if envelopes.gathering.numbers:
-            self._gather_seconds = max(0.0, envelopes.closes_at - now)
-            if not self._gather_seconds:
+            if envelopes.is_full or envelopes.closes_at <= now:
                 self._send_gathered()
+                is_more = is_more or (bool(self._apart) and self._has_room_for_packet(envelopes))
+            else:
+                self._gather_seconds = envelopes.closes_at - now
         return is_more
 
     def _gather_due(self, client: Client, envelopes: Envelopes, batches: bool) -> bool:
         """Send or gather what is due; True if there is more for the next turn."""
         queue, now = self.queue, self._router.now
-        for _ in range(_TURN_MESSAGES):
+        is_ordinary = batches and not (self._is_paced or self.withholds)
+        until = queue.cursor + _TURN_MESSAGES
+        while queue.cursor < until:
             if not self._has_room_for_packet(envelopes):
                 return False
             if envelopes.is_full:
@@ -144,9 +148,9 @@ class Packing(PlainSending):
                 continue
             if self._is_paced and self._must_wait(0):
                 return False
-            due = queue.next_to_send(now)
+            due = self._gather_ordinary(envelopes, until) if is_ordinary else queue.next_to_send(now)
             if due is None:
-                return False
+                return queue.cursor >= until
             number, message = due
             if message is None:
                 self._plain.add(number)
@@ -156,6 +160,24 @@ class Packing(PlainSending):
             if remote is not None:
                 self._send_somehow(client, envelopes, number, message, remote, batches)
         return True
+
+    def _gather_ordinary(self, envelopes: Envelopes, until: int) -> tuple[int, Message | None] | None:
+        """Gather what is due as long as nothing of it needs a second look; what does then, as `next_to_send` tells it."""
+        queue, now = self.queue, self._router.now
+        known, next_to_send, gather = self._mapping.known, queue.next_to_send, envelopes.gather
+        while queue.cursor < until:
+            due = next_to_send(now)
+            if due is None:
+                return None
+            number, message = due
+            if message is None or message.qos != 1:
+                return due
+            remote = known.get(message.topic)
+            if remote is None or remote.may_be_skipped or not remote.in_envelopes:
+                return due
+            if not gather(message, number, remote, now):
+                return due
+        return None
 
     def _has_room_for_packet(self, envelopes: Envelopes) -> bool:
         window_bytes = self._router.settings.send_window_bytes
@@ -177,9 +199,9 @@ class Packing(PlainSending):
         """`message` gathers, or goes by itself, in an envelope or plain. There is room for a packet."""
         way = envelopes.way_of(message, number, remote, batches)
         if way == "batched":
-            if not envelopes.has_place(message, remote):
+            if not envelopes.gather(message, number, remote, self._router.now):
                 self._send_gathered()
-            envelopes.gather(message, number, remote, self._router.now)
+                envelopes.gather(message, number, remote, self._router.now)
             if self._is_paced:
                 self._pace_of(number).take(0, self._router.now)
         elif (
@@ -338,8 +360,11 @@ class Packing(PlainSending):
             self._fall_apart(numbers)
 
     def _complete_all(self, numbers: list[int]) -> None:
-        complete, now = self.queue.complete, self._router.now
-        self.acknowledged += sum(map(complete, numbers))
+        queue, now = self.queue, self._router.now
+        if numbers[-1] - numbers[0] == len(numbers) - 1:
+            self.acknowledged += queue.complete_range(numbers[0], len(numbers))
+        else:
+            self.acknowledged += sum(map(queue.complete, numbers))
         self.last_acknowledged_at = now
         if self.tracer is not None:
             for number in numbers:

@@ -3,10 +3,14 @@
 import pytest
 
 from bridge.envelopes import topic_of
+from bridge.hops import HopLimit
 from bridge.ingest.unpacking import GatewayTopic
+from bridge.origin import Origin, OriginWriter
 from bridge.policy_config import PacingConfig
+from bridge.stamps import Stamp
 from edge_broker.core.settings import Settings
 from edge_broker.wire import const
+from edge_broker.wire.properties import decode_properties
 from tests.bridge.memory import rule
 from tests.bridge.packed import TOPIC, Packed, contents, enclosed, opened
 
@@ -154,6 +158,22 @@ def test_what_expires_bears_what_is_left() -> None:
     [[one]] = enclosed(bridged.sent_messages())
     assert one.property_block == b"\x05\x02\x00\x00\x00\x5a"
     assert bridged.queue.expired == 1
+
+
+def test_another_gateways_origin_becomes_a_hop_and_the_rest_stays() -> None:
+    bridged = Packed([rule("#")], max_messages=1)
+    stamp = Stamp(OriginWriter("gw", "cloud-1"), HopLimit("gw/cloud-1", 8), 1)
+    bridged.packing.stamp = stamp
+    bridged.connect_with_lease()
+    origin = str(Origin("far", "up", 3, 9))
+    before = [("a", "b"), ("edge-origin", origin), ("edge-hops", "x/y,gw/cloud-1")]
+    bridged.publish("t", b"x", properties={const.CONTENT_TYPE: "text/plain", const.USER_PROPERTY: before})
+    [[one]] = enclosed(bridged.sent_messages())
+    properties, _ = decode_properties(one.property_block, 0, len(one.property_block), const.PUBLISH)
+    assert properties == {
+        const.CONTENT_TYPE: "text/plain",
+        const.USER_PROPERTY: [("a", "b"), ("edge-hops", "far/up,x/y")],
+    }
 
 
 # ---- the lease
