@@ -17,7 +17,8 @@ from __future__ import annotations
 from typing import Final, Literal, NamedTuple
 from urllib.parse import quote
 
-from bridge.envelope import COLUMN_BYTES, Columns, EnvelopeWriter
+from bridge.columns import COLUMN_BYTES, Columns
+from bridge.envelope import EnvelopeWriter
 from bridge.envelopes_config import MOST_BYTES, EnvelopesConfig
 from bridge.lease import Lease
 from bridge.mapping import RemoteTopic

@@ -30,7 +30,7 @@ from edge_broker.core.queue import Queue
 from edge_broker.wire import const
 
 if TYPE_CHECKING:
-    from bridge.envelope import Columns
+    from bridge.columns import Columns
     from bridge.envelopes import Envelopes
     from edge_broker.core.router import Router
 
@@ -57,9 +57,8 @@ class Packing(PlainSending):
         self.on_envelope_refused: Callable[[str], None] = _nobody_to_tell
         self._packing: Envelopes | None = None  # on this connection
         self._plain: set[int] = set()  # in flight as a PUBLISH, or a PUBREL, each
-        self._apart: deque[tuple[int, bool]] = (
-            deque()
-        )  # sent no more in an envelope; whether plain in any case
+        # Numbers that gathered, or were in an envelope, and go by themselves; whether plain in any case.
+        self._apart: deque[tuple[int, bool]] = deque()
         self._gather_seconds = 0.0
 
     # ---- the connection
@@ -127,7 +126,7 @@ class Packing(PlainSending):
         if envelopes.gathering.numbers:
             if envelopes.is_full or envelopes.closes_at <= now:
                 self._send_gathered()
-                is_more = is_more or (bool(self._apart) and self._has_room_for_packet(envelopes))
+                is_more = is_more or (bool(self._apart) and self.packets_in_flight < self._window)
             else:
                 self._gather_seconds = envelopes.closes_at - now
         return is_more
@@ -138,14 +137,16 @@ class Packing(PlainSending):
         is_ordinary = batches and not (self._is_paced or self.withholds)
         until = queue.cursor + _TURN_MESSAGES
         while queue.cursor < until:
-            if not self._has_room_for_packet(envelopes):
+            if self.packets_in_flight >= self._window:
                 return False
             if envelopes.is_full:
                 self._send_gathered()
                 continue
             if self._apart:
-                self._send_apart(client, envelopes, batches)
+                self._send_apart(client, envelopes)
                 continue
+            if not self._has_room_in_bytes(envelopes):
+                return False
             if self._is_paced and self._must_wait(0):
                 return False
             due = self._gather_ordinary(envelopes, until) if is_ordinary else queue.next_to_send(now)
@@ -179,13 +180,10 @@ class Packing(PlainSending):
                 return due
         return None
 
-    def _has_room_for_packet(self, envelopes: Envelopes) -> bool:
+    def _has_room_in_bytes(self, envelopes: Envelopes) -> bool:
+        """Whether more messages may be taken into memory. What was taken is sent whatever this says."""
         window_bytes = self._router.settings.send_window_bytes
-        return (
-            self.packets_in_flight < self._window
-            and self.queue.large_in_flight_bytes < window_bytes
-            and envelopes.size_bytes < window_bytes
-        )
+        return self.queue.large_in_flight_bytes < window_bytes and envelopes.size_bytes < window_bytes
 
     def _send_somehow(
         self,
@@ -204,9 +202,7 @@ class Packing(PlainSending):
                 envelopes.gather(message, number, remote, self._router.now)
             if self._is_paced:
                 self._pace_of(number).take(0, self._router.now)
-        elif (
-            remote.topic in envelopes.gathering.topics
-        ):  # what gathers goes first: order is kept within a topic
+        elif remote.topic in envelopes.gathering.topics:  # older ones gather, and go first
             self._apart.append((number, way == "plain"))
             envelopes.close()
         elif way == "alone":
@@ -222,7 +218,7 @@ class Packing(PlainSending):
         if self._send_plain(client, number, message, remote):
             self._plain.add(number)
 
-    def _send_apart(self, client: Client, envelopes: Envelopes, batches: bool) -> None:
+    def _send_apart(self, client: Client, envelopes: Envelopes) -> None:
         """The next of what goes by itself now; what gathers, if that is older."""
         gathering = envelopes.gathering.numbers
         if gathering and gathering[0] < self._apart[0][0]:
@@ -230,7 +226,7 @@ class Packing(PlainSending):
             return
         number, is_plain = self._apart.popleft()
         message = self.queue.messages.get(number)
-        remote = None if message is None else self._mapping.find(message.topic)
+        remote = None if message is None else self._remote_of(number, message)
         if message is None or remote is None:
             return
         if not is_plain and envelopes.way_of(message, number, remote, False) == "alone":
@@ -245,7 +241,7 @@ class Packing(PlainSending):
         client, envelopes = self._client, self._packing
         if client is None or envelopes is None or not envelopes.gathering.numbers:
             return
-        if self._has_room_for_packet(envelopes):
+        if self.packets_in_flight < self._window:
             self._send_envelope(client, envelopes, *envelopes.pack_gathered())
 
     def _send_alone(

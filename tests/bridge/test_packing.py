@@ -586,3 +586,29 @@ def test_a_gateways_name_is_one_level_without_what_upstreams_do_not_take(name: s
     level = topic.split("/")[1]
     assert not set(level) & set(". +#*>")
     assert topic.isascii()
+
+
+# ---- large messages
+
+
+def test_no_limit_in_bytes_holds_up_what_is_in_memory_already() -> None:
+    """Less is allowed in flight than one envelope has, and what falls apart is more than that too."""
+    bridged = Packed([rule("#")], window=3, settings=Settings(send_window_bytes=20_000))
+    bridged.connect_with_lease()
+    for number in range(6):
+        bridged.publish(f"t/{number}", b"x" * 6_000)
+    assert numbers(bridged) == []
+    bridged.later(1.0)
+    assert numbers(bridged) == [[1, 2, 3, 4, 5, 6]]
+    bridged.publish("t", b"x" * 6_000)
+    assert bridged.queue.in_flight == 6, "that one waits until there is room"
+    bridged.acknowledge(1, reason_code=const.PAYLOAD_FORMAT_INVALID)
+    assert numbers(bridged) == [[0], [0], [0]]
+    bridged.acknowledge(1, 2, 3)
+    assert numbers(bridged) == [[0], [0], [0]]
+    bridged.acknowledge(4, 5, 6)
+    assert numbers(bridged) == []
+    bridged.later(1.0)
+    assert numbers(bridged) == [[7]]
+    bridged.acknowledge(7)
+    assert (bridged.queue.depth, bridged.queue.large_in_flight_bytes) == (0, 0)
