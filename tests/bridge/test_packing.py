@@ -3,10 +3,14 @@
 import pytest
 
 from bridge.envelopes import topic_of
+from bridge.hops import HopLimit
 from bridge.ingest.unpacking import GatewayTopic
+from bridge.origin import Origin, OriginWriter
 from bridge.policy_config import PacingConfig
+from bridge.stamps import Stamp
 from edge_broker.core.settings import Settings
 from edge_broker.wire import const
+from edge_broker.wire.properties import decode_properties
 from tests.bridge.memory import rule
 from tests.bridge.packed import TOPIC, Packed, contents, enclosed, opened
 
@@ -154,6 +158,22 @@ def test_what_expires_bears_what_is_left() -> None:
     [[one]] = enclosed(bridged.sent_messages())
     assert one.property_block == b"\x05\x02\x00\x00\x00\x5a"
     assert bridged.queue.expired == 1
+
+
+def test_another_gateways_origin_becomes_a_hop_and_the_rest_stays() -> None:
+    bridged = Packed([rule("#")], max_messages=1)
+    stamp = Stamp(OriginWriter("gw", "cloud-1"), HopLimit("gw/cloud-1", 8), 1)
+    bridged.packing.stamp = stamp
+    bridged.connect_with_lease()
+    origin = str(Origin("far", "up", 3, 9))
+    before = [("a", "b"), ("edge-origin", origin), ("edge-hops", "x/y,gw/cloud-1")]
+    bridged.publish("t", b"x", properties={const.CONTENT_TYPE: "text/plain", const.USER_PROPERTY: before})
+    [[one]] = enclosed(bridged.sent_messages())
+    properties, _ = decode_properties(one.property_block, 0, len(one.property_block), const.PUBLISH)
+    assert properties == {
+        const.CONTENT_TYPE: "text/plain",
+        const.USER_PROPERTY: [("a", "b"), ("edge-hops", "far/up,x/y")],
+    }
 
 
 # ---- the lease
@@ -566,3 +586,29 @@ def test_a_gateways_name_is_one_level_without_what_upstreams_do_not_take(name: s
     level = topic.split("/")[1]
     assert not set(level) & set(". +#*>")
     assert topic.isascii()
+
+
+# ---- large messages
+
+
+def test_no_limit_in_bytes_holds_up_what_is_in_memory_already() -> None:
+    """Less is allowed in flight than one envelope has, and what falls apart is more than that too."""
+    bridged = Packed([rule("#")], window=3, settings=Settings(send_window_bytes=20_000))
+    bridged.connect_with_lease()
+    for number in range(6):
+        bridged.publish(f"t/{number}", b"x" * 6_000)
+    assert numbers(bridged) == []
+    bridged.later(1.0)
+    assert numbers(bridged) == [[1, 2, 3, 4, 5, 6]]
+    bridged.publish("t", b"x" * 6_000)
+    assert bridged.queue.in_flight == 6, "that one waits until there is room"
+    bridged.acknowledge(1, reason_code=const.PAYLOAD_FORMAT_INVALID)
+    assert numbers(bridged) == [[0], [0], [0]]
+    bridged.acknowledge(1, 2, 3)
+    assert numbers(bridged) == [[0], [0], [0]]
+    bridged.acknowledge(4, 5, 6)
+    assert numbers(bridged) == []
+    bridged.later(1.0)
+    assert numbers(bridged) == [[7]]
+    bridged.acknowledge(7)
+    assert (bridged.queue.depth, bridged.queue.large_in_flight_bytes) == (0, 0)
