@@ -40,10 +40,14 @@ class Certificate:
 
 @dataclass(frozen=True)
 class Upstream:
-    """Where a bridge leads, over TLS; `certificate` is the upstream's own, self-signed."""
+    """Where a bridge leads, over TLS; `certificate` is the upstream's own, self-signed.
+
+    `bridges`: edge-broker's bridges in full, TOML, in the place of the usual one.
+    """
 
     address: Address
     certificate: Path
+    bridges: str = ""
 
 
 @dataclass(frozen=True)
@@ -156,7 +160,9 @@ class EdgeBroker(Kind):
                 f'certificate = "{setup.tls.certificate}"',
                 f'key = "{setup.tls.key}"',
             ]
-        if setup.upstream:
+        if setup.upstream and setup.upstream.bridges:
+            lines.append(setup.upstream.bridges)
+        elif setup.upstream:
             host, port = setup.upstream.address
             lines += [
                 "[[bridges]]",

@@ -112,8 +112,13 @@ class Answers:
             self._pubrels_held += 1
             self._router.pending.after_commit(partial(self._send_pubrel, client, packet_id))
         else:
-            unknown = const.PACKET_IDENTIFIER_NOT_FOUND if client.version >= const.MQTT_5 else const.SUCCESS
-            client.send_ack(const.PUBREL, packet_id, unknown)
+            self._answer_unknown(client, packet_id)
+
+    @staticmethod
+    def _answer_unknown(client: Client, packet_id: int) -> None:
+        """PUBREC came for what nobody sent: the upstream may forget it."""
+        unknown = const.PACKET_IDENTIFIER_NOT_FOUND if client.version >= const.MQTT_5 else const.SUCCESS
+        client.send_ack(const.PUBREL, packet_id, unknown)
 
     def _take_time(self) -> None:
         """The message that is timed has its answer; the next one sent is timed."""

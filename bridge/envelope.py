@@ -18,7 +18,6 @@ It knows nothing of MQTT beyond the meaning of a message's parts, and looks at n
 from __future__ import annotations
 
 import struct
-import sys
 from array import array
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
@@ -27,6 +26,7 @@ from typing import Any, Final, NamedTuple
 import cbor2
 import zstandard
 
+from bridge.columns import IS_SWAPPED, RETAIN, Columns
 from bridge.origin import LARGEST_NUMBER, LONGEST_NAME
 from edge_broker.errors import EdgeBrokerError, MqttError
 from edge_broker.wire import const
@@ -37,16 +37,12 @@ VERSION: Final = 1
 _PLAIN: Final = 0x10 | VERSION
 _COMPRESSED: Final = 0x20 | VERSION
 _ITEMS: Final = 11
-_RETAIN: Final = 0x04
 _QOS: Final = 0x03
-_FLAGS: Final = bytes((0, 1, 2, _RETAIN, _RETAIN | 1, _RETAIN | 2))
+_FLAGS: Final = bytes((0, 1, 2, RETAIN, RETAIN | 1, RETAIN | 2))
 _OF_A_HOP: Final = frozenset((const.TOPIC_ALIAS, const.SUBSCRIPTION_IDENTIFIER))
-COLUMN_BYTES: Final = 13
-"""What a message takes beside topic, properties and payload, before compression."""
 _BYTES: Final = 2
 _TEXT: Final = 3
 _ARRAY: Final = 4
-_is_swapped: Final = sys.byteorder == "big"
 
 DEFAULT_LEVEL: Final = 3
 """zstd's. 9 takes some 10 % off and twice the time."""
@@ -115,79 +111,12 @@ class EnvelopeWriter:
         return bytes((_PLAIN,)) + plain
 
 
-class Columns:
-    """What will be an envelope, as it gathers: a message after the other, their numbers rising.
-
-    `size_bytes`: of what was given, so that what becomes of it can be bounded beforehand.
-    """
-
-    __slots__ = ("block_at", "blocks", "flags", "numbers", "payloads", "size_bytes", "topic_at", "topics")
-
-    def __init__(self) -> None:
-        self.numbers: list[int] = []
-        self.topics: dict[str, int] = {}
-        self.blocks: dict[bytes, int] = {}
-        self.topic_at: list[int] = []
-        self.block_at: list[int] = []
-        self.flags = bytearray()
-        self.payloads: list[bytes] = []
-        self.size_bytes = 0
-
-    def add(self, number: int, topic: str, payload: bytes, qos: int, retain: bool, block: bytes) -> None:
-        """One message more; as `Enclosed`."""
-        self.numbers.append(number)
-        self.topic_at.append(self.topics.setdefault(topic, len(self.topics)))
-        self.block_at.append(self.blocks.setdefault(block, len(self.blocks)))
-        self.flags.append(qos | _RETAIN if retain else qos)
-        self.payloads.append(payload)
-        self.size_bytes += len(topic) + len(payload) + len(block) + COLUMN_BYTES
-
-    @property
-    def entries(self) -> int:
-        """Different topics and property blocks."""
-        return len(self.topics) + len(self.blocks)
-
-    def count_qos_2(self) -> int:
-        """How many of the messages are of QoS 2."""
-        return self.flags.count(2) + self.flags.count(2 | _RETAIN)
-
-    def lay_out(self, gateway: str, lane: str, epoch: int) -> bytes:
-        """The CBOR: what is compressed, and what dictionaries are trained on."""
-        numbers = self.numbers
-        first = numbers[0]
-        has_gaps = numbers[-1] - first != len(numbers) - 1
-        items = [
-            gateway,
-            lane,
-            epoch,
-            first,
-            _column("I", [number - first for number in numbers]) if has_gaps else b"",
-            _column("H", self.topic_at),
-            _column("H", self.block_at),
-            bytes(self.flags),
-            _column("I", list(map(len, self.payloads))),
-            [*self.topics, *self.blocks, len(self.topics)],
-            b"".join(self.payloads),
-        ]
-        return cbor2.dumps(items)
-
-
 def unpacked(envelope: Envelope) -> bytes:
     """The CBOR of `envelope`: what is compressed, and what dictionaries are trained on."""
     columns = Columns()
     for message in envelope.messages:
         columns.add(*message)
     return columns.lay_out(envelope.gateway, envelope.lane, envelope.epoch)
-
-
-def _column(kind: str, values: Sequence[int]) -> bytes:
-    """Numbers as little-endian bytes, all low bytes first, then all next ones: high bytes are alike."""
-    column = array(kind, values)
-    if _is_swapped:
-        column.byteswap()
-    raw = column.tobytes()
-    size = column.itemsize
-    return b"".join([raw[at::size] for at in range(size)])
 
 
 class EnvelopeReader:
@@ -312,7 +241,7 @@ def _assemble(items: list[Any], limits: Limits) -> Envelope:
         _check_spread(topics, topic_at, blocks, block_at, limits.spread_bytes - len(payloads))
         messages = [
             Enclosed(
-                number, topics[topic], payloads[start:end], flag & _QOS, bool(flag & _RETAIN), blocks[block]
+                number, topics[topic], payloads[start:end], flag & _QOS, bool(flag & RETAIN), blocks[block]
             )
             for number, topic, block, flag, start, end in zip(
                 numbers,
@@ -392,7 +321,7 @@ def _numbers(first: int, gaps: bytes, count: int) -> Sequence[int]:
 
 
 def _values(kind: str, column: bytes, count: int) -> Sequence[int]:
-    """The other way round from `_column`."""
+    """A column read back: the other way round from how `bridge.columns` writes it."""
     size = struct.calcsize(f"={kind}")
     if len(column) != size * count:
         raise EnvelopeError("one of its columns is not as long as the others")
@@ -401,6 +330,6 @@ def _values(kind: str, column: bytes, count: int) -> Sequence[int]:
         raw[at::size] = column[at * count : (at + 1) * count]
     values = array(kind)
     values.frombytes(bytes(raw))
-    if _is_swapped:
+    if IS_SWAPPED:
         values.byteswap()
     return values

@@ -17,7 +17,8 @@ from __future__ import annotations
 from typing import Final, Literal, NamedTuple
 from urllib.parse import quote
 
-from bridge.envelope import COLUMN_BYTES, Columns, EnvelopeWriter
+from bridge.columns import COLUMN_BYTES, Columns
+from bridge.envelope import EnvelopeWriter
 from bridge.envelopes_config import MOST_BYTES, EnvelopesConfig
 from bridge.lease import Lease
 from bridge.mapping import RemoteTopic
@@ -54,8 +55,8 @@ class Envelopes:
     """One queue's. `lease` None: only what goes alone.
 
     Since the start: `sent` envelopes, `messages` in them, `bytes_before` and `bytes_after` packing, `fallen_apart`:
-    envelopes whose messages went another way. Of this connection: `on_their_way` by the first number in each, `numbers`
-    and `size_bytes` of all of these; `gathering`, empty or not, and when it `closes_at`. `plain_below`: numbers below it
+    envelopes whose messages went another way. Of this connection: `on_their_way` by the first number in each,
+    `size_bytes` of all of these; `gathering`, empty or not, and when it `closes_at`. `plain_below`: numbers below it
     may be known upstream at QoS 2, from an earlier run; `sent_plain_below` those from this one.
     """
 
@@ -87,7 +88,7 @@ class Envelopes:
     def begin(self, client: Client | None, now: float) -> None:
         """Another connection, or none: nothing is on its way."""
         self.on_their_way: dict[int, OnItsWay] = {}
-        self.numbers = self.size_bytes = 0
+        self.size_bytes = 0
         self.gathering_epoch = 0
         self.closes_at = 0.0
         self._begin_gathering()
@@ -130,17 +131,6 @@ class Envelopes:
     def _size(message: Message, remote: RemoteTopic) -> int:
         return len(message.frame) + len(remote.encoded) + COLUMN_BYTES
 
-    def has_place(self, message: Message, remote: RemoteTopic) -> bool:
-        """Whether `message` fits into what gathers."""
-        gathering = self.gathering
-        if not gathering.numbers:
-            return True
-        return (
-            (message.source or message).epoch in (self.gathering_epoch, 0)
-            and gathering.size_bytes + self._size(message, remote) <= self.max_bytes
-            and gathering.entries < _MOST_ENTRIES
-        )
-
     @property
     def is_full(self) -> bool:
         """Whether what gathers is to leave, however young."""
@@ -151,20 +141,28 @@ class Envelopes:
         self._is_closed = True
         self.closes_at = 0.0
 
-    def gather(self, message: Message, number: int, remote: RemoteTopic, now: float) -> None:
-        """Put `message`, which has a place, into what gathers."""
+    def gather(self, message: Message, number: int, remote: RemoteTopic, now: float) -> bool:
+        """Put `message` into what gathers; False where it has no place there."""
         gathering = self.gathering
+        frame = message.frame
+        epoch = (message.source or message).epoch or self._epoch
+        if self.is_full or gathering.size_bytes + self._size(message, remote) > self.max_bytes:
+            return False
         if not gathering.numbers:
-            self.gathering_epoch = (message.source or message).epoch or self._epoch
+            self.gathering_epoch = epoch
             self.closes_at = now + self.config.delay_ms / 1000
-        self._put(gathering, message, number, remote, now)
-        self.gathering_bytes += len(message.frame)
+        elif epoch != self.gathering_epoch or gathering.entries >= _MOST_ENTRIES:
+            return False
+        block = self._block(message, now)
+        gathering.add(number, remote.topic, frame[message.payload_at :], message.qos, message.retain, block)
+        self.gathering_bytes += len(frame)
+        return True
 
-    def _put(self, columns: Columns, message: Message, number: int, remote: RemoteTopic, now: float) -> None:
-        block = self.stamp.block(message, now)
-        columns.add(
-            number, remote.topic, message.frame[message.payload_at :], message.qos, message.retain, block
-        )
+    def _block(self, message: Message, now: float) -> bytes:
+        """The properties of `message`. Most have none: then identifier and length at most stand before the payload."""
+        if message.expires_at is None and message.payload_at - message.packet_id_at <= 3:
+            return b"\0"
+        return self.stamp.block(message, now)
 
     def pack_gathered(self) -> tuple[bytes, Columns, int]:
         """The payload of what gathered, its columns and its messages' bytes; the next one is empty."""
@@ -178,7 +176,8 @@ class Envelopes:
     ) -> tuple[bytes, Columns, int]:
         """The same for one message by itself. No dictionary: nobody has said that it is there."""
         columns = Columns()
-        self._put(columns, message, number, remote, now)
+        payload = message.frame[message.payload_at :]
+        columns.add(number, remote.topic, payload, message.qos, message.retain, self._block(message, now))
         epoch = (message.source or message).epoch or self._epoch
         plain = columns.lay_out(self._gateway, self._lane, epoch)
         return self._writer_alone.compress(plain), columns, len(message.frame)
@@ -200,7 +199,6 @@ class Envelopes:
         """One has left."""
         numbers = columns.numbers
         self.on_their_way[numbers[0]] = OnItsWay(numbers, size_bytes)
-        self.numbers += len(numbers)
         self.size_bytes += size_bytes
         self.sent += 1
         self.messages += len(numbers)
@@ -212,6 +210,5 @@ class Envelopes:
         found = self.on_their_way.pop(number, None)
         if found is None:
             return None
-        self.numbers -= len(found.numbers)
         self.size_bytes -= found.size_bytes
         return found.numbers

@@ -30,11 +30,11 @@ from edge_broker.core.queue import Queue
 from edge_broker.wire import const
 
 if TYPE_CHECKING:
-    from bridge.envelope import Columns
+    from bridge.columns import Columns
     from bridge.envelopes import Envelopes
     from edge_broker.core.router import Router
 
-_TURN_MESSAGES: Final = 1_000
+_TURN_MESSAGES: Final = 2_000
 _REFUSES_ALL: Final = frozenset((const.NOT_AUTHORIZED, const.TOPIC_NAME_INVALID, const.QOS_NOT_SUPPORTED))
 """The same for every envelope, whatever is in it."""
 
@@ -56,9 +56,9 @@ class Packing(PlainSending):
         self.envelopes: Envelopes | None = None
         self.on_envelope_refused: Callable[[str], None] = _nobody_to_tell
         self._packing: Envelopes | None = None  # on this connection
-        self._apart: deque[tuple[int, bool]] = (
-            deque()
-        )  # sent no more in an envelope; whether plain in any case
+        self._plain: set[int] = set()  # in flight as a PUBLISH, or a PUBREL, each
+        # Numbers that gathered, or were in an envelope, and go by themselves; whether plain in any case.
+        self._apart: deque[tuple[int, bool]] = deque()
         self._gather_seconds = 0.0
 
     # ---- the connection
@@ -72,6 +72,7 @@ class Packing(PlainSending):
 
     def _end_packing(self) -> None:
         self._packing = None
+        self._plain.clear()
         self._apart.clear()
         self._gather_seconds = 0.0
         if self.envelopes is not None:
@@ -107,7 +108,7 @@ class Packing(PlainSending):
         envelopes = self._packing
         if envelopes is None:
             return self.queue.in_flight
-        return self.queue.in_flight - self._unsent - envelopes.numbers + len(envelopes.on_their_way)
+        return len(self._plain) + len(envelopes.on_their_way)
 
     # ---- sending
 
@@ -120,33 +121,40 @@ class Packing(PlainSending):
             return False
         batches = envelopes.batches(now)
         if envelopes.gathering.numbers and not batches:
-            self._fall_apart(envelopes.drop_gathered())
+            self._fall_apart(envelopes.drop_gathered(), was_tried=False)
         is_more = self._gather_due(client, envelopes, batches)
         if envelopes.gathering.numbers:
-            self._gather_seconds = max(0.0, envelopes.closes_at - now)
-            if not self._gather_seconds:
+            if envelopes.is_full or envelopes.closes_at <= now:
                 self._send_gathered()
+                is_more = is_more or (bool(self._apart) and self.packets_in_flight < self._window)
+            else:
+                self._gather_seconds = envelopes.closes_at - now
         return is_more
 
     def _gather_due(self, client: Client, envelopes: Envelopes, batches: bool) -> bool:
         """Send or gather what is due; True if there is more for the next turn."""
         queue, now = self.queue, self._router.now
-        for _ in range(_TURN_MESSAGES):
-            if not self._has_room_for_packet(envelopes):
+        is_ordinary = batches and not (self._is_paced or self.withholds)
+        until = queue.cursor + _TURN_MESSAGES
+        while queue.cursor < until:
+            if self.packets_in_flight >= self._window:
                 return False
             if envelopes.is_full:
                 self._send_gathered()
                 continue
             if self._apart:
-                self._send_apart(client, envelopes, batches)
+                self._send_apart(client, envelopes)
                 continue
+            if not self._has_room_in_bytes(envelopes):
+                return False
             if self._is_paced and self._must_wait(0):
                 return False
-            due = queue.next_to_send(now)
+            due = self._gather_ordinary(envelopes, until) if is_ordinary else queue.next_to_send(now)
             if due is None:
-                return False
+                return queue.cursor >= until
             number, message = due
             if message is None:
+                self._plain.add(number)
                 self._release(client, number)
                 continue
             remote = self._remote_of(number, message)
@@ -154,13 +162,28 @@ class Packing(PlainSending):
                 self._send_somehow(client, envelopes, number, message, remote, batches)
         return True
 
-    def _has_room_for_packet(self, envelopes: Envelopes) -> bool:
+    def _gather_ordinary(self, envelopes: Envelopes, until: int) -> tuple[int, Message | None] | None:
+        """Gather what is due as long as nothing of it needs a second look; what does then, as `next_to_send` tells it."""
+        queue, now = self.queue, self._router.now
+        known, next_to_send, gather = self._mapping.known, queue.next_to_send, envelopes.gather
+        while queue.cursor < until:
+            due = next_to_send(now)
+            if due is None:
+                return None
+            number, message = due
+            if message is None or message.qos != 1:
+                return due
+            remote = known.get(message.topic)
+            if remote is None or remote.may_be_skipped or not remote.in_envelopes:
+                return due
+            if not gather(message, number, remote, now):
+                return due
+        return None
+
+    def _has_room_in_bytes(self, envelopes: Envelopes) -> bool:
+        """Whether more messages may be taken into memory. What was taken is sent whatever this says."""
         window_bytes = self._router.settings.send_window_bytes
-        return (
-            self.packets_in_flight < self._window
-            and self.queue.large_in_flight_bytes < window_bytes
-            and envelopes.size_bytes < window_bytes
-        )
+        return self.queue.large_in_flight_bytes < window_bytes and envelopes.size_bytes < window_bytes
 
     def _send_somehow(
         self,
@@ -174,14 +197,12 @@ class Packing(PlainSending):
         """`message` gathers, or goes by itself, in an envelope or plain. There is room for a packet."""
         way = envelopes.way_of(message, number, remote, batches)
         if way == "batched":
-            if not envelopes.has_place(message, remote):
+            if not envelopes.gather(message, number, remote, self._router.now):
                 self._send_gathered()
-            envelopes.gather(message, number, remote, self._router.now)
+                envelopes.gather(message, number, remote, self._router.now)
             if self._is_paced:
                 self._pace_of(number).take(0, self._router.now)
-        elif (
-            remote.topic in envelopes.gathering.topics
-        ):  # what gathers goes first: order is kept within a topic
+        elif remote.topic in envelopes.gathering.topics:  # older ones gather, and go first
             self._apart.append((number, way == "plain"))
             envelopes.close()
         elif way == "alone":
@@ -194,9 +215,10 @@ class Packing(PlainSending):
     ) -> None:
         if message.qos == 2:
             envelopes.sent_plain_below = max(envelopes.sent_plain_below, number + 1)
-        self._send_plain(client, number, message, remote)
+        if self._send_plain(client, number, message, remote):
+            self._plain.add(number)
 
-    def _send_apart(self, client: Client, envelopes: Envelopes, batches: bool) -> None:
+    def _send_apart(self, client: Client, envelopes: Envelopes) -> None:
         """The next of what goes by itself now; what gathers, if that is older."""
         gathering = envelopes.gathering.numbers
         if gathering and gathering[0] < self._apart[0][0]:
@@ -204,7 +226,7 @@ class Packing(PlainSending):
             return
         number, is_plain = self._apart.popleft()
         message = self.queue.messages.get(number)
-        remote = None if message is None else self._mapping.find(message.topic)
+        remote = None if message is None else self._remote_of(number, message)
         if message is None or remote is None:
             return
         if not is_plain and envelopes.way_of(message, number, remote, False) == "alone":
@@ -219,7 +241,7 @@ class Packing(PlainSending):
         client, envelopes = self._client, self._packing
         if client is None or envelopes is None or not envelopes.gathering.numbers:
             return
-        if self._has_room_for_packet(envelopes):
+        if self.packets_in_flight < self._window:
             self._send_envelope(client, envelopes, *envelopes.pack_gathered())
 
     def _send_alone(
@@ -273,13 +295,17 @@ class Packing(PlainSending):
             if remote is not None:
                 tracer.on_sent(message, number, remote.topic, now)
 
-    def _fall_apart(self, numbers: list[int]) -> None:
-        """These do not go together: each goes by itself, where there is room again."""
+    def _fall_apart(self, numbers: list[int], was_tried: bool = True) -> None:
+        """These do not go together: each goes by itself, where there is room again.
+
+        `was_tried`: the envelope itself would not do, so one that was alone in it goes plain.
+        """
         envelopes = self._packing
         assert envelopes is not None
         if len(numbers) > 1:
             envelopes.fallen_apart += 1
-        apart = [*self._apart, *((number, len(numbers) == 1) for number in numbers)]
+        is_plain = was_tried and len(numbers) == 1
+        apart = [*self._apart, *((number, is_plain) for number in numbers)]
         self._apart = deque(sorted(apart))
 
     # ---- what the upstream answers
@@ -287,15 +313,36 @@ class Packing(PlainSending):
     def on_puback(self, packet_id: int, reason_code: int) -> None:
         """QoS 1: done, or refused; an envelope with all that is in it."""
         envelopes = self._packing
-        if envelopes is not None and envelopes.on_their_way:
-            number = self.packet_ids.number_of(packet_id)
-            numbers = envelopes.take_answered(number)
-            if numbers is not None:
-                if number == self._timed:
-                    self._take_time()
-                self._on_envelope_answer(envelopes, numbers, reason_code)
-                return
-        super().on_puback(packet_id, reason_code)
+        if envelopes is None:
+            super().on_puback(packet_id, reason_code)
+            return
+        number = self.packet_ids.number_of(packet_id)
+        numbers = envelopes.take_answered(number)
+        if numbers is not None:
+            if number == self._timed:
+                self._take_time()
+            self._on_envelope_answer(envelopes, numbers, reason_code)
+        elif (
+            number in self._plain
+        ):  # else it is within an envelope, or gathers: nobody sent it under that identifier
+            self._plain.remove(number)
+            super().on_puback(packet_id, reason_code)
+
+    def on_pubrec(self, packet_id: int, reason_code: int) -> None:
+        """QoS 2, of what went by itself."""
+        number = self.packet_ids.number_of(packet_id)
+        if self._packing is not None and number not in self._plain:
+            if self._client is not None:
+                self._answer_unknown(self._client, packet_id)
+            return
+        if reason_code >= 0x80:
+            self._plain.discard(number)
+        super().on_pubrec(packet_id, reason_code)
+
+    def _complete(self, number: int) -> None:
+        if self._packing is None or number in self._plain:
+            self._plain.discard(number)
+            super()._complete(number)
 
     def _on_envelope_answer(self, envelopes: Envelopes, numbers: list[int], reason_code: int) -> None:
         if reason_code < 0x80:
@@ -309,8 +356,11 @@ class Packing(PlainSending):
             self._fall_apart(numbers)
 
     def _complete_all(self, numbers: list[int]) -> None:
-        complete, now = self.queue.complete, self._router.now
-        self.acknowledged += sum(map(complete, numbers))
+        queue, now = self.queue, self._router.now
+        if numbers[-1] - numbers[0] == len(numbers) - 1:
+            self.acknowledged += queue.complete_range(numbers[0], len(numbers))
+        else:
+            self.acknowledged += sum(map(queue.complete, numbers))
         self.last_acknowledged_at = now
         if self.tracer is not None:
             for number in numbers:

@@ -44,8 +44,8 @@ class PlainSending(Clearance):
         self._window = 0  # packets that may be unacknowledged; 0 while nothing may be sent
         self._sent_below = 0  # numbers below it were sent in this run; of an earlier run nobody knows
 
-    def _send_plain(self, client: Client, number: int, message: Message, remote: RemoteTopic) -> None:
-        """`message` goes by itself."""
+    def _send_plain(self, client: Client, number: int, message: Message, remote: RemoteTopic) -> bool:
+        """`message` goes by itself; False where the upstream takes none as large."""
         qos = message.qos
         stamp, now = self._stamp, self._router.now
         fits = client.send_publish(
@@ -58,7 +58,7 @@ class PlainSending(Clearance):
         )
         if not fits:
             self._give_up(number, "packet_too_large", message.topic)
-            return
+            return False
         if self._is_paced:
             self._pace_of(number).take(len(message.frame), self._router.now)
         self.sent[qos] += 1
@@ -68,6 +68,7 @@ class PlainSending(Clearance):
             self.resent += 1
         if self.tracer is not None:
             self.tracer.on_sent(message, number, remote.topic, now)
+        return True
 
     def _release(self, client: Client, number: int) -> None:
         """PUBREC came for `number` on an earlier connection."""

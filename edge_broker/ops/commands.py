@@ -12,7 +12,13 @@ from edge_broker.ops.backlog import Backlog, BacklogView
 from edge_broker.ops.control import Answer, Handler, Request
 from edge_broker.ops.facts import gather
 from edge_broker.ops.health import assess
-from edge_broker.ops.observed import Observed, ObservedBridge, ObservedPolicy, dropped_messages
+from edge_broker.ops.observed import (
+    Observed,
+    ObservedBridge,
+    ObservedEnvelopes,
+    ObservedPolicy,
+    dropped_messages,
+)
 from edge_broker.ops.rates import Rates
 from edge_broker.ops.trace import TraceCommand
 
@@ -147,7 +153,22 @@ class Commands:
             "drain_per_second": round(drain, 1),
             "drained_in_seconds": round(status.depth / drain, 1) if drain > 0 and status.depth else None,
             "policy": _policy(status.policy),
+            "envelopes": None if status.envelopes is None else _envelopes(status.envelopes),
         }
+
+
+def _envelopes(envelopes: ObservedEnvelopes) -> dict[str, Any]:
+    return {
+        "lease": envelopes.lease,
+        "lease_seconds": round(envelopes.lease_seconds, 1),
+        "ingester": envelopes.ingester,
+        "malformed": envelopes.malformed,
+        "sent": envelopes.sent,
+        "messages": envelopes.messages,
+        "bytes_before": envelopes.bytes_before,
+        "bytes_after": envelopes.bytes_after,
+        "fallen_apart": envelopes.fallen_apart,
+    }
 
 
 def _policy(policy: ObservedPolicy) -> dict[str, Any]:

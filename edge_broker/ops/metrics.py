@@ -20,6 +20,7 @@ from edge_broker.core.delayed import Delayed
 from edge_broker.ops import disk
 from edge_broker.ops.backlog import Backlog, BacklogView
 from edge_broker.ops.metrics_access import audit_metrics, file_metrics, password_metrics, token_metrics
+from edge_broker.ops.metrics_envelopes import envelope_metrics
 from edge_broker.ops.metrics_families import buckets, by_qos, counter, counters, gauge, gauges, histogram
 from edge_broker.ops.metrics_policy import policy_metrics
 from edge_broker.ops.observed import Observed, ObservedStatus, dropped_messages
@@ -74,6 +75,7 @@ class BrokerCollector(Collector):
         ahead = self._observed.clock.wall(time.monotonic()) - time.time()
         yield from _bridges(statuses, ahead)
         yield from policy_metrics({status.name: status.policy for status in statuses})
+        yield from envelope_metrics({status.name: status.envelopes for status in statuses})
         yield from audit_metrics(self._observed.audit)
         yield from file_metrics(self._observed, time.time())
         yield from password_metrics(getattr(self._observed.router.authenticator, "passwords", None))

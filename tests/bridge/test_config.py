@@ -83,8 +83,19 @@ def test_the_promised_defaults_of_the_policy(folder: Path) -> None:
         "month_starts_on": 1,
         "when_month_is_spent": "stop",
     }
+    assert msgspec.to_builtins(bridge.envelopes) == {
+        "enabled": False,
+        "max_messages": 1_000,
+        "max_bytes": 256 << 10,
+        "delay_ms": 1_000,
+        "level": 3,
+        "dictionary": None,
+        "lease_topic": "edge/ingest/lease",
+        "topic_prefix": "edge",
+    }
     rule = bridge.out[0]
     assert (rule.max_age_seconds, rule.keep_latest, rule.priority) == (0.0, False, "normal")
+    assert (rule.envelope, rule.ingested) == (True, False)
 
 
 def test_upstreams_in_full(folder: Path) -> None:
@@ -211,6 +222,18 @@ WRONG: list[tuple[dict[str, object], str, str, str]] = [
     ({"in": [RULE | {"keep_latest": True}]}, "in[0].keep_latest", "goes up only", "leave it out"),
     ({"in": [RULE | {"max_age_seconds": 5}]}, "in[0].max_age_seconds", "goes up only", "leave it out"),
     ({"in": [RULE | {"priority": "high"}]}, "in[0].priority", "goes up only", "leave it out"),
+    ({"in": [RULE | {"envelope": False}]}, "in[0].envelope", "goes up only", "leave it out"),
+    ({"in": [RULE | {"ingested": True}]}, "in[0].ingested", "goes up only", "leave it out"),
+    ({"out": [RULE | {"ingested": True, "qos": 0}]}, "out[0].ingested", "at QoS 0 nothing is", "qos = 1"),
+    ({"origin": False, "envelopes": {"enabled": True}}, "origin", "have numbers of ours", "leave it out"),
+    ({"origin": False, "out": [RULE | {"ingested": True}]}, "origin", "have numbers of ours", "leave it out"),
+    ({"envelopes": {"delay": 5}}, "envelopes.delay", "not a known key", "delay_ms"),
+    ({"envelopes": {"max_messages": 0}}, "envelopes.max_messages", "out of range", "1 to 20000"),
+    ({"envelopes": {"max_bytes": 1 << 20}}, "envelopes.max_bytes", "out of range", "1024 to"),
+    ({"envelopes": {"topic_prefix": "a/#"}}, "envelopes.topic_prefix", "a wildcard", "edge"),
+    ({"envelopes": {"lease_topic": ""}}, "envelopes.lease_topic", "an empty topic", "edge"),
+    ({"envelopes": {"dictionary": "gone"}}, "envelopes.dictionary", "No such file", "relative paths"),
+    ({"envelopes": {"dictionary": "password"}}, "envelopes.dictionary", "no dictionary of zstd", "--train"),
     ({"urls": ["mqtts://h", 5]}, "urls[1]", "must be text in quotes, not a number", "mqtts://"),
     (
         {"urls": ["mqtts://h", "h:1883"]},
