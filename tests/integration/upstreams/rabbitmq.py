@@ -58,6 +58,8 @@ class RabbitCluster:
         until(lambda: _answers(self._epmd_port), "epmd did not start")
         for node in range(NODES):
             self._start_node(node)
+            # Three that ask for the cluster's lock at once wait for each other for many seconds.
+            until(lambda one=node: self._has_loaded(one), self.logs(), _START_SECONDS)  # type: ignore[misc]
         until(lambda: all(map(self._is_up, range(NODES))), self.logs(), _START_SECONDS)
         return self
 
@@ -129,10 +131,19 @@ class RabbitCluster:
         """Where they are."""
         return f"RabbitMQ: see {self._directory}/node-*/log"
 
-    def _is_up(self, node: int) -> bool:
+    def _has_loaded(self, node: int) -> bool:
+        """Whether it begins to boot: loading its code is what takes longest."""
+        self._check_that_it_runs(node)
+        log = self._directory / f"node-{node}" / "log" / f"{_name(node)}.log"
+        return log.exists() and "Running boot step" in log.read_text(errors="replace")
+
+    def _check_that_it_runs(self, node: int) -> None:
         process = self._processes[node]
         assert process is not None
         assert process.poll() is None, (self._directory / f"node-{node}" / "output").read_text()
+
+    def _is_up(self, node: int) -> bool:
+        self._check_that_it_runs(node)
         return _answers(self.mqtt_ports[node])
 
     def _environ(self) -> dict[str, str]:

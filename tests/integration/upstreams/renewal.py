@@ -10,8 +10,8 @@ from tests.bridge.svids import TrustDomain
 from tests.integration.upstreams.line import BROKER_PATH, GATEWAY_PATH, show
 
 _EVERY_SECONDS = 1.0
-LIFETIME_SECONDS = 8.0
-"""Half of it is over when they are made: the bridge goes over some 4 to 6 seconds later."""
+LIFETIME_SECONDS = 6.0
+"""Half of it is over when they are made: the bridge goes over some 3 to 5 seconds later."""
 
 
 class Renewal:

@@ -16,6 +16,7 @@ from tests.integration.upstreams.traffic import V3, Reader, Sender, timed
 
 
 @pytest.mark.needs("nats-server")
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_a_node_that_is_killed(tmp_path: Path) -> None:
     domain = TrustDomain("cluster.example")

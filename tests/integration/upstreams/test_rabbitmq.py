@@ -19,6 +19,7 @@ def connected_node(cluster: RabbitCluster, gateway: BrokerProcess) -> int:
 
 
 @pytest.mark.needs("rabbitmqctl", "epmd")
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_node_that_hangs_and_one_that_is_killed(tmp_path: Path) -> None:
     cluster = RabbitCluster(tmp_path / "rabbitmq")

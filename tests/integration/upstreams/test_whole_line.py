@@ -35,10 +35,10 @@ async def test_every_reading_is_once_in_the_ingesters_files(tmp_path: Path) -> N
     try:
         fleet = await line.start()
         line.more_arrive(1_000, "the first readings")
-        until(lambda: line.renewals >= 1, line.logs)
+        until(lambda: line.renewals >= 1, line.logs, PATIENCE_SECONDS)
         await lose_the_envoy(line, fleet)
         before = line.renewals
-        until(lambda: line.renewals > before, line.logs)
+        until(lambda: line.renewals > before, line.logs, PATIENCE_SECONDS)
         lose_a_nats_node(line)
         renewals, came = line.renewals, len(connections(line.gateway))
         line.gateway.kill()

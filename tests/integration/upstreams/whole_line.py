@@ -27,6 +27,7 @@ from tests.integration.upstreams.traffic import PATIENCE_SECONDS
 
 _AT_ONCE = 20
 _FAST, _SLOW = 1_000, 300
+_COMMANDS = 'in = [{ filter = "commands/#", remote_prefix = "s/" }]\n'
 _ENVELOPES = "[bridges.envelopes]\nenabled = true\ndelay_ms = 100\nmax_messages = 200\n"
 _LAST = b'"topic":"s/devices/last"'
 _RULE = '{ filter = "devices/#", remote_prefix = "s/", ingested = true }'
@@ -60,7 +61,7 @@ class WholeLine:
         self.ingress = ClusterIngress(directory / "ingress", domain.issue(BROKER_PATH), domain, ports)
         keys = meshed_keys(directory / "svid", domain) + '\nversion = "3.1.1"'
         self.gateway = BrokerProcess(
-            directory / "gateway", bridge_table([self.ingress.url], keys, _RULE) + _ENVELOPES
+            directory / "gateway", bridge_table([self.ingress.url], keys, _RULE) + _COMMANDS + _ENVELOPES
         )
         self.by_origin = self._ingester("ingest", "")
         self.by_device = self._ingester("ingest-devices", "[devices]\ndeduplicate = true")
