@@ -13,6 +13,15 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from bridge.client_keys import (
+    BackoffInitial,
+    BackoffMax,
+    Certificate,
+    Key,
+    PasswordFile,
+    Username,
+    check_client_id,
+)
 from bridge.envelopes_config import EnvelopesConfig
 from bridge.origin import LONGEST_NAME
 from bridge.places import Place, Upstream, parse_place
@@ -58,23 +67,16 @@ class BridgeConfig(QueueLimits, frozen=True, kw_only=True):
             extra={"default": "edge-broker-HOSTNAME-NAME"},
         ),
     ] = _SETTLED_LATER
-    username: Annotated[str | None, Meta(description="The name to log in with.")] = None
-    password_file: Annotated[
-        Path | None,
-        Meta(
-            description="The file with the password, read at each connect. A line feed at its end does not count."
-        ),
-    ] = None
+    username: Username = None
+    password_file: PasswordFile = None
     ca: Annotated[
         Path | None,
         Meta(
             description="The CA certificates, PEM, that may vouch for the upstream; without it the system's."
         ),
     ] = None
-    certificate: Annotated[Path | None, Meta(description="Our certificate, with its chain, PEM (mTLS).")] = (
-        None
-    )
-    key: Annotated[Path | None, Meta(description="Its private key, PEM, without a passphrase.")] = None
+    certificate: Certificate = None
+    key: Key = None
     server_name: Annotated[
         str | None,
         Meta(
@@ -147,12 +149,8 @@ class BridgeConfig(QueueLimits, frozen=True, kw_only=True):
         float,
         Meta(ge=0.1, le=3_600, description="For any acknowledgement; then we connect anew and send again."),
     ] = 30.0
-    backoff_initial_seconds: Annotated[
-        float, Meta(ge=0.01, le=3_600, description="The pause after a first failure; it doubles with each.")
-    ] = 1.0
-    backoff_max_seconds: Annotated[
-        float, Meta(ge=0.01, le=86_400, description="The longest pause between two tries.")
-    ] = 60.0
+    backoff_initial_seconds: BackoffInitial = 1.0
+    backoff_max_seconds: BackoffMax = 60.0
     max_attempts_per_minute: Annotated[
         int, Meta(ge=0, le=60_000, description="Tries to connect, whatever the pauses; 0 is no limit.")
     ] = 30
@@ -250,8 +248,8 @@ class BridgeConfig(QueueLimits, frozen=True, kw_only=True):
             msgspec.structs.force_setattr(
                 self, "client_id", f"edge-broker-{socket.gethostname()}-{self.name}"
             )
-        elif not self.client_id or "\0" in self.client_id or len(self.client_id.encode()) > 65_535:
-            raise ConfigError("client_id", "must be text of 1 to 65535 bytes", "leave it out for the default")
+        else:
+            check_client_id(self.client_id)
         if self.gateway is _SETTLED_LATER:
             msgspec.structs.force_setattr(self, "gateway", self.client_id)
         elif not self.gateway or "\0" in self.gateway or len(self.gateway) > LONGEST_NAME:

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Final
 
 from bridge import failures
 from bridge.config import BridgeConfig
-from bridge.conversation import Conversation, Ending
+from bridge.conversation import Conversation
 from bridge.downlink import Downlink
+from bridge.exchange import Ending
 from bridge.forwarder import Forwarder
 from bridge.handover import Handover, Opened
 from bridge.identity import Credentials, identity_of

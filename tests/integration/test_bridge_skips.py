@@ -1,11 +1,9 @@
 """What policy lets go is no gap for a real ingester behind a real mosquitto, through an outage and a kill."""
 
 import asyncio
-import os
-import re
 import signal
-import subprocess
-import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import paho.mqtt.client as paho
@@ -13,6 +11,7 @@ import pytest
 
 from tests.bridge.real import Mosquitto, Person, running, until
 from tests.ingest.running import Ingester
+from tests.integration.broker_process import BrokerProcess
 
 pytestmark = pytest.mark.needs("mosquitto")
 
@@ -23,43 +22,29 @@ RULES = """[
 ]"""
 
 
-class Gateway:
-    """`edge-broker run` with a bridge to `upstream`. `more`: further lines of the bridge."""
+class Gateway(BrokerProcess):
+    """With a bridge to `upstream`. `more`: further lines of the bridge."""
 
     def __init__(self, directory: Path, upstream: str, more: str = "") -> None:
-        directory.mkdir(parents=True, exist_ok=True)
-        self._log = directory / "log"
-        self._config = directory / "edge-broker.toml"
-        self._config.write_text(
-            f'data_dir = "{directory}/data"\n[[listeners]]\nbind = "127.0.0.1:0"\n'
+        super().__init__(
+            directory,
             f'[[bridges]]\nname = "cloud"\ngateway = "gw/7"\nurls = ["{upstream}"]\nbackoff_initial_seconds = 0.05\n'
-            f"backoff_max_seconds = 0.2\nmax_attempts_per_minute = 0\nbreaker_failures = 0\n{more}\nout = {RULES}\n"
+            f"backoff_max_seconds = 0.2\nmax_attempts_per_minute = 0\nbreaker_failures = 0\n{more}\nout = {RULES}\n",
         )
-        self._process: subprocess.Popen[bytes] | None = None
-        self.url = ""
-
-    async def start(self) -> None:
-        self._log.unlink(missing_ok=True)
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "edge_broker", "run", "--config", self._config],
-                stderr=log,
-                env=os.environ | {"PYTHONUNBUFFERED": "1"},
-            )
-        await until(lambda: re.search(r"listening on (mqtt://\S+)", self.log), f"did not start: {self._log}")
-        found = re.search(r"listening on (mqtt://\S+)", self.log)
-        assert found is not None
-        self.url = found[1].rstrip(",")
 
     @property
-    def log(self) -> str:
-        return self._log.read_text()
+    def url(self) -> str:
+        return f"mqtt://127.0.0.1:{self.port}"
 
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            process.send_signal(number)
-            process.wait(20)
+
+@contextmanager
+def run(gateway: Gateway) -> Iterator[None]:
+    """Until the end of the block."""
+    gateway.start()
+    try:
+        yield
+    finally:
+        gateway.stop()
 
 
 class Beside(Ingester):
@@ -70,7 +55,7 @@ class Beside(Ingester):
 
 
 async def write_story(sensor: Person) -> None:
-    """Thirteen messages of which seven, or a few less, are not worth sending after an outage."""
+    """Twelve messages of which seven, or a few less, are not worth sending after an outage."""
     short = paho.Properties(paho.PacketTypes.PUBLISH)
     short.MessageExpiryInterval = 1
     await sensor.publish("s/log", "1")
@@ -100,18 +85,19 @@ async def test_what_an_outage_made_worthless_is_not_missing(tmp_path: Path, anno
     upstream = Mosquitto(tmp_path / "upstream", persistent=True)
     ingester = Beside(tmp_path / "ingest", upstream.url)
     gateway = Gateway(tmp_path / "gateway", upstream.url, "" if announces else 'skipped_topic = ""')
-    async with running(upstream, ingester, gateway):
-        sensor = await Person().connect(gateway.url)
-        await sensor.publish("s/log", "first")
-        await until(lambda: payloads_of(ingester) == ["first"], "nothing came")
-        upstream.stop()
-        await write_story(sensor)
-        await asyncio.sleep(1.5)  # for the messages to expire
-        await upstream.start()
-        await until(lambda: payloads_of(ingester)[-1:] == ["4"], "not drained")
-        assert payloads_of(ingester) == ["first", "1", "state", "2", "3", "4"]
-        await until_missing(ingester, 0 if announces else 7)
-        sensor.leave()
+    async with running(upstream, ingester):
+        with run(gateway):
+            sensor = await Person().connect(gateway.url)
+            await sensor.publish("s/log", "first")
+            await until(lambda: payloads_of(ingester) == ["first"], "nothing came")
+            upstream.stop()
+            await write_story(sensor)
+            await asyncio.sleep(1.5)  # for the messages to expire
+            await upstream.start()
+            await until(lambda: payloads_of(ingester)[-1:] == ["4"], "not drained")
+            assert payloads_of(ingester) == ["first", "1", "state", "2", "3", "4"]
+            await until_missing(ingester, 0 if announces else 7)
+            sensor.leave()
 
 
 async def test_a_kill_between_the_end_of_a_message_and_its_announcement(tmp_path: Path) -> None:
@@ -119,27 +105,28 @@ async def test_a_kill_between_the_end_of_a_message_and_its_announcement(tmp_path
     upstream = Mosquitto(tmp_path / "upstream", persistent=True)
     ingester = Beside(tmp_path / "ingest", upstream.url)
     gateway = Gateway(tmp_path / "gateway", upstream.url)
-    async with running(upstream, ingester, gateway):
-        sensor = await Person().connect(gateway.url)
-        await sensor.publish("s/log", "first")
-        await until(lambda: payloads_of(ingester) == ["first"], "nothing came")
-        upstream.stop()
-        for _ in range(3):
-            await write_story(
-                sensor
-            )  # each acknowledged message of the first topic supersedes the one before
-        gateway.stop(signal.SIGKILL)
-        sensor.leave()
-        await gateway.start()
-        sensor = await Person().connect(gateway.url)
-        await sensor.publish("s/log", "last")
-        await upstream.start()
-        await until(lambda: payloads_of(ingester)[-1:] == ["last"], "not drained")
-        await until_missing(ingester, 0)
-        came = payloads_of(ingester)
-        assert came.count("state") + came.count("old") < 12, "nothing was superseded"
-        assert [payload for payload in came if payload.isdigit()] == ["1", "2", "3", "4"] * 3
-        sensor.leave()
+    async with running(upstream, ingester):
+        with run(gateway):
+            sensor = await Person().connect(gateway.url)
+            await sensor.publish("s/log", "first")
+            await until(lambda: payloads_of(ingester) == ["first"], "nothing came")
+            upstream.stop()
+            for _ in range(3):
+                await write_story(
+                    sensor
+                )  # each acknowledged message of the first topic supersedes the one before
+            gateway.kill()
+            sensor.leave()
+            gateway.start()
+            sensor = await Person().connect(gateway.url)
+            await sensor.publish("s/log", "last")
+            await upstream.start()
+            await until(lambda: payloads_of(ingester)[-1:] == ["last"], "not drained")
+            await until_missing(ingester, 0)
+            came = payloads_of(ingester)
+            assert came.count("state") + came.count("old") < 12, "nothing was superseded"
+            assert [payload for payload in came if payload.isdigit()] == ["1", "2", "3", "4"] * 3
+            sensor.leave()
 
 
 async def test_an_upstream_that_does_not_allow_the_topic_loses_nothing_else(tmp_path: Path) -> None:
@@ -150,7 +137,7 @@ async def test_an_upstream_that_does_not_allow_the_topic_loses_nothing_else(tmp_
     gateway = Gateway(tmp_path / "gateway", upstream.url)
     async with running(upstream):
         there = await (await Person().connect(upstream.url)).subscribe("s/#")
-        async with running(gateway):
+        with run(gateway):
             sensor = await Person().connect(gateway.url)
             await sensor.publish("s/log", "first")
             await until(lambda: there.payloads == ["first"], "nothing came")
