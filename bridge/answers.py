@@ -74,6 +74,7 @@ class Answers:
         self._on_given_up = on_given_up
         self._client: Client | None = None
         self._retreat: Callable[[int], None]
+        self._settles: Callable[[int, int], bool] | None = None  # a floor above, which sees PUBACKs first
         self._pubrels_held = 0
         self._head = 0  # the oldest not acknowledged, and since when it is that
         self._head_since = 0.0
@@ -92,6 +93,8 @@ class Answers:
         number = self.packet_ids.number_of(packet_id)
         if number == self._timed:
             self._take_time()
+        if self._settles is not None and self._settles(number, reason_code):
+            return
         if reason_code >= 0x80:
             self._handle_refusal(number, reason_code)
         elif self.queue.complete(number):

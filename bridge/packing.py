@@ -10,7 +10,7 @@ What it keeps true:
 - The window counts packets, an envelope as one. The bytes of what is on its way in envelopes are bounded too.
 - Rates count messages as they gather, and bytes as the envelope has them.
 
-The forwarder's fourth floor. Without envelopes it costs a comparison per turn and acknowledgement.
+The forwarder's fourth floor. Without envelopes it costs a comparison per turn and per acknowledgement.
 """
 
 from __future__ import annotations
@@ -69,9 +69,10 @@ class Packing(PlainSending):
             if not client.session_present:  # the upstream knows no identifier of ours
                 envelopes.plain_below = envelopes.sent_plain_below = 0
             envelopes.begin(client, self._router.now)
+            self._settles = self._settle
 
     def _end_packing(self) -> None:
-        self._packing = None
+        self._packing = self._settles = None
         self._plain.clear()
         self._apart.clear()
         self._gather_seconds = 0.0
@@ -310,23 +311,20 @@ class Packing(PlainSending):
 
     # ---- what the upstream answers
 
-    def on_puback(self, packet_id: int, reason_code: int) -> None:
-        """QoS 1: done, or refused; an envelope with all that is in it."""
+    def _settle(self, number: int, reason_code: int) -> bool:
+        """Whether a PUBACK for `number` is an envelope's, or nobody's; else it is that of a message by itself."""
         envelopes = self._packing
-        if envelopes is None:
-            super().on_puback(packet_id, reason_code)
-            return
-        number = self.packet_ids.number_of(packet_id)
+        assert envelopes is not None
         numbers = envelopes.take_answered(number)
         if numbers is not None:
-            if number == self._timed:
-                self._take_time()
             self._on_envelope_answer(envelopes, numbers, reason_code)
-        elif (
-            number in self._plain
-        ):  # else it is within an envelope, or gathers: nobody sent it under that identifier
-            self._plain.remove(number)
-            super().on_puback(packet_id, reason_code)
+            return True
+        if (
+            number not in self._plain
+        ):  # it is within an envelope, or gathers: nobody sent it under that identifier
+            return True
+        self._plain.remove(number)
+        return False
 
     def on_pubrec(self, packet_id: int, reason_code: int) -> None:
         """QoS 2, of what went by itself."""

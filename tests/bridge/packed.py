@@ -14,6 +14,9 @@ from bridge.lease import Lease
 from bridge.origin import OriginWriter, find_origin
 from bridge.stamps import Stamp
 from edge_broker.core.message import Message
+from edge_broker.core.ops import QueueState
+from edge_broker.core.queue import Queue
+from edge_broker.core.stored_queue import StoredQueue
 from edge_broker.wire import const
 from tests.bridge.memory import Bridged
 
@@ -37,8 +40,36 @@ class Packed(Bridged):
         self.packing.plain_below = self.queue.sent_before
         self.forwarder.envelopes = self.packing
         self.forwarder.stamp = stamp
+        self.on_disk = QueueState(self.queue.queue_id, 1, 1, [], [], 0)
         self.refusals: list[str] = []
         self.forwarder.on_envelope_refused = self.refusals.append
+
+    def commit(self) -> None:
+        """Everything up to now is on disk; `on_disk` is what a start would find of the queue."""
+        super().commit()
+        before = self.on_disk
+        for write in self.last_batch.queues:
+            if write.queue_id == self.queue.queue_id:
+                ends = [number + 1 for number, _ in write.messages]
+                self.on_disk = QueueState(
+                    write.queue_id,
+                    write.head,
+                    max([before.next_number, write.head, *ends]),
+                    write.acknowledged,
+                    write.released,
+                    len(self.stored),
+                )
+
+    def restart_from(self, before: Packed) -> None:
+        """Be the next run of `before`, which was killed."""
+        self.router.now = before.router.now
+        self.pending.epoch = before.pending.epoch + 1
+        self.stored, self.on_disk = before.stored, before.on_disk
+        restored = Queue.restore(before.on_disk, self.pending)
+        for name in StoredQueue.__slots__:
+            if name not in ("burials", "owner", "queue_id"):
+                setattr(self.queue, name, getattr(restored, name))
+        self.packing.plain_below = self.queue.sent_before
 
     def connect_with_lease(self, version: int = const.MQTT_5, **more: Any) -> None:
         """The upstream accepts a connection, and an ingester is there."""
