@@ -24,7 +24,7 @@ from functools import partial
 from typing import Final, NamedTuple, TypeVar
 
 from bridge import failures
-from bridge.forwarder import REFUSED_FOR_GOOD
+from bridge.answers import REFUSED_FOR_GOOD
 from bridge.identity import Credentials
 from bridge.ingest.config import BrokerConfig, EmitConfig, LimitsConfig
 from bridge.ingest.database import Rejected, read_fact, transaction, write_fact, write_rejected

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bridge.forwarder import REFUSED_FOR_GOOD
+from bridge.answers import REFUSED_FOR_GOOD
 from edge_broker.core.message import Message, build_message
 from edge_broker.wire import const
 from edge_broker.wire.packets import Ack
