@@ -79,6 +79,11 @@ class Answers:
         self._timed_at = 0.0
 
     @property
+    def depth(self) -> int:
+        """Messages that wait for the upstream's acknowledgement."""
+        return self.queue.depth
+
+    @property
     def in_flight(self) -> int:
         """Messages sent on this connection and not acknowledged."""
         return 0 if self._client is None else self.queue.in_flight

@@ -11,7 +11,8 @@ import logging
 import os
 import random
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -20,14 +21,15 @@ from bridge import failures
 from bridge.account import Account
 from bridge.config import BridgeConfig
 from bridge.downlink import Downlink
-from bridge.forwarder import Forwarder
 from bridge.line import Line
 from bridge.mapping import InMapping, OutMapping, may_echo
-from bridge.marking import find_lane, make_marks
+from bridge.marking import make_marks
 from bridge.outbox import Outbox
+from bridge.priorities import NAMES, NORMAL
 from bridge.spans import SpanExporter
 from bridge.status import PolicyStatus, Status
 from bridge.tracing import MessageTracer, Span
+from bridge.way_up import WayUp, make_way_up
 from edge_broker.config.tracing import TracingConfig
 from edge_broker.core.ports import Principal
 from edge_broker.core.quota import Quota
@@ -68,8 +70,8 @@ class Bridge:
         self._in = InMapping(config.in_, config.gateway)
         self._last_given_up = ""
         self._router: Router
+        self._way_up: WayUp
         self._outbox: Outbox
-        self._forwarder: Forwarder
         self._downlink: Downlink
 
     @property
@@ -79,8 +81,13 @@ class Bridge:
 
     @property
     def queue(self) -> Queue:
-        """What waits for the upstream."""
+        """What waits for the upstream, of priority `normal`; all of it are `queues`."""
         return self._outbox.queue
+
+    @property
+    def queues(self) -> Mapping[str, Queue]:
+        """All that waits for the upstream, by priority."""
+        return {NAMES[priority]: queue for priority, queue in self._way_up.queues.items()}
 
     # ---- start and stop
 
@@ -88,53 +95,49 @@ class Bridge:
         """Take over what the store kept, subscribe, and begin to connect."""
         config = self.config
         router = self._router = broker.router
-        is_new = config.name not in snapshot.outboxes
-        queue = router.outbox_queue(snapshot, config.name)
-        queue.max_age_seconds = config.max_queue_age_seconds
-        self._outbox = Outbox(config.name, queue, self._out, router, _quota(config, router))
-        router.admit_companion(self._outbox, Principal(f"bridge:{config.name}", "", bridge=config.name))
-        self._forwarder = Forwarder(
-            queue,
-            self._out,
-            router,
-            config.window,
-            config.puback_timeout_seconds,
-            self._on_given_up,
-            config.pacing,
+        way = self._way_up = make_way_up(config, self._out, router, snapshot, self._random, self._on_given_up)
+        queue = way.queues[NORMAL]
+        outbox = self._outbox = Outbox(
+            config.name, queue, self._out, router, _quota(config, router), way.queues
         )
-        self._forwarder.latest = self._outbox.latest
-        self._forwarder.on_answer = partial(self._line.note_answer, "puback")
-        self._outbox.sender = self._forwarder
-        self._outbox.wake = self._forwarder.pump
+        router.admit_companion(outbox, Principal(f"bridge:{config.name}", "", bridge=config.name))
+        for priority, forwarder in way.forwarders.items():
+            forwarder.latest = outbox.latest[priority]
+            forwarder.on_answer = partial(self._line.note_answer, "puback")
+        outbox.sender = way.uplink
+        outbox.wake = way.uplink.pump
         self._downlink = Downlink(
             router,
-            self._outbox,
+            outbox,
             self._in,
             {packet_id for session_id, packet_id in snapshot.inbound if session_id == queue.queue_id},
             self._on_subscription_refused,
         )
-        self._mark_messages(snapshot)
+        self._mark_messages()
         self._follow_messages()
-        self._outbox.subscribe()
-        if is_new:
-            self._outbox.take_retained(snapshot.retained)
+        outbox.subscribe()
+        if way.is_new:
+            outbox.take_retained(snapshot.retained)
         self._line.begin(
             router,
             broker.request_tick,
-            self._forwarder,
+            way.uplink,
             self._downlink,
             keeps_session=bool(config.in_) or self._out.highest_qos == 2,
-            is_fresh=is_new and self._out.highest_qos == 2,
+            is_fresh=way.is_fresh and self._out.highest_qos == 2,
             echoes=may_echo(self._out, self._in),
         )
         broker.request_tick()
 
-    def _mark_messages(self, snapshot: Snapshot) -> None:
+    def _mark_messages(self) -> None:
         """Have messages bear their origin and their hops, as configured."""
-        pending = self._router.pending
-        lane = find_lane(self.name, self.queue.queue_id, snapshot, pending, self._random)
-        marks = make_marks(self.config, lane, pending.epoch)
-        self._forwarder.stamp, self._downlink.stamp = marks.up, marks.down
+        way = self._way_up
+        others = [priority for priority in way.names if priority != NORMAL]
+        names = [way.names[priority] for priority in others]
+        marks = make_marks(self.config, way.names[NORMAL], self._router.pending.epoch, names)
+        way.forwarders[NORMAL].stamp, self._downlink.stamp = marks.up, marks.down
+        for priority, stamp in zip(others, marks.others, strict=True):
+            way.forwarders[priority].stamp = stamp
         self._outbox.limit = self._downlink.limit = marks.limit
 
     def _follow_messages(self) -> None:
@@ -146,7 +149,9 @@ class Bridge:
             self._spans = SpanExporter(tracing.endpoint, tracing.service_name)
         tell = _nobody_to_tell if self._spans is None else self._spans.put
         tracer = MessageTracer(self.name, tracing.sample_rate, tell, self._random, os.urandom)
-        self._outbox.tracer = self._forwarder.tracer = tracer
+        self._outbox.tracer = tracer
+        for forwarder in self._way_up.forwarders.values():
+            forwarder.tracer = tracer.beside()
 
     async def stop(self) -> None:
         """Leave the upstream. The outbox goes on taking messages, until the broker has closed its store."""
@@ -164,7 +169,8 @@ class Bridge:
         if self._account is None:
             return True
         withheld = self._account.look(self._line.carried_bytes)
-        self._forwarder.withholds = "" if withheld == "line" else withheld
+        for forwarder in self._way_up.forwarders.values():
+            forwarder.withholds = "" if withheld == "line" else withheld
         return withheld != "line"
 
     # ---- what happens on the way
@@ -191,31 +197,33 @@ class Bridge:
 
     def status(self) -> Status:
         """This moment; to be asked after `start`."""
-        queue, forwarder, downlink, line = self.queue, self._forwarder, self._downlink, self._line
-        acknowledged_at, error = forwarder.last_acknowledged_at, line.last_error
-        dropped = dict(self._outbox.dropped)
-        for reason, count in downlink.dropped.items():
-            dropped[reason] = dropped.get(reason, 0) + count
+        downlink, line = self._downlink, self._line
+        queues, forwarders = self._way_up.queues.values(), self._way_up.forwarders.values()
+        acknowledged = [
+            one.last_acknowledged_at for one in forwarders if one.last_acknowledged_at is not None
+        ]
+        error = line.last_error
+        sent = [sum(counts) for counts in zip(*(one.sent for one in forwarders), strict=True)]
         return Status(
             name=self.name,
             state=line.state,
             upstream=str(line.upstream),
             version=line.version,
-            depth=queue.depth,
-            in_flight=forwarder.in_flight,
-            sent=(forwarder.sent[0], forwarder.sent[1], forwarder.sent[2]),
-            acknowledged=forwarder.acknowledged,
-            resent=forwarder.resent,
+            depth=sum(queue.depth for queue in queues),
+            in_flight=self._way_up.uplink.in_flight,
+            sent=(sent[0], sent[1], sent[2]),
+            acknowledged=self._way_up.uplink.acknowledged,
+            resent=sum(one.resent for one in forwarders),
             received=(downlink.received[0], downlink.received[1], downlink.received[2]),
             connects=line.connects,
-            dropped=dropped,
-            refused=dict(forwarder.refused),
-            expired=queue.expired,
-            lost=queue.lost,
+            dropped=_together([self._outbox.dropped, downlink.dropped]),
+            refused=_together([one.refused for one in forwarders]),
+            expired=sum(queue.expired for queue in queues),
+            lost=sum(queue.lost for queue in queues),
             subscriptions_refused=downlink.subscriptions_refused,
-            last_acknowledged_wall=(
-                None if acknowledged_at is None else time.time() - (time.monotonic() - acknowledged_at)
-            ),
+            last_acknowledged_wall=time.time() - (time.monotonic() - max(acknowledged))
+            if acknowledged
+            else None,
             failures=dict(line.failures),
             last_error="" if error is None else error.problem,
             last_hint="" if error is None else error.hint,
@@ -231,11 +239,19 @@ class Bridge:
             failovers=policy.failovers,
             ejections=policy.ejections,
             upstreams=self._line.roaming.status(self._line.upstream),
-            draining=self._forwarder.draining,
-            drain_seconds=self._forwarder.drain_seconds,
+            draining=self._way_up.uplink.draining,
+            drain_seconds=self._way_up.uplink.drain_seconds,
             month_used_bytes=0 if self._account is None else self._account.allowance.used_bytes,
             month_bytes=self.config.pacing.monthly_bytes,
         )
+
+
+def _together(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    """The sums, by reason."""
+    total: Counter[str] = Counter()
+    for each in counts:
+        total.update(each)
+    return dict(total)
 
 
 def _nobody_to_tell(_spans: list[Span]) -> None:

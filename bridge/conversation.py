@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from bridge import failures
 from bridge.config import BridgeConfig
 from bridge.downlink import Downlink
-from bridge.forwarder import Forwarder
 from bridge.link import Link
 from bridge.places import Upstream
 from bridge.policy import Sign
+from bridge.uplink import Uplink
 from bridge.upstreams import Kind
 from edge_broker.core.client import Client
 from edge_broker.core.message import Message
@@ -61,7 +61,7 @@ class Conversation:
         request: Connect,
         router: Router,
         request_tick: Callable[[], None],
-        forwarder: Forwarder,
+        forwarder: Uplink,
         downlink: Downlink,
         refuse_session: Callable[[Client], UpstreamError | None],
         on_online: Callable[[Client], None],

@@ -18,7 +18,6 @@ from bridge import failures
 from bridge.config import BridgeConfig
 from bridge.conversation import Conversation, Ending
 from bridge.downlink import Downlink
-from bridge.forwarder import Forwarder
 from bridge.handover import Handover, Opened
 from bridge.identity import Credentials, identity_of
 from bridge.opening import Opener
@@ -26,6 +25,7 @@ from bridge.places import Service, Upstream
 from bridge.policy import Attempt
 from bridge.roaming import Roaming
 from bridge.status import State
+from bridge.uplink import Uplink
 from bridge.upstreams import Kind, Member
 from edge_broker.core.client import Client
 from edge_broker.errors import UpstreamError
@@ -77,7 +77,7 @@ class Line:
         self._task: asyncio.Task[None] | None = None
         self._router: Router
         self._request_tick: Callable[[], None]
-        self._forwarder: Forwarder
+        self._forwarder: Uplink
         self._downlink: Downlink
         self._keeps_session = self._is_fresh = self._wipes_session = self._echoes = False
 
@@ -95,7 +95,7 @@ class Line:
         self,
         router: Router,
         request_tick: Callable[[], None],
-        forwarder: Forwarder,
+        forwarder: Uplink,
         downlink: Downlink,
         *,
         keeps_session: bool,
@@ -320,7 +320,7 @@ class Line:
             self.config.name,
             attempt.upstream,
             self.version,
-            self._forwarder.queue.depth,
+            self._forwarder.depth,
         )
         if self._echoes and client.version < const.MQTT_5:
             self._echoes = False  # said once

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from bridge.priorities import HIGH, NAMES, NORMAL
 from bridge.rules import RuleConfig
 from bridge.shapes import Shape, shape_of
 from bridge.templates import GATEWAY, Crossing, backward_table, forward_table
@@ -63,16 +64,17 @@ class RemoteTopic:
     """Where a local topic goes. `encoded`: the remote topic behind its two-byte length, as a PUBLISH has it.
 
     `rule`: the local filter of the rule that says so. `shape`: what the rule makes of messages, None for nothing.
-    `trace_rate`: the part of them that are followed, None for what holds for all rules. `max_age_seconds`, `keep_latest`,
-    `is_urgent`: what the rule says of messages that wait; `may_be_skipped`: whether the first two say anything.
+    `trace_rate`: the part of them that are followed, None for what holds for all rules. `max_age_seconds`, `keep_latest`:
+    what the rule says of messages that wait; `may_be_skipped`: whether these say anything. `priority`: see
+    `bridge.priorities`.
     """
 
     __slots__ = (
         "encoded",
-        "is_urgent",
         "keep_latest",
         "max_age_seconds",
         "may_be_skipped",
+        "priority",
         "qos",
         "rule",
         "shape",
@@ -85,7 +87,8 @@ class RemoteTopic:
         self.topic = topic
         self.qos = qos
         self.max_age_seconds = 0.0
-        self.keep_latest = self.is_urgent = self.may_be_skipped = False
+        self.keep_latest = self.may_be_skipped = False
+        self.priority = NORMAL
         self.rule = rule
         self.shape = shape
         self.trace_rate: float | None = None
@@ -97,7 +100,12 @@ class RemoteTopic:
         self.max_age_seconds = rule.max_age_seconds
         self.keep_latest = rule.keep_latest
         self.may_be_skipped = rule.keep_latest or rule.max_age_seconds > 0
-        self.is_urgent = rule.priority == "high"
+        self.priority = NAMES.index(rule.priority)
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether it goes before all others, and when the month's bytes are spent."""
+        return self.priority == HIGH
 
 
 class LocalTopic(NamedTuple):
@@ -127,6 +135,11 @@ class OutMapping:
     def traces(self) -> bool:
         """Whether a rule asks for messages to be followed."""
         return any(route.rule.trace_rate for route in self._routes)
+
+    @property
+    def priorities(self) -> set[int]:
+        """Those that a rule gives to messages which may wait."""
+        return {NAMES.index(route.rule.priority) for route in self._routes if route.qos}
 
     @property
     def remote_filters(self) -> list[str]:
