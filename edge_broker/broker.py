@@ -12,7 +12,7 @@ import logging
 import secrets
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 from edge_broker import __version__, wiring
@@ -67,8 +67,8 @@ class Companion(Protocol):
         """End its work; what it did not finish stays in the store."""
 
     @property
-    def queue(self) -> Queue:
-        """What waits for its upstream."""
+    def queues(self) -> Mapping[str, Queue]:
+        """What waits for its upstream, by priority."""
 
     def status(self) -> ObservedStatus:
         """What it is doing now; to be asked after `start`."""
@@ -358,7 +358,7 @@ class Broker(Serving):
         if moved:
             shift_expiry(self.connections, moved)
         if correction is not None:
-            outboxes = [bridge.queue for bridge in self.bridges]
+            outboxes = [queue for bridge in self.bridges for queue in bridge.queues.values()]
             correct_times(self.router, outboxes, correction.before, correction.seconds)
 
     def _update_system_topics(self) -> None:

@@ -87,6 +87,11 @@ def _leave(queue: Queue) -> None:
     queue.watch = None
 
 
+def _taken(bridge: Bridged) -> int:
+    """What grows with each message that `bridge` queues."""
+    return sum(queue.next_number for queue in bridge.queues)
+
+
 def _why(error: MqttError | MessageRefused) -> str:
     return f"{const.REASON_NAMES.get(error.reason_code, 'error')}: {error.detail}"
 
@@ -142,9 +147,9 @@ class TracedRouter(Router):
     def _deliver_to_bridge(
         self, message: Message, subscription: Subscription, trace: Trace, bridge: Bridged
     ) -> None:
-        number, before = bridge.queue.next_number, dict(bridge.not_taken())
+        taken, before = _taken(bridge), dict(bridge.not_taken())
         super()._deliver_to(message, [subscription])
-        if bridge.queue.next_number == number:  # not queued: that would have been told
+        if _taken(bridge) == taken:  # not queued: that would have been told
             reason = grown(before, bridge.not_taken())
             what = trace_events.DROPPED if reason else trace_events.SENT
             trace.tell(what, bridge.name, qos=0, detail=reason or "at QoS 0, by the bridge's rule")

@@ -7,12 +7,13 @@ import time
 from typing import Any, Final
 
 from edge_broker import __version__
+from edge_broker.core.queue import Queue
 from edge_broker.ops import disk
 from edge_broker.ops.backlog import Backlog, BacklogView
 from edge_broker.ops.control import Answer, Handler, Request
 from edge_broker.ops.facts import gather
 from edge_broker.ops.health import assess
-from edge_broker.ops.observed import Observed, ObservedBridge, ObservedPolicy, dropped_messages
+from edge_broker.ops.observed import Observed, ObservedBridge, ObservedPolicy, dropped_messages, queue_names
 from edge_broker.ops.rates import Rates
 from edge_broker.ops.trace import TraceCommand
 
@@ -117,11 +118,17 @@ class Commands:
         }
 
     def _bridges(self, backlogs: list[Backlog]) -> list[dict[str, Any]]:
-        ages = {backlog.name: backlog.oldest_age_seconds for backlog in backlogs}
-        return [self._bridge(bridge, ages.get(f"bridge:{bridge.name}")) for bridge in self._observed.bridges]
+        by_name = {backlog.name: backlog for backlog in backlogs}
+        return [self._bridge(bridge, by_name) for bridge in self._observed.bridges]
 
-    def _bridge(self, bridge: ObservedBridge, oldest_age_seconds: float | None) -> dict[str, Any]:
+    def _bridge(self, bridge: ObservedBridge, backlogs: dict[str, Backlog]) -> dict[str, Any]:
         status = bridge.status()
+        names = queue_names(bridge)
+        lanes = [
+            _lane(priority, queue, backlogs.get(name))
+            for priority, (name, queue) in zip(bridge.queues, names.items(), strict=True)
+        ]
+        ages = [lane["oldest_age_seconds"] for lane in lanes]
         drain = self._rates.drain(bridge.name)
         return {
             "name": status.name,
@@ -130,8 +137,9 @@ class Commands:
             "upstream": status.upstream,
             "version": status.version,
             "depth": status.depth,
-            "bytes": bridge.queue.packet_bytes,
-            "oldest_age_seconds": oldest_age_seconds,
+            "bytes": sum(lane["bytes"] for lane in lanes),
+            "oldest_age_seconds": None if None in ages else max(ages),
+            "lanes": lanes,
             "in_flight": status.in_flight,
             "sent": list(status.sent),
             "acknowledged": status.acknowledged,
@@ -148,6 +156,16 @@ class Commands:
             "drained_in_seconds": round(status.depth / drain, 1) if drain > 0 and status.depth else None,
             "policy": _policy(status.policy),
         }
+
+
+def _lane(priority: str, queue: Queue, backlog: Backlog | None) -> dict[str, Any]:
+    """One of a bridge's queues."""
+    return {
+        "priority": priority,
+        "depth": queue.depth,
+        "bytes": queue.packet_bytes,
+        "oldest_age_seconds": None if backlog is None else backlog.oldest_age_seconds,
+    }
 
 
 def _policy(policy: ObservedPolicy) -> dict[str, Any]:

@@ -161,8 +161,8 @@ class ObservedBridge(Protocol):
         """How configuration, log and metrics call it."""
 
     @property
-    def queue(self) -> Queue:
-        """What waits for its upstream."""
+    def queues(self) -> Mapping[str, Queue]:
+        """What waits for its upstream, by priority: `normal`, and others where its rules have them."""
 
     def status(self) -> ObservedStatus:
         """What it is doing now."""
@@ -244,6 +244,15 @@ class Observed(Protocol):
 
     def record_action(self, action: str, by: str, **fields: str | int | float | bool | None) -> None:
         """Put into the audit log what an administrator did."""
+
+
+def queue_names(bridge: ObservedBridge) -> dict[str, Queue]:
+    """The queues of `bridge` by what metrics call them: `bridge:NAME`, and beside it `bridge:NAME!high` and the like."""
+    name = f"bridge:{bridge.name}"
+    return {
+        name if priority == "normal" else f"{name}!{priority}": queue
+        for priority, queue in bridge.queues.items()
+    }
 
 
 def dropped_messages(observed: Observed) -> Mapping[str, int]:

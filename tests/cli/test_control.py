@@ -35,6 +35,7 @@ BRIDGE: dict[str, Any] = {
     "dropped": {"expired": 5},
     "given_up": {"packet_too_large": 1},
     "last_acknowledged_at": 990.0,
+    "lanes": [{"priority": "normal", "depth": 1200, "bytes": 120_000, "oldest_age_seconds": 60.0}],
     "last_error": "it went \x1b[2Jaway",
     "last_hint": "look",
     "drain_per_second": 20.0,
@@ -310,6 +311,20 @@ def test_bridges_for_a_person() -> None:
         "  connections   2",
         "  last error    it went \\x1b[2Jaway (over: it is connected now)",
         "                look",
+    ]
+
+
+def test_the_priorities_of_a_bridge_are_told_in_the_order_in_which_they_go() -> None:
+    lanes = [
+        {"priority": "normal", "depth": 1200, "bytes": 240_000, "oldest_age_seconds": 75.0},
+        {"priority": "high", "depth": 1, "bytes": 200, "oldest_age_seconds": None},
+        {"priority": "low", "depth": 0, "bytes": 0, "oldest_age_seconds": 0.0},
+    ]
+    said = [click.unstyle(line) for line in bridge_view.lines([BRIDGE | {"lanes": lanes}], now=1000.0)]
+    assert said[2:5] == [
+        "    high        1 message, 200 B",
+        "    normal      1,200 messages, 240.0 kB, the oldest for 1 min 15 s",
+        "    low         nothing",
     ]
 
 

@@ -22,7 +22,7 @@ from edge_broker.core.router import Router
 from edge_broker.core.traced import TracedRouter
 from edge_broker.core.tracing import Tracer
 from edge_broker.ops.trace import _follow
-from tests.ops.gateway import PUBACK, PUBLISH, Client, bridge_to, gateway, until
+from tests.ops.gateway import PUBACK, PUBLISH, Client, bridge_to, gateway, until, web_of
 from tests.ops.test_control import Peer
 
 
@@ -125,6 +125,50 @@ async def test_bridges(state_dir: Path) -> None:
         assert (upstream["url"], upstream["chosen"]) == ("mqtt://127.0.0.1:1", True)
         assert (await ask(broker, "status"))["bridges"][0]["depth"] == 2
         await publisher.leave()
+
+
+def with_priorities(url: str) -> Bridge:
+    """A bridge with a queue for each priority."""
+    rules = (
+        RuleConfig(filter="alarms/#", priority="high"),
+        RuleConfig(filter="logs/#", priority="low"),
+        RuleConfig(filter="#"),
+    )
+    return Bridge(BridgeConfig(name="cluster", urls=(url,), client_id="cluster", out=rules))
+
+
+async def test_a_bridge_with_priorities(state_dir: Path) -> None:
+    async with gateway(state_dir, [with_priorities("mqtt://127.0.0.1:1")]) as broker, web_of(broker) as web:
+        publisher = await Client.connect(broker, "publisher")
+        for topic, messages in (("alarms/1", 1), ("logs/1", 3), ("up/1", 2)):
+            await publisher.publish_all(topic, messages)
+        (shown,) = (await ask(broker, "bridges"))["bridges"]
+        assert shown["depth"] == 6
+        assert {lane["priority"]: lane["depth"] for lane in shown["lanes"]} == {
+            "normal": 2,
+            "high": 1,
+            "low": 3,
+        }
+        assert sum(lane["bytes"] for lane in shown["lanes"]) == shown["bytes"]
+        assert shown["oldest_age_seconds"] == max(lane["oldest_age_seconds"] for lane in shown["lanes"])
+        scrape = await web.scrape()
+        waiting = {"bridge:cluster": 2, "bridge:cluster!high": 1, "bridge:cluster!low": 3, "other": 0}
+        assert scrape.of("queue_messages", "queue") == waiting
+        assert set(scrape.of("queue_oldest_age_seconds", "queue")) == set(waiting)
+        await publisher.leave()
+
+
+async def test_a_trace_to_a_bridge_with_priorities(tmp_path: Path) -> None:
+    async with gateway(tmp_path / "upstream") as upstream:
+        bridge = with_priorities(upstream.listening[0])
+        async with gateway(tmp_path / "gateway", [bridge]) as broker, tracing(broker, topic="#") as peer:
+            await until(lambda: bridge.status().connected, "the bridge does not connect")
+            publisher = await Client.connect(broker, "p")
+            publisher.publish("alarms/1")
+            told = await steps(peer, "acknowledged bridge:cluster")
+            assert told[:2] == ["accepted p", "queued bridge:cluster"]
+            assert "sent bridge:cluster" in told
+            await publisher.leave()
 
 
 async def test_a_trace_to_a_bridge_and_its_upstream(tmp_path: Path) -> None:
