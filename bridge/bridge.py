@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from bridge import failures
 from bridge.account import Account
+from bridge.canary_config import SUFFIX
 from bridge.config import BridgeConfig
 from bridge.downlink import Downlink
 from bridge.line import Line
@@ -26,6 +27,7 @@ from bridge.mapping import InMapping, OutMapping, may_echo
 from bridge.marking import make_marks
 from bridge.outbox import Outbox
 from bridge.priorities import NAMES, NORMAL
+from bridge.share import Share
 from bridge.spans import SpanExporter
 from bridge.status import PolicyStatus, Status
 from bridge.tracing import MessageTracer, Span
@@ -47,6 +49,7 @@ class Bridge:
     """One bridge of one broker: what `edge_broker.broker.Companion` asks for.
 
     `data_dir`: where it keeps what its line has used of the month's bytes; without one it forgets that at its end.
+    `account`: another bridge's, for a line that is counted there.
     """
 
     def __init__(
@@ -55,17 +58,17 @@ class Bridge:
         tracing: TracingConfig | None = None,
         *,
         data_dir: Path | None = None,
+        account: Account | None = None,
         random: Callable[[], float] = random.random,
     ) -> None:
         self.config = config
         self._tracing = tracing or TracingConfig()
         self._spans: SpanExporter | None = None
-        account_path = None if data_dir is None else data_dir / f"bridge-{config.name}.json"
-        self._account = (
-            Account(config.name, account_path, config.pacing) if config.pacing.monthly_bytes else None
-        )
+        self._owns_account = account is None
+        self.account = _account(config, data_dir) if account is None else account
         self._random = random
-        self._line = Line(config, None if self._account is None else self._month_allows, random)
+        self._line = Line(config, None if self.account is None else self._month_allows, random)
+        self._metered = [self._line]
         self._out = OutMapping(config.out, config.gateway)
         self._in = InMapping(config.in_, config.gateway)
         self._last_given_up = ""
@@ -115,9 +118,8 @@ class Bridge:
         )
         self._mark_messages()
         self._follow_messages()
-        outbox.subscribe()
-        if way.is_new:
-            outbox.take_retained(snapshot.retained)
+        self._subscribe(snapshot)
+        self._warn_of_canary(snapshot)
         self._line.begin(
             router,
             broker.request_tick,
@@ -128,6 +130,11 @@ class Bridge:
             echoes=may_echo(self._out, self._in),
         )
         broker.request_tick()
+
+    def _subscribe(self, snapshot: Snapshot) -> None:
+        self._outbox.subscribe()
+        if self._way_up.is_new:
+            self._outbox.take_retained(snapshot.retained)
 
     def _mark_messages(self) -> None:
         """Have messages bear their origin and their hops, as configured."""
@@ -158,20 +165,75 @@ class Bridge:
         if not self._line.is_running:
             return
         await self._line.end()
-        if self._account is not None:
-            self._account.note(self._line.carried_bytes)
-            self._account.close()
+        if self.account is not None and self._owns_account:
+            self.account.note(self.carried_bytes)
+            self.account.close()
         if self._spans is not None:
             await asyncio.to_thread(self._spans.close)
 
+    # ---- the month's bytes
+
+    def meter(self, line: Line) -> None:
+        """Have what `line` carries counted too."""
+        self._metered.append(line)
+
+    @property
+    def carried_bytes(self) -> int:
+        """What all lines of this account have carried."""
+        return sum(line.carried_bytes for line in self._metered)
+
     def _month_allows(self) -> bool:
         """Count what the line has carried, and keep to what is left of the month; whether the line may be used at all."""
-        if self._account is None:
+        if self.account is None:
             return True
-        withheld = self._account.look(self._line.carried_bytes)
+        withheld = self.account.look(self.carried_bytes)
         for forwarder in self._way_up.forwarders.values():
             forwarder.withholds = "" if withheld == "line" else withheld
         return withheld != "line"
+
+    # ---- a canary
+
+    @property
+    def canary_percent(self) -> float | None:
+        """So many of the topics go to the canary; None where there is none."""
+        share = self._out.share
+        return None if share is None else share.percent
+
+    def hand_share_to(self, outbox: Outbox) -> None:
+        """The canary's `outbox` gets its share of the topics from now on."""
+        assert self.config.canary is not None
+        self._outbox.canary = outbox
+        self._out.share = Share(self.name, self.config.canary.percent)
+        self._out.forget()
+
+    def _warn_of_canary(self, snapshot: Snapshot) -> None:
+        """Say so where something waits for a canary that the configuration does not have any more."""
+        if self.config.canary is not None:
+            return
+        name = self.name + SUFFIX
+        queues = [
+            queue_id
+            for one, queue_id in snapshot.outboxes.items()
+            if one == name or one.startswith(f"{name}!")
+        ]
+        waiting = sum(snapshot.queues[queue_id].stored for queue_id in queues if queue_id in snapshot.queues)
+        if waiting:
+            log.warning(
+                "bridge %s: %d messages wait for its canary, and [bridges.canary] is not there any more: they stay (write "
+                "it again with percent = 0 until they are gone)",
+                self.name,
+                waiting,
+            )
+
+    def set_canary_percent(self, percent: float) -> None:
+        """Have so many of the topics go to the canary, from the next message on, until the broker ends."""
+        share = self._out.share
+        assert share is not None
+        log.info(
+            "bridge %s: %g %% of the topics go to the canary, %g %% before", self.name, percent, share.percent
+        )
+        share.percent = percent
+        self._out.forget()
 
     # ---- what happens on the way
 
@@ -229,6 +291,7 @@ class Bridge:
             last_hint="" if error is None else error.hint,
             spans_lost=0 if self._spans is None else self._spans.lost,
             policy=self._policy_status(time.monotonic()),
+            canary_percent=self.canary_percent,
         )
 
     def _policy_status(self, now: float) -> PolicyStatus:
@@ -241,7 +304,7 @@ class Bridge:
             upstreams=self._line.roaming.status(self._line.upstream),
             draining=self._way_up.uplink.draining,
             drain_seconds=self._way_up.uplink.drain_seconds,
-            month_used_bytes=0 if self._account is None else self._account.allowance.used_bytes,
+            month_used_bytes=0 if self.account is None else self.account.allowance.used_bytes,
             month_bytes=self.config.pacing.monthly_bytes,
         )
 
@@ -256,6 +319,13 @@ def _together(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:
 
 def _nobody_to_tell(_spans: list[Span]) -> None:
     """Messages get a `traceparent`, and others tell of them."""
+
+
+def _account(config: BridgeConfig, data_dir: Path | None) -> Account | None:
+    if not config.pacing.monthly_bytes:
+        return None
+    path = None if data_dir is None else data_dir / f"bridge-{config.name}.json"
+    return Account(config.name, path, config.pacing)
 
 
 def _quota(config: BridgeConfig, router: Router) -> Quota:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from bridge.canary_config import CanaryConfig, canary_of
 from bridge.origin import LONGEST_NAME
 from bridge.places import Place, Upstream, parse_place
 from bridge.policy_config import FailoverConfig, PacingConfig, UpstreamConfig
@@ -187,6 +188,10 @@ class BridgeConfig(QueueLimits, frozen=True, kw_only=True):
     pacing: Annotated[
         PacingConfig, Meta(description="How fast messages go up, see below.", extra={"default": "see below"})
     ] = PacingConfig()
+    canary: Annotated[
+        CanaryConfig | None,
+        Meta(description="Another upstream for a part of the topics, see below.", extra={"default": "none"}),
+    ] = None
     session_expiry_seconds: Annotated[
         int,
         Meta(
@@ -244,6 +249,12 @@ class BridgeConfig(QueueLimits, frozen=True, kw_only=True):
             raise ConfigError(
                 "gateway", f"must be text of 1 to {LONGEST_NAME} characters", "leave it out for the client_id"
             )
+
+    @property
+    def lines(self) -> tuple[BridgeConfig, ...]:
+        """Itself, and its canary where it has one: each is a connection."""
+        canary = canary_of(self)
+        return (self,) if canary is None else (self, canary)
 
     @property
     def places(self) -> tuple[Place, ...]:

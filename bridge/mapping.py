@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 from bridge.priorities import HIGH, NAMES, NORMAL
 from bridge.rules import RuleConfig
 from bridge.shapes import Shape, shape_of
+from bridge.share import Share
 from bridge.templates import GATEWAY, Crossing, backward_table, forward_table
 from edge_broker.wire.topics import match
 
@@ -66,10 +67,11 @@ class RemoteTopic:
     `rule`: the local filter of the rule that says so. `shape`: what the rule makes of messages, None for nothing.
     `trace_rate`: the part of them that are followed, None for what holds for all rules. `max_age_seconds`, `keep_latest`:
     what the rule says of messages that wait; `may_be_skipped`: whether these say anything. `priority`: see
-    `bridge.priorities`.
+    `bridge.priorities`. `elsewhere`: it goes to the canary.
     """
 
     __slots__ = (
+        "elsewhere",
         "encoded",
         "keep_latest",
         "max_age_seconds",
@@ -87,7 +89,7 @@ class RemoteTopic:
         self.topic = topic
         self.qos = qos
         self.max_age_seconds = 0.0
-        self.keep_latest = self.may_be_skipped = False
+        self.keep_latest = self.may_be_skipped = self.elsewhere = False
         self.priority = NORMAL
         self.rule = rule
         self.shape = shape
@@ -118,13 +120,20 @@ class LocalTopic(NamedTuple):
 class OutMapping:
     """From here to the upstream. `known` is read directly where speed counts; `find` fills it.
 
-    `excepted`: those of them that every rule which matches excepts. `gateway`: what `{gateway}` stands for.
+    `excepted`: those of them that every rule which matches excepts. `gateway`: what `{gateway}` stands for. `share`: the
+    topics that go to the canary, None while there is none; call `forget` when it changes.
     """
 
     def __init__(self, rules: Sequence[RuleConfig], gateway: str = "") -> None:
         self._routes = [route_up(rule, gateway) for rule in rules]
         self.known: dict[str, RemoteTopic | None] = {}
         self.excepted: set[str] = set()
+        self.share: Share | None = None
+
+    def forget(self) -> None:
+        """Find all answers anew."""
+        self.known.clear()
+        self.excepted.clear()
 
     @property
     def local_filters(self) -> list[str]:
@@ -157,8 +166,7 @@ class OutMapping:
         if topic in known:
             return known[topic]
         if len(known) >= _MAX_REMEMBERED:
-            known.clear()
-            self.excepted.clear()
+            self.forget()
         route = next((route for route in self._routes if route.takes(topic)), None)
         found = None
         if route is None:
@@ -168,6 +176,7 @@ class OutMapping:
             if name is not None:
                 found = RemoteTopic(name, route.qos, route.crossing.source_filter, route.shape)
                 found.obey(route.rule)
+                found.elsewhere = self.share is not None and self.share.takes(topic)
         known[topic] = found
         return found
 

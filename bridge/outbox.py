@@ -57,6 +57,7 @@ class Outbox:
     """The recipient behind the `out` rules of one bridge. `dropped`: messages not taken, by reason.
 
     `queue`: that of priority `normal`, which each bridge has; `lanes`: those of others, by priority; `queues`: all of them.
+    `canary`: the outbox that gets the topics which are the canary's; None while there is none.
     `wake` is called when a message was queued. `permissions`: what an ACL leaves of the rules, None where that is all.
     `limit`: who looks at a message's hops, `tracer`: who follows messages to the upstream; None for nobody.
     """
@@ -83,6 +84,7 @@ class Outbox:
         self.dropped: dict[str, int] = {}
         self.permissions: Permissions | None = None
         self.sender: Sender | None = None
+        self.canary: Outbox | None = None
         self.wake: Callable[[], None] = _nobody_to_wake
         self.limit: HopLimit | None = None
         self.tracer: MessageTracer | None = None
@@ -122,8 +124,9 @@ class Outbox:
 
     @property
     def taken(self) -> int:
-        """Grows with each message that it queues."""
-        return sum(queue.next_number for queue in self.queues.values())
+        """Grows with each message that it queues, the canary's among them."""
+        own = sum(queue.next_number for queue in self.queues.values())
+        return own if self.canary is None else own + self.canary.taken
 
     def subscribe(self) -> None:
         """Be a recipient from now on. All rules share one QoS here: which one a message goes up with is settled later."""
@@ -166,6 +169,9 @@ class Outbox:
                 if message.topic not in self._mapping.excepted:
                     self.drop("no_topic_upstream")
                 return
+        if remote.elsewhere and self.canary is not None:
+            self.canary.deliver(message)
+            return
         if self.limit is not None and self.limit.refuses(message):
             self.drop("loop")
             return

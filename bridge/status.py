@@ -57,7 +57,7 @@ class Status:
     up because the upstream would never take them, by reason. `expired`: older than their publisher allowed.
     `lost`: damaged in the store. `failures`: of connections and attempts, by `bridge.failures.KINDS`.
     `last_error` and `last_hint` stay after a connection succeeded, for the log's sake. `spans_lost`: of traces, not arrived
-    at their collector.
+    at their collector. `canary_percent`: so many of the topics go to its canary, None where there is none.
     """
 
     name: str
@@ -82,6 +82,7 @@ class Status:
     last_hint: str
     policy: PolicyStatus
     spans_lost: int = 0
+    canary_percent: float | None = None
 
     @property
     def connected(self) -> bool:

@@ -73,6 +73,9 @@ class Companion(Protocol):
     def status(self) -> ObservedStatus:
         """What it is doing now; to be asked after `start`."""
 
+    def set_canary_percent(self, percent: float) -> None:
+        """Have so many of the topics go to its canary, which it has."""
+
 
 class Broker(Serving):
     """One broker. `start`, then `stop` once; `listening` says where it can be reached in between."""

@@ -48,6 +48,8 @@ def _block(bridge: dict[str, Any], now: float) -> Iterator[str]:
         for lane in sorted(bridge["lanes"], key=lambda lane: _FAVOURED.index(lane["priority"])):
             yield _row(f"  {lane['priority']}", _lane(lane))
     yield _row("speed", _speed(bridge))
+    if bridge["canary_percent"] is not None:
+        yield _row("canary", f"{bridge['canary_percent']:g} % of the topics go to {bridge['name']}!canary")
     yield from _policy(bridge["policy"])
     yield _row(
         "sent",

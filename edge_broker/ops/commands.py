@@ -1,4 +1,7 @@
-"""What the control socket tells of the running broker: `status`, one screen of health; `bridges`, each bridge in full."""
+"""What the control socket tells of the running broker: `status`, one screen of health; `bridges`, each bridge in full.
+
+`bridge canary` changes what share of the topics goes to a bridge's canary.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,10 @@ from typing import Any, Final
 
 from edge_broker import __version__
 from edge_broker.core.queue import Queue
+from edge_broker.errors import CommandError
 from edge_broker.ops import disk
 from edge_broker.ops.backlog import Backlog, BacklogView
-from edge_broker.ops.control import Answer, Handler, Request
+from edge_broker.ops.control import Answer, Handler, Request, wanted
 from edge_broker.ops.facts import gather
 from edge_broker.ops.health import assess
 from edge_broker.ops.observed import Observed, ObservedBridge, ObservedPolicy, dropped_messages, queue_names
@@ -34,6 +38,7 @@ class Commands:
         return {
             "status": self.status,
             "bridges": self.bridges,
+            "bridge canary": self.canary,
             "trace": TraceCommand(self._observed).run,
         }
 
@@ -72,6 +77,28 @@ class Commands:
     async def bridges(self, _: Request) -> Answer:
         """Every bridge."""
         return {"bridges": self._bridges(await self._backlogs.look())}
+
+    async def canary(self, request: Request) -> Answer:
+        """How many percent of the topics go to the canary of the bridge `name`; with `percent`, so many from now on."""
+        name, percent = wanted(request, "name", str, ""), request.get("percent")
+        bridge = next((one for one in self._observed.bridges if one.name == name), None)
+        if bridge is None:
+            there = ", ".join(one.name for one in self._observed.bridges) or "none"
+            raise CommandError(f"there is no bridge {name!a}", f"there are {there}")
+        before = bridge.status().canary_percent
+        if before is None:
+            raise CommandError(
+                f"the bridge {name!a} has no canary", "[bridges.canary] in the configuration makes one"
+            )
+        if percent is None:
+            return {"name": name, "percent": before}
+        if isinstance(percent, bool) or not isinstance(percent, int | float) or not 0 <= percent <= 100:
+            raise CommandError("percent must be a number from 0 to 100")
+        bridge.set_canary_percent(float(percent))
+        self._observed.record_action(
+            "bridge canary", request["by"], bridge=name, percent=float(percent), before=before
+        )
+        return {"name": name, "percent": float(percent), "before": before}
 
     def _clients(self) -> dict[str, int]:
         sessions = self._observed.router.sessions.values()
@@ -155,6 +182,7 @@ class Commands:
             "drain_per_second": round(drain, 1),
             "drained_in_seconds": round(status.depth / drain, 1) if drain > 0 and status.depth else None,
             "policy": _policy(status.policy),
+            "canary_percent": status.canary_percent,
         }
 
 

@@ -139,6 +139,7 @@ class ObservedStatus(Protocol):
     last_error: str
     last_hint: str
     spans_lost: int
+    canary_percent: float | None
 
     @property
     def policy(self) -> ObservedPolicy:
@@ -166,6 +167,9 @@ class ObservedBridge(Protocol):
 
     def status(self) -> ObservedStatus:
         """What it is doing now."""
+
+    def set_canary_percent(self, percent: float) -> None:
+        """Have so many of the topics go to its canary, which it has: `status` tells a percentage."""
 
 
 class ObservedAudit(Protocol):

@@ -210,6 +210,23 @@ WRONG: list[tuple[dict[str, object], str, str, str]] = [
     ({"pacing": {"when_month_is_spent": "pay"}}, "pacing.when_month_is_spent", "'pay'", '"only_priority"'),
     ({"in": [RULE | {"keep_latest": True}]}, "in[0].keep_latest", "goes up only", "leave it out"),
     ({"in": [RULE | {"max_age_seconds": 5}]}, "in[0].max_age_seconds", "goes up only", "leave it out"),
+    ({"out": [RULE | {"priority": "urgent"}]}, "out[0].priority", "'urgent'", '"low"'),
+    ({"canary": {"percent": 5}}, "canary.urls", "is empty", "mqtts://"),
+    ({"canary": {"urls": ["h:1883"]}}, "canary.urls[0]", "must begin with", "mqtts://"),
+    ({"canary": {"urls": ["mqtts://n"], "percent": 101}}, "canary.percent", "out of range", "0 to 100"),
+    (
+        {"client_id": "me", "canary": {"urls": ["mqtts://h"], "client_id": "me"}},
+        "canary.client_id",
+        "the bridge's own at the same upstream",
+        "expel",
+    ),
+    (
+        {"out": [], "in": [RULE], "canary": {"urls": ["mqtts://n"]}},
+        "canary",
+        "no rule in out",
+        "leave it out",
+    ),
+    ({"canary": {"urls": ["mqtts://n"], "ca": "no.pem"}}, "canary.ca", "no.pem", ""),
     ({"in": [RULE | {"priority": "high"}]}, "in[0].priority", "goes up only", "leave it out"),
     ({"urls": ["mqtts://h", 5]}, "urls[1]", "must be text in quotes, not a number", "mqtts://"),
     (

@@ -108,7 +108,7 @@ async def test_a_spent_month_stops_the_line_and_a_restart_does_not_forget(
     async with running(again):
         await until(lambda: again.bridge.status().state == "month-spent", "it has forgotten")
         assert again.bridge.status().connects == 0
-        account = again.bridge._account
+        account = again.bridge.account
         assert account is not None
         account._wall = lambda: time.time() + 40 * 86_400  # the next month comes
         cloud = await (await Person().connect(upstream.url)).subscribe("a")

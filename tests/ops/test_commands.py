@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from bridge import Bridge
+from bridge import Bridge, make_bridges
+from bridge.canary_config import CanaryConfig
 from bridge.config import BridgeConfig, RuleConfig
 from edge_broker import __version__
 from edge_broker.broker import Broker
@@ -135,6 +136,39 @@ def with_priorities(url: str) -> Bridge:
         RuleConfig(filter="#"),
     )
     return Bridge(BridgeConfig(name="cluster", urls=(url,), client_id="cluster", out=rules))
+
+
+async def test_the_share_of_a_canary(state_dir: Path) -> None:
+    canary = CanaryConfig(urls=("mqtt://127.0.0.1:1",), percent=5)
+    rules = (RuleConfig(filter="#"),)
+    config = BridgeConfig(name="cloud", urls=("mqtt://127.0.0.1:1",), out=rules, canary=canary)
+    bridges = [*make_bridges([config]), bridge_to("mqtt://127.0.0.1:1")]
+    async with gateway(state_dir, bridges) as broker, web_of(broker) as web:
+        assert await ask(broker, "bridge canary", name="cloud") == {"name": "cloud", "percent": 5}
+        answer = await ask(broker, "bridge canary", name="cloud", percent=100)
+        assert answer == {"name": "cloud", "percent": 100, "before": 5}
+        shown = (await ask(broker, "bridges"))["bridges"]
+        assert [one["name"] for one in shown] == ["cloud", "cloud!canary", "cluster"]
+        assert [one["canary_percent"] for one in shown] == [100, None, None]
+        publisher = await Client.connect(broker, "publisher")
+        async with tracing(broker, topic="t") as peer:
+            publisher.publish("t")
+            told = await steps(peer, "answered publisher")
+            assert "queued bridge:cloud!canary" in told
+            assert not any(step.endswith("bridge:cloud") for step in told)
+        scrape = await web.scrape()
+        assert scrape.of("bridge_canary_percent", "bridge") == {"cloud": 100}
+        assert scrape.get("queue_messages", queue="bridge:cloud!canary") == 1
+        assert scrape.get("queue_messages", queue="bridge:cloud") == 0
+        for wrong, why in (
+            ({"name": "cloud", "percent": 101}, "from 0 to 100"),
+            ({"name": "cloud", "percent": True}, "from 0 to 100"),
+            ({"name": "cluster"}, "has no canary"),
+            ({"name": "gone"}, "there is no bridge"),
+        ):
+            assert why in (await ask(broker, "bridge canary", **wrong))["error"]
+        assert (await ask(broker, "bridge canary", name="cloud"))["percent"] == 100
+        await publisher.leave()
 
 
 async def test_a_bridge_with_priorities(state_dir: Path) -> None:
