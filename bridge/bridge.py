@@ -103,7 +103,8 @@ class Bridge:
         outbox = self._outbox = Outbox(
             config.name, queue, self._out, router, _quota(config, router), way.queues
         )
-        router.admit_companion(outbox, Principal(f"bridge:{config.name}", "", bridge=config.name))
+        as_bridge = config.name.removesuffix(SUFFIX)  # a canary may do what its bridge may
+        router.admit_companion(outbox, Principal(f"bridge:{config.name}", "", bridge=as_bridge))
         for priority, forwarder in way.forwarders.items():
             forwarder.latest = outbox.latest[priority]
             forwarder.on_answer = partial(self._line.note_answer, "puback")
