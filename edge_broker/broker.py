@@ -293,7 +293,9 @@ class Broker(Serving):
         log.info("the ACL in %s is in force; it took %d subscriptions away", self._acl_file, removed)
 
     def _read_acl(self) -> Authorizer | None:
-        names = {bridge.name.partition("!")[0] for bridge in self.bridges}  # a canary may do what its bridge may
+        names = {
+            bridge.name.partition("!")[0] for bridge in self.bridges
+        }  # a canary may do what its bridge may
         return wiring.make_authorizer(self._acl_file, names)
 
     # ---- to be looked at

@@ -124,7 +124,9 @@ async def test_beyond_the_month_alarms_go_and_commands_come(tmp_path: Path, upst
         cloud = await (await Person().connect(upstream.url)).subscribe("alarms/#", "late")
         await gateway.online()
         await device.publish("a", "x" * 20_000)
-        await until(lambda: gateway.bridge._way_up.forwarders[0].withholds == "not urgent", "the month is not spent")
+        await until(
+            lambda: gateway.bridge._way_up.forwarders[0].withholds == "not urgent", "the month is not spent"
+        )
         await device.publish("late", "no more")
         await device.publish("alarms/fire", "now")
         await until(lambda: cloud.payloads == ["now"], "no alarm")
