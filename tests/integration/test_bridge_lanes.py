@@ -7,10 +7,11 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from bridge.policy_config import PacingConfig
+from bridge.policy_config import PacingConfig, UpstreamConfig
 from bridge.rules import RuleConfig
 from tests.bridge.real import Gateway, Mosquitto, Person, bridge_config, rule, running, until
 
@@ -49,10 +50,15 @@ def check_order(person: Person, backlog: int = BACKLOG) -> None:
         assert of(person, f"s/{topic}") == list(range(backlog // TOPICS))
 
 
-async def test_alarms_overtake_a_backlog_that_drains(tmp_path: Path) -> None:
+@pytest.mark.parametrize("held_up_by", ["the pace", "the window"])
+async def test_alarms_overtake_a_backlog_that_drains(tmp_path: Path, held_up_by: str) -> None:
     upstream = Mosquitto(tmp_path / "upstream")
-    pacing = PacingConfig(drain_messages_per_second=2000, burst_seconds=0.02)
-    gateway = Gateway(tmp_path / "gateway", bridge_config(upstream.url, out=RULES, window=100, pacing=pacing))
+    urls: tuple[str, ...] = (upstream.url,)
+    more: dict[str, Any] = {"pacing": PacingConfig(drain_messages_per_second=2000, burst_seconds=0.02)}
+    if held_up_by == "the window":  # and a slow line
+        there = UpstreamConfig(url=upstream.url, fault_delay_ms=10)
+        urls, more = (), {"window": 20, "upstream_tables": (there,)}
+    gateway = Gateway(tmp_path / "gateway", bridge_config(*urls, out=RULES, **more))
     async with running(gateway):
         sensor = await Person().connect(gateway.url)
         await publish_backlog(sensor)
