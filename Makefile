@@ -23,8 +23,8 @@ setup: $(READY) ## make .venv with everything that the project needs
 run: $(READY) ## the demo: sensors, broker, bridge and upstream on this machine
 	@$(BIN)/edge-broker demo $(ARGS)
 
-test: $(READY) ## the whole test suite
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(READY) ## the whole test suite, two files at a time: most of it waits for something
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(READY) ## ruff, format and lint
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check .

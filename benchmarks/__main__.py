@@ -25,7 +25,14 @@ from benchmarks.wire import BrokerMisbehaved
 
 VERSIONS = {"3.1.1": 4, "5": 5}
 QUICK = Options(
-    seconds=1.0, backlog=20_000, flood_seconds=2.0, idle_seconds=2.0, steady_seconds=5.0, large_backlog=50_000
+    seconds=1.0,
+    backlog=20_000,
+    flood_seconds=2.0,
+    idle_seconds=2.0,
+    steady_seconds=5.0,
+    large_backlog=50_000,
+    pairs=1,
+    drain=20_000,
 )
 SPARE_FILES = 500
 
@@ -84,6 +91,9 @@ def labels_for(scenario: Scenario, kinds: dict[str, Kind]) -> list[str]:
     type=click.FloatRange(1),
     help="Length of the ordinary day, for each of its two halves.  [default: 60]",
 )
+@click.option(
+    "--drain", type=click.IntRange(1_000), help="Messages for the drain of the outbox.  [default: 1000000]"
+)
 @click.option("--quick", is_flag=True, help="One short round of everything: does it work at all?")
 @click.option("--patience", type=click.FloatRange(0), default=20.0, show_default=True, help=_PATIENCE)
 @click.option(
@@ -108,6 +118,7 @@ def main(
     backlog: int | None,
     large_backlog: int | None,
     steady_seconds: float | None,
+    drain: int | None,
     quick: bool,
     patience: float,
     data_dir: Path | None,
@@ -123,6 +134,7 @@ def main(
         seconds=seconds or usual.seconds,
         backlog=backlog or usual.backlog,
         steady_seconds=steady_seconds or usual.steady_seconds,
+        drain=drain or usual.drain,
         large_backlog=large_backlog or usual.large_backlog,
     )
     rounds = rounds or (1 if quick else 5)

@@ -40,10 +40,16 @@ class Certificate:
 
 @dataclass(frozen=True)
 class Upstream:
-    """Where a bridge leads, over TLS; `certificate` is the upstream's own, self-signed."""
+    """Where a bridge leads: over TLS if there is a `certificate`, the upstream's own, self-signed.
+
+    `bridges`: edge-broker's bridges in full, TOML, in the place of the usual one. `patience_seconds`: how long each answer
+    may take, where that is not to be the broker's default.
+    """
 
     address: Address
-    certificate: Path
+    certificate: Path | None = None
+    bridges: str = ""
+    patience_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -113,8 +119,9 @@ class Mosquitto(Kind):
                 "connection bench",
                 f"address {host}:{port}",
                 "topic # out 1",
-                f"bridge_cafile {setup.upstream.certificate}",
             ]
+            if setup.upstream.certificate:
+                lines.append(f"bridge_cafile {setup.upstream.certificate}")
         if os.geteuid() == 0:
             lines.append("user root")  # it would give root up, and then could not read its directory
         config = setup.directory / "mosquitto.conf"
@@ -128,10 +135,15 @@ class Mosquitto(Kind):
         return usage.stdout.partition("\n")[0].removeprefix("mosquitto version ")
 
     def command(self, config: Path) -> list[str]:
-        program = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
-        if program is None:
-            raise BrokerUnavailable("mosquitto is not installed (Debian: apt-get install mosquitto)")
-        return [program, "-c", str(config)]
+        return [mosquitto_program(), "-c", str(config)]
+
+
+def mosquitto_program() -> str:
+    """Its path; BrokerUnavailable where it is not installed."""
+    program = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
+    if program is None:
+        raise BrokerUnavailable("mosquitto is not installed (Debian: apt-get install mosquitto)")
+    return program
 
 
 class EdgeBroker(Kind):
@@ -157,13 +169,7 @@ class EdgeBroker(Kind):
                 f'key = "{setup.tls.key}"',
             ]
         if setup.upstream:
-            host, port = setup.upstream.address
-            lines += [
-                "[[bridges]]",
-                f'urls = ["mqtts://{host}:{port}"]',
-                f'ca = "{setup.upstream.certificate}"',
-                'out = [{ filter = "#" }]',
-            ]
+            lines += [setup.upstream.bridges] if setup.upstream.bridges else _bridge(setup.upstream)
         if setup.commit_delay_ms is not None:
             lines += ["[store]", f"commit_delay_ms = {setup.commit_delay_ms}"]
         config = setup.directory / "edge-broker.toml"
@@ -190,6 +196,18 @@ def _listener(transport: str, address: Address) -> list[str]:
         f'bind = "{address[0]}:{address[1]}"',
         "anonymous = true",
     ]
+
+
+def _bridge(upstream: Upstream) -> list[str]:
+    host, port = upstream.address
+    scheme = "mqtts" if upstream.certificate else "mqtt"
+    lines = ["[[bridges]]", f'urls = ["{scheme}://{host}:{port}"]', 'out = [{ filter = "#" }]']
+    if upstream.certificate:
+        lines.append(f'ca = "{upstream.certificate}"')
+    if upstream.patience_seconds is not None:
+        waits = ("connect", "handshake", "connack", "puback")
+        lines += [f"{wait}_timeout_seconds = {upstream.patience_seconds}" for wait in waits]
+    return lines
 
 
 _ACL = """

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from benchmarks import offline, steady, targets
+from benchmarks import blackhole, drain, offline, steady, targets, uplink
 from benchmarks.brokers import Kind
 from benchmarks.figures import DISTURBED_PERCENT, Figures, Outcome, counted, medians, spread
 from benchmarks.links import TlsLink
@@ -135,7 +135,10 @@ def tables(results: Results) -> list[Table]:
         _flood_table(results),
         _idle_table(results),
         _backlog_table(results),
+        _wire_table(results),
+        _drain_table(results),
         _steady_table(results),
+        _blackhole_table(results),
     ]
     found += [_targets_table(results)]
     return [table for table in found if table.rows]
@@ -323,6 +326,90 @@ def _steady_table(results: Results) -> Table:
             "kernel counts for the broker's process, journal and file system blocks included.",
         ),
         ("Upstream", "Messages", "Written B/message", "CPU %", "Peak RSS MB"),
+        tuple(rows),
+    )
+
+
+def _blackhole_table(results: Results) -> Table:
+    rows = [
+        (
+            upstream,
+            *(
+                number(figures[f"{state}_{name}_ms"], 2)
+                for name in ("p50", "p99", "puback_p50", "puback_p99")
+            ),
+            number(figures["p99_ratio"], 2) if state == "gone" else "",
+        )
+        for _, figures in _rows(results, "blackhole")
+        for state, upstream in (("there", "there"), ("gone", "every packet dropped"))
+    ]
+    return Table(
+        f"Local clients while the upstream is black-holed: {blackhole.SENSORS} sensors, "
+        f"{blackhole.MESSAGES_PER_SECOND:,} messages a second together, QoS 1, {blackhole.PAYLOAD_BYTES} B",
+        (
+            "A bridge takes everything to a mosquitto in a network namespace, from which no packet comes back in the "
+            f"second run of each of {results.options.pairs} pairs, begun in the middle of a connection; medians of the "
+            "pairs, and of the ratios within them. p50 and p99 are from publish to receipt by a local subscriber. With the "
+            "upstream gone a PUBACK waits for the disk instead.",
+        ),
+        ("Upstream", "p50 ms", "p99 ms", "PUBACK p50 ms", "PUBACK p99 ms", "p99 ratio"),
+        tuple(rows),
+    )
+
+
+_WAYS = (
+    ("bare", "plain MQTT 5"),
+    ("plain", "plain, with the bridge's origin in each message"),
+    ("packed", "envelopes, a delay of 1 s"),
+    ("trained", "envelopes, with a trained dictionary"),
+)
+
+
+def _wire_table(results: Results) -> Table:
+    rows = [
+        (
+            title,
+            number(figures["readings"]),
+            number(figures[f"{way}_bytes_per_reading"], 1),
+            number(figures[f"{way}_percent"], 1),
+        )
+        for _, figures in _rows(results, "wire")
+        for way, title in _WAYS
+    ]
+    return Table(
+        f"Bytes on the bridge's line: {uplink.DEVICES} devices, a recorded reading a second each, JSON, QoS 1, TLS",
+        (
+            "All at the same time, each by a bridge of its own to one mosquitto, for "
+            f"{results.options.steady_seconds:g} s; counted on the socket in both directions, TLS and acknowledgements "
+            "included, TCP and IP not. An ingester unpacks the envelopes and writes each reading once.",
+        ),
+        ("How", "Readings", "Bytes each", "% of plain"),
+        tuple(rows),
+    )
+
+
+def _drain_table(results: Results) -> Table:
+    rows = [
+        (
+            title,
+            number(figures[f"{way}_messages_per_second"]),
+            number(figures[f"{way}_cpu_us_per_message"], 2),
+            number(figures[f"{way}_peak_mb"], 1),
+            number(figures["ingester_peak_mb"] if way == "packed" else math.nan, 1),
+        )
+        for _, figures in _rows(results, "drain")
+        for way, title in (
+            ("plain", "plain, until the last PUBACK"),
+            ("packed", "envelopes, until all is in a file"),
+        )
+    ]
+    return Table(
+        f"A backlog goes up: {results.options.drain:,} messages of {drain.PAYLOAD_BYTES} B from the outbox, QoS 1",
+        (
+            "To a mosquitto on the generator's core; in envelopes from there to an ingester on the same core, which "
+            "writes each message once, as JSON lines. CPU is the broker's.",
+        ),
+        ("How", "Messages/s", "CPU µs/message", "Peak RSS MB", "Ingester's peak MB"),
         tuple(rows),
     )
 

@@ -11,7 +11,19 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import backlog, brokers, flood, idle, live, offline, steady
+from benchmarks import (
+    backlog,
+    blackhole,
+    brokers,
+    drain,
+    flood,
+    idle,
+    line_bytes,
+    live,
+    offline,
+    steady,
+    uplink,
+)
 from benchmarks.brokers import Certificate, Kind, RunningBroker, Upstream
 from benchmarks.figures import Figures
 from benchmarks.machine import Cores
@@ -28,6 +40,8 @@ class Options:
     idle_seconds: float = 20.0
     steady_seconds: float = 60.0
     large_backlog: int = 5_000_000
+    pairs: int = 7
+    drain: int = 1_000_000
     connections: int = 5_000
     tls_connections: int = 1_000
 
@@ -161,6 +175,69 @@ def _run_steady(bench: Bench) -> Figures:
     }
 
 
+def _run_blackhole(bench: Bench) -> Figures:
+    options = bench.options
+    bench.directory.mkdir(parents=True, exist_ok=True)
+    pairs = []
+    with blackhole.upstream(bench.directory) as upstream:
+        leads_to = Upstream(upstream.address, patience_seconds=blackhole.PATIENCE_SECONDS)
+        for pair in range(options.pairs):
+            with bench.start(f"there-{pair}", upstream=leads_to) as broker:
+                there = blackhole.measure(broker, options.version, options.seconds, None)
+            with bench.start(f"gone-{pair}", upstream=leads_to) as broker:
+                gone = blackhole.measure(broker, options.version, options.seconds, upstream.vanish)
+            upstream.return_()
+            pairs.append((there, gone))
+    return blackhole.compare(pairs)
+
+
+def _run_drain(bench: Bench) -> Figures:
+    """Filled once, drained twice, by brokers that start on copies of the store."""
+    options, messages = bench.options, bench.options.drain
+    bench.directory.mkdir(parents=True, exist_ok=True)
+    certificate = idle.make_certificate(bench.directory)
+    full = bench.directory / "full"
+    nobody = Upstream(("127.0.0.1", 1), certificate.certificate, drain.bridge(("127.0.0.1", 1), ""))
+    with bench.start("fills", upstream=nobody, data_dir=full) as broker:
+        drain.fill(broker, options.version, messages)
+    with bench.start_upstream(certificate) as cluster:
+        there = Upstream(cluster.address, certificate.certificate, drain.bridge(cluster.address, ""))
+        copy = drain.copy_of(full, "plain-copy")
+        with bench.start("plain", upstream=there, data_dir=copy) as broker:
+            figures = drain.plain(broker, copy, messages)
+        there = Upstream(
+            cluster.address, certificate.certificate, drain.bridge(cluster.address, drain.PACKED)
+        )
+        core = bench.cores.generator if bench.cores.are_apart else None
+        output = bench.directory / "ingester"
+        with (
+            uplink.ingester(output, cluster.address, core=core) as ingester,
+            bench.start("packed", upstream=there, data_dir=full) as broker,
+        ):
+            return figures | drain.packed(broker, full, ingester, output, messages)
+
+
+def _run_wire(bench: Bench) -> Figures:
+    """All ways at once."""
+    options = bench.options
+    bench.directory.mkdir(parents=True, exist_ok=True)
+    certificate = idle.make_certificate(bench.directory)
+    dictionary, output, data_dir = (bench.directory / name for name in ("dictionary", "ingester", "store"))
+    line_bytes.train_dictionary(dictionary)
+    knows = f'[lease]\ndictionaries = ["{dictionary}"]'
+    core = bench.cores.generator if bench.cores.are_apart else None
+    with (
+        bench.start_upstream(certificate) as cluster,
+        line_bytes.relays(cluster.tls_address) as relays,
+        uplink.ingester(output, cluster.address, knows, core),
+    ):
+        sections = line_bytes.bridges(relays, certificate.certificate, dictionary)
+        upstream = Upstream(cluster.tls_address, certificate.certificate, sections)
+        with bench.start("broker", upstream=upstream, data_dir=data_dir) as broker:
+            seconds = int(options.steady_seconds)
+            return line_bytes.measure(broker, data_dir, output, relays, options.version, seconds)
+
+
 SCENARIOS: tuple[Scenario, ...] = (
     *(_live(pattern, qos) for qos in (0, 1) for pattern in live.PATTERNS),
     *(_tls(pattern) for pattern in live.PATTERNS if pattern.name in ("1to1", "200pairs", "1to100")),
@@ -205,6 +282,31 @@ SCENARIOS: tuple[Scenario, ...] = (
         only="edge-broker",
     ),
     Scenario(
+        name="wire",
+        family="wire",
+        title="bytes on the line: plain, and in envelopes",
+        run=_run_wire,
+        headline=("bare_bytes_per_reading", "plain_percent", "packed_percent", "trained_percent"),
+        qos=1,
+        most_rounds=1,  # nor do these bytes
+        only="edge-broker",
+    ),
+    Scenario(
+        name="drain",
+        family="drain",
+        title="a backlog goes up: plain, and in envelopes",
+        run=_run_drain,
+        headline=(
+            "plain_messages_per_second",
+            "packed_messages_per_second",
+            "packed_peak_mb",
+            "ingester_peak_mb",
+        ),
+        qos=1,
+        most_rounds=3,
+        only="edge-broker",
+    ),
+    Scenario(
         name="steady",
         family="steady",
         title="an ordinary day: what reaches the disk",
@@ -212,6 +314,16 @@ SCENARIOS: tuple[Scenario, ...] = (
         headline=("alive_written_bytes_per_message", "dead_written_bytes_per_message", "alive_messages"),
         qos=1,
         most_rounds=1,  # nor do bytes
+        only="edge-broker",
+    ),
+    Scenario(
+        name="blackhole",
+        family="blackhole",
+        title="local clients while packets to the upstream vanish",
+        run=_run_blackhole,
+        headline=("there_p99_ms", "gone_p99_ms", "p99_ratio", "gone_puback_p99_ms"),
+        qos=1,
+        most_rounds=1,  # of pairs
         only="edge-broker",
     ),
 )

@@ -24,6 +24,7 @@ from edge_broker.core.queue import Queue
 from edge_broker.wire import const
 
 if TYPE_CHECKING:
+    from bridge.skips import Skips
     from edge_broker.core.router import Router
 
 UPSTREAM_REFUSED: Final = "upstream_refused"
@@ -47,7 +48,8 @@ class Answers:
 
     `acknowledged`: messages since the start; `refused`: given up, by reason; `last_acknowledged_at`: by the router's
     clock, None before the first. `on_given_up(reason, topic)` is called for each of those. `on_answer(seconds)`: how long
-    a PUBACK took, now and then.
+    a PUBACK took, now and then. `skips`: who announces the numbers that will not come, None for nobody; `may_announce`:
+    whether these have identifiers to go by.
     """
 
     def __init__(
@@ -65,6 +67,8 @@ class Answers:
         self.last_acknowledged_at: float | None = None
         self.refused: dict[str, int] = {}
         self.tracer: MessageTracer | None = None
+        self.skips: Skips | None = None
+        self.may_announce = True
         self.on_answer: Callable[[float], None] = _nobody_asks
         self._mapping = mapping
         self._router = router
@@ -102,6 +106,9 @@ class Answers:
             self.last_acknowledged_at = self._router.now
             if self.tracer is not None:
                 self.tracer.on_done(number, self._router.now)
+            return
+        if not number and self.skips is not None:
+            self.skips.on_puback(packet_id, reason_code)
 
     def on_pubrec(self, packet_id: int, reason_code: int) -> None:
         """QoS 2: the upstream has it; PUBREL follows once that is on disk."""
@@ -117,8 +124,13 @@ class Answers:
             self._pubrels_held += 1
             self._router.pending.after_commit(partial(self._send_pubrel, client, packet_id))
         else:
-            unknown = const.PACKET_IDENTIFIER_NOT_FOUND if client.version >= const.MQTT_5 else const.SUCCESS
-            client.send_ack(const.PUBREL, packet_id, unknown)
+            self._answer_unknown(client, packet_id)
+
+    @staticmethod
+    def _answer_unknown(client: Client, packet_id: int) -> None:
+        """PUBREC came for what nobody sent: the upstream may forget it."""
+        unknown = const.PACKET_IDENTIFIER_NOT_FOUND if client.version >= const.MQTT_5 else const.SUCCESS
+        client.send_ack(const.PUBREL, packet_id, unknown)
 
     def _take_time(self) -> None:
         """The message that is timed has its answer; the next one sent is timed."""
@@ -158,6 +170,7 @@ class Answers:
             remote = self._mapping.find(topic)
             burials.bury(message, f"{UPSTREAM_REFUSED}:{reason}", "" if remote is None else remote.rule)
         self.queue.complete(number)
+        self.queue.tell_skipped(number)
         if self.tracer is not None:
             self.tracer.on_done(number, self._router.now, reason)
         self._on_given_up(reason, topic)

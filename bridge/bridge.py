@@ -10,9 +10,7 @@ import asyncio
 import logging
 import os
 import random
-import time
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -27,9 +25,12 @@ from bridge.mapping import InMapping, OutMapping, may_echo
 from bridge.marking import make_marks
 from bridge.outbox import Outbox
 from bridge.priorities import NAMES, NORMAL
+from bridge.sessions import Sessions
 from bridge.share import Share
+from bridge.skips import announce_skips
 from bridge.spans import SpanExporter
-from bridge.status import PolicyStatus, Status
+from bridge.status import Status
+from bridge.summary import summarize
 from bridge.tracing import MessageTracer, Span
 from bridge.way_up import WayUp, make_way_up
 from edge_broker.config.tracing import TracingConfig
@@ -37,6 +38,7 @@ from edge_broker.core.ports import Principal
 from edge_broker.core.quota import Quota
 
 if TYPE_CHECKING:
+    from bridge.lease_watch import LeaseWatch
     from edge_broker.core.ops import Snapshot
     from edge_broker.core.ports import Host
     from edge_broker.core.queue import Queue
@@ -72,6 +74,7 @@ class Bridge:
         self._out = OutMapping(config.out, config.gateway)
         self._in = InMapping(config.in_, config.gateway)
         self._last_given_up = ""
+        self._lease_watch: LeaseWatch | None = None
         self._router: Router
         self._way_up: WayUp
         self._outbox: Outbox
@@ -114,10 +117,10 @@ class Bridge:
             router,
             outbox,
             self._in,
-            {packet_id for session_id, packet_id in snapshot.inbound if session_id == queue.queue_id},
+            Sessions(config.name, config.places[0].where, queue.queue_id, router, snapshot),
             self._on_subscription_refused,
         )
-        self._mark_messages()
+        self._mark_messages(snapshot)
         self._follow_messages()
         self._subscribe(snapshot)
         self._warn_of_canary(snapshot)
@@ -126,6 +129,7 @@ class Bridge:
             broker.request_tick,
             way.uplink,
             self._downlink,
+            self._lease_watch,
             keeps_session=bool(config.in_) or self._out.highest_qos == 2,
             is_fresh=way.is_fresh and self._out.highest_qos == 2,
             echoes=may_echo(self._out, self._in),
@@ -137,16 +141,41 @@ class Bridge:
         if self._way_up.is_new:
             self._outbox.take_retained(snapshot.retained)
 
-    def _mark_messages(self) -> None:
-        """Have messages bear their origin and their hops, as configured."""
+    def _mark_messages(self, snapshot: Snapshot) -> None:
+        """Have messages bear their origin and their hops, and those announced that will not come, as configured."""
         way = self._way_up
         others = [priority for priority in way.names if priority != NORMAL]
         names = [way.names[priority] for priority in others]
         marks = make_marks(self.config, way.names[NORMAL], self._router.pending.epoch, names)
-        way.forwarders[NORMAL].stamp, self._downlink.stamp = marks.up, marks.down
-        for priority, stamp in zip(others, marks.others, strict=True):
-            way.forwarders[priority].stamp = stamp
+        stamps = {NORMAL: marks.up, **dict(zip(others, marks.others, strict=True))}
+        for priority, forwarder in way.forwarders.items():
+            forwarder.stamp = stamps[priority]
+            announce_skips(self.config, forwarder, self._router, snapshot, way.names[priority])
+        self._downlink.stamp = marks.down
         self._outbox.limit = self._downlink.limit = marks.limit
+        if marks.up is not None and (self.config.envelopes.enabled or self._out.is_ingested):
+            self._pack_messages()
+
+    def _pack_messages(self) -> None:
+        """Have messages go in envelopes, where an ingester listens."""
+        from bridge.enveloping import make_lease_watch, pack_lanes  # loads CBOR and zstd
+
+        self._lease_watch = make_lease_watch(self.config, self._in)
+        epoch = self._router.pending.epoch
+        pack_lanes(self.config, self._way_up, epoch, self._lease_watch, self._on_envelope_refused)
+
+    def _on_envelope_refused(self, reason: str) -> None:
+        for forwarder in self._way_up.forwarders.values():
+            if forwarder.envelopes is not None:
+                forwarder.envelopes.is_refused = True
+        log.error(
+            "bridge %s: the upstream refused an envelope: %s (messages go plain on this connection; let %s publish to "
+            "%s/ITS-NAME/envelopes)",
+            self.name,
+            reason,
+            failures.printable(self.config.gateway),
+            self.config.envelopes.topic_prefix,
+        )
 
     def _follow_messages(self) -> None:
         """Have messages followed, where `[tracing]` asks for it."""
@@ -260,62 +289,16 @@ class Bridge:
 
     def status(self) -> Status:
         """This moment; to be asked after `start`."""
-        downlink, line = self._downlink, self._line
-        queues, forwarders = self._way_up.queues.values(), self._way_up.forwarders.values()
-        acknowledged = [
-            one.last_acknowledged_at for one in forwarders if one.last_acknowledged_at is not None
-        ]
-        error = line.last_error
-        sent = [sum(counts) for counts in zip(*(one.sent for one in forwarders), strict=True)]
-        return Status(
-            name=self.name,
-            state=line.state,
-            upstream=str(line.upstream),
-            version=line.version,
-            depth=sum(queue.depth for queue in queues),
-            in_flight=self._way_up.uplink.in_flight,
-            sent=(sent[0], sent[1], sent[2]),
-            acknowledged=self._way_up.uplink.acknowledged,
-            resent=sum(one.resent for one in forwarders),
-            received=(downlink.received[0], downlink.received[1], downlink.received[2]),
-            connects=line.connects,
-            dropped=_together([self._outbox.dropped, downlink.dropped]),
-            refused=_together([one.refused for one in forwarders]),
-            expired=sum(queue.expired for queue in queues),
-            lost=sum(queue.lost for queue in queues),
-            subscriptions_refused=downlink.subscriptions_refused,
-            last_acknowledged_wall=time.time() - (time.monotonic() - max(acknowledged))
-            if acknowledged
-            else None,
-            failures=dict(line.failures),
-            last_error="" if error is None else error.problem,
-            last_hint="" if error is None else error.hint,
+        return summarize(
+            self._outbox,
+            self._way_up,
+            self._downlink,
+            self._line,
+            self._lease_watch,
+            month_used_bytes=0 if self.account is None else self.account.allowance.used_bytes,
             spans_lost=0 if self._spans is None else self._spans.lost,
-            policy=self._policy_status(time.monotonic()),
             canary_percent=self.canary_percent,
         )
-
-    def _policy_status(self, now: float) -> PolicyStatus:
-        policy = self._line.policy
-        return PolicyStatus(
-            breaker=policy.breaker.state(now),
-            breaker_opened=policy.breaker.opened,
-            failovers=policy.failovers,
-            ejections=policy.ejections,
-            upstreams=self._line.roaming.status(self._line.upstream),
-            draining=self._way_up.uplink.draining,
-            drain_seconds=self._way_up.uplink.drain_seconds,
-            month_used_bytes=0 if self.account is None else self.account.allowance.used_bytes,
-            month_bytes=self.config.pacing.monthly_bytes,
-        )
-
-
-def _together(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:
-    """The sums, by reason."""
-    total: Counter[str] = Counter()
-    for each in counts:
-        total.update(each)
-    return dict(total)
 
 
 def _nobody_to_tell(_spans: list[Span]) -> None:

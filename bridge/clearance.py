@@ -66,16 +66,31 @@ class Clearance(Answers):
     def _pace_of(self, number: int) -> Pace:
         return self._drain if number < self._drain_to else self._live
 
-    def _must_wait(self) -> bool:
-        """Whether its pace lets the next message wait; sets `wait_seconds`."""
+    def _must_wait(self, size_bytes: int | None = None) -> bool:
+        """Whether its pace lets the next message wait; sets `wait_seconds`. `size_bytes`: where not its own count."""
         queue = self.queue
         number = queue.cursor
         message = queue.messages.get(number)
         if message is not None:  # else there is none, or it has to be read first
-            self.wait_seconds = self._pace_of(number).wait_seconds(len(message.frame), self._router.now)
+            if size_bytes is None:
+                size_bytes = len(message.frame)
+            self.wait_seconds = self._pace_of(number).wait_seconds(size_bytes, self._router.now)
         return self.wait_seconds > 0
 
     # ---- permission
+
+    def _remote_of(self, number: int, message: Message) -> RemoteTopic | None:
+        """Where `message`, which is due, goes; None where it does not, and is done with."""
+        remote = self._mapping.known.get(message.topic) or self._mapping.find(message.topic)
+        if remote is None:  # queued under a rule that is not there any more
+            self._give_up(number, "no_rule", message.topic)
+            return None
+        if remote.may_be_skipped or self.withholds:
+            reason = self._why_not(number, message, remote)
+            if reason:
+                self._skip(number, message, reason)
+                return None
+        return remote
 
     def _why_not(self, number: int, message: Message, remote: RemoteTopic) -> str:
         """Why the message `number` is not to be sent any more, empty where it is."""
@@ -102,5 +117,6 @@ class Clearance(Answers):
             queue.burials.bury(message, reason)
         queue.count_drop(reason)
         queue.complete(number)
+        queue.tell_skipped(number)
         if self.tracer is not None:
             self.tracer.on_done(number, self._router.now, reason)

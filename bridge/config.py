@@ -14,6 +14,16 @@ import msgspec
 from msgspec import Meta
 
 from bridge.canary_config import CanaryConfig, canary_of
+from bridge.client_keys import (
+    BackoffInitial,
+    BackoffMax,
+    Certificate,
+    Key,
+    PasswordFile,
+    Username,
+    check_client_id,
+)
+from bridge.envelopes_config import EnvelopesConfig
 from bridge.origin import LONGEST_NAME
 from bridge.places import Place, Upstream, parse_place
 from bridge.policy_config import FailoverConfig, PacingConfig, UpstreamConfig
@@ -21,7 +31,8 @@ from bridge.rules import RuleConfig
 from edge_broker.config.bind import Bind
 from edge_broker.config.queues import QueueLimits
 from edge_broker.config.section import DAY_SECONDS
-from edge_broker.errors import ConfigError
+from edge_broker.errors import ConfigError, MqttError
+from edge_broker.wire.topics import check_topic_name
 
 __all__ = ["BridgeConfig", "RuleConfig"]
 
@@ -57,23 +68,16 @@ class BridgeConfig(QueueLimits, frozen=True, kw_only=True):
             extra={"default": "edge-broker-HOSTNAME-NAME"},
         ),
     ] = _SETTLED_LATER
-    username: Annotated[str | None, Meta(description="The name to log in with.")] = None
-    password_file: Annotated[
-        Path | None,
-        Meta(
-            description="The file with the password, read at each connect. A line feed at its end does not count."
-        ),
-    ] = None
+    username: Username = None
+    password_file: PasswordFile = None
     ca: Annotated[
         Path | None,
         Meta(
             description="The CA certificates, PEM, that may vouch for the upstream; without it the system's."
         ),
     ] = None
-    certificate: Annotated[Path | None, Meta(description="Our certificate, with its chain, PEM (mTLS).")] = (
-        None
-    )
-    key: Annotated[Path | None, Meta(description="Its private key, PEM, without a passphrase.")] = None
+    certificate: Certificate = None
+    key: Key = None
     server_name: Annotated[
         str | None,
         Meta(
@@ -146,12 +150,8 @@ class BridgeConfig(QueueLimits, frozen=True, kw_only=True):
         float,
         Meta(ge=0.1, le=3_600, description="For any acknowledgement; then we connect anew and send again."),
     ] = 30.0
-    backoff_initial_seconds: Annotated[
-        float, Meta(ge=0.01, le=3_600, description="The pause after a first failure; it doubles with each.")
-    ] = 1.0
-    backoff_max_seconds: Annotated[
-        float, Meta(ge=0.01, le=86_400, description="The longest pause between two tries.")
-    ] = 60.0
+    backoff_initial_seconds: BackoffInitial = 1.0
+    backoff_max_seconds: BackoffMax = 60.0
     max_attempts_per_minute: Annotated[
         int, Meta(ge=0, le=60_000, description="Tries to connect, whatever the pauses; 0 is no limit.")
     ] = 30
@@ -192,6 +192,10 @@ class BridgeConfig(QueueLimits, frozen=True, kw_only=True):
         CanaryConfig | None,
         Meta(description="Another upstream for a part of the topics, see below.", extra={"default": "none"}),
     ] = None
+    envelopes: Annotated[
+        EnvelopesConfig,
+        Meta(description="Many messages in one packet, see below.", extra={"default": "see below"}),
+    ] = EnvelopesConfig()
     session_expiry_seconds: Annotated[
         int,
         Meta(
@@ -215,6 +219,14 @@ class BridgeConfig(QueueLimits, frozen=True, kw_only=True):
             "twice and what is missing. MQTT 5 only."
         ),
     ] = True
+    skipped_topic: Annotated[
+        str,
+        Meta(
+            description="Where upstream it is announced which numbers will not come, because policy dropped them here, so "
+            "that an ingester does not report them as missing; `{gateway}` is percent-encoded. Needs `origin`. Empty: "
+            "nowhere."
+        ),
+    ] = "edge/{gateway}/skipped"
     max_hops: Annotated[
         int,
         Meta(
@@ -241,14 +253,21 @@ class BridgeConfig(QueueLimits, frozen=True, kw_only=True):
             msgspec.structs.force_setattr(
                 self, "client_id", f"edge-broker-{socket.gethostname()}-{self.name}"
             )
-        elif not self.client_id or "\0" in self.client_id or len(self.client_id.encode()) > 65_535:
-            raise ConfigError("client_id", "must be text of 1 to 65535 bytes", "leave it out for the default")
+        else:
+            check_client_id(self.client_id)
         if self.gateway is _SETTLED_LATER:
             msgspec.structs.force_setattr(self, "gateway", self.client_id)
         elif not self.gateway or "\0" in self.gateway or len(self.gateway) > LONGEST_NAME:
             raise ConfigError(
                 "gateway", f"must be text of 1 to {LONGEST_NAME} characters", "leave it out for the client_id"
             )
+        if self.skipped_topic:
+            try:
+                check_topic_name(self.skipped_topic)
+            except MqttError as error:
+                raise ConfigError(
+                    "skipped_topic", f"is no topic: {error.detail}", 'for instance "edge/{gateway}/skipped"'
+                ) from None
 
     @property
     def lines(self) -> tuple[BridgeConfig, ...]:

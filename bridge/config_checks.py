@@ -11,6 +11,7 @@ from bridge.config import BridgeConfig
 from bridge.identity_checks import check_identity
 from bridge.origin import LONGEST_NAME
 from bridge.places import URL_HINT, parse_place
+from bridge.rules import LATE_AFTER_SECONDS
 from edge_broker.config.checks import check_file
 from edge_broker.config.reading import Reading
 from edge_broker.errors import ConfigError
@@ -62,10 +63,21 @@ def check_bridge(bridge: BridgeConfig, key: str, reading: Reading) -> None:
             ("max_age_seconds", rule.max_age_seconds),
             ("keep_latest", rule.keep_latest),
             ("priority", rule.priority != "normal"),
+            ("envelope", not rule.envelope),
+            ("ingested", rule.ingested),
         ):
             if given:
                 reading.mistake(
                     f"{key}.in[{position}].{name}", "counts for what goes up only", "leave it out"
+                )
+    for position, rule in enumerate(bridge.out):
+        for name, given in (
+            ("when_late", rule.when_late != "mark"),
+            ("late_after_seconds", rule.late_after_seconds != LATE_AFTER_SECONDS),
+        ):
+            if given:
+                reading.mistake(
+                    f"{key}.out[{position}].{name}", "counts for what comes down only", "leave it out"
                 )
     if bridge.backoff_max_seconds < bridge.backoff_initial_seconds:
         reading.mistake(
@@ -73,6 +85,7 @@ def check_bridge(bridge: BridgeConfig, key: str, reading: Reading) -> None:
             f"is less than backoff_initial_seconds = {bridge.backoff_initial_seconds:g}",
             "write at least as much",
         )
+    _check_envelopes(bridge, key, reading)
     _check_gateway(bridge, key, reading)
     check_identity(bridge, key, reading)
     if bridge.canary is not None:
@@ -136,6 +149,32 @@ def _check_gateway(bridge: BridgeConfig, key: str, reading: Reading) -> None:
             f"{key}.gateway",
             f"{bridge.gateway!r} is not one level of a topic, and a rule has {{gateway}}",
             'write gateway = "…" without /, + and #',
+        )
+
+
+def _check_envelopes(bridge: BridgeConfig, key: str, reading: Reading) -> None:
+    """They need numbers, and a dictionary that is one."""
+    for position, rule in enumerate(bridge.out):
+        if rule.ingested and not rule.qos:
+            reading.mistake(
+                f"{key}.out[{position}].ingested",
+                "is for what is numbered, and at QoS 0 nothing is",
+                "write qos = 1, or leave it out",
+            )
+    if not bridge.origin and (bridge.envelopes.enabled or any(rule.ingested for rule in bridge.out)):
+        reading.mistake(
+            f"{key}.origin",
+            "is false, and envelopes have numbers of ours in them",
+            "leave it out, or leave them out",
+        )
+    path = bridge.envelopes.dictionary
+    if path is None or not check_file(path, f"{key}.envelopes.dictionary", reading):
+        return
+    import zstandard  # not needed by most
+
+    if not zstandard.ZstdCompressionDict(path.read_bytes()).dict_id():
+        reading.mistake(
+            f"{key}.envelopes.dictionary", f"{path} is no dictionary of zstd", "make one with zstd --train"
         )
 
 

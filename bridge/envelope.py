@@ -18,7 +18,6 @@ It knows nothing of MQTT beyond the meaning of a message's parts, and looks at n
 from __future__ import annotations
 
 import struct
-import sys
 from array import array
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
@@ -27,6 +26,7 @@ from typing import Any, Final, NamedTuple
 import cbor2
 import zstandard
 
+from bridge.columns import IS_SWAPPED, RETAIN, Columns
 from bridge.origin import LARGEST_NUMBER, LONGEST_NAME
 from edge_broker.errors import EdgeBrokerError, MqttError
 from edge_broker.wire import const
@@ -37,14 +37,12 @@ VERSION: Final = 1
 _PLAIN: Final = 0x10 | VERSION
 _COMPRESSED: Final = 0x20 | VERSION
 _ITEMS: Final = 11
-_RETAIN: Final = 0x04
 _QOS: Final = 0x03
-_FLAGS: Final = bytes((0, 1, 2, _RETAIN, _RETAIN | 1, _RETAIN | 2))
+_FLAGS: Final = bytes((0, 1, 2, RETAIN, RETAIN | 1, RETAIN | 2))
 _OF_A_HOP: Final = frozenset((const.TOPIC_ALIAS, const.SUBSCRIPTION_IDENTIFIER))
 _BYTES: Final = 2
 _TEXT: Final = 3
 _ARRAY: Final = 4
-_is_swapped: Final = sys.byteorder == "big"
 
 DEFAULT_LEVEL: Final = 3
 """zstd's. 9 takes some 10 % off and twice the time."""
@@ -103,7 +101,10 @@ class EnvelopeWriter:
 
     def pack(self, envelope: Envelope) -> bytes:
         """The payload that carries `envelope`: 1 to 65,536 messages of one lane and epoch, their numbers rising."""
-        plain = unpacked(envelope)
+        return self.compress(unpacked(envelope))
+
+    def compress(self, plain: bytes) -> bytes:
+        """The payload that carries the CBOR `plain`."""
         packed: bytes = self._compressor.compress(plain)
         if len(packed) < len(plain):
             return bytes((_COMPRESSED,)) + packed
@@ -112,48 +113,10 @@ class EnvelopeWriter:
 
 def unpacked(envelope: Envelope) -> bytes:
     """The CBOR of `envelope`: what is compressed, and what dictionaries are trained on."""
-    messages = envelope.messages
-    topics = _Entries()
-    blocks = _Entries()
-    first = messages[0].sequence
-    items = [
-        envelope.gateway,
-        envelope.lane,
-        envelope.epoch,
-        first,
-        _column("I", [message.sequence - first for message in messages]) if _has_gaps(messages) else b"",
-        _column("H", [topics.place(message.topic) for message in messages]),
-        _column("H", [blocks.place(message.property_block) for message in messages]),
-        bytes(message.qos | (_RETAIN if message.retain else 0) for message in messages),
-        _column("I", [len(message.payload) for message in messages]),
-        [*topics.found, *blocks.found, len(topics.found)],
-        b"".join([message.payload for message in messages]),
-    ]
-    return cbor2.dumps(items)
-
-
-def _has_gaps(messages: Sequence[Enclosed]) -> bool:
-    return messages[-1].sequence - messages[0].sequence != len(messages) - 1
-
-
-class _Entries:
-    """Different values, each with its place."""
-
-    def __init__(self) -> None:
-        self.found: dict[str | bytes, int] = {}
-
-    def place(self, value: str | bytes) -> int:
-        return self.found.setdefault(value, len(self.found))
-
-
-def _column(kind: str, values: Sequence[int]) -> bytes:
-    """Numbers as little-endian bytes, all low bytes first, then all next ones: high bytes are alike."""
-    column = array(kind, values)
-    if _is_swapped:
-        column.byteswap()
-    raw = column.tobytes()
-    size = column.itemsize
-    return b"".join([raw[at::size] for at in range(size)])
+    columns = Columns()
+    for message in envelope.messages:
+        columns.add(*message)
+    return columns.lay_out(envelope.gateway, envelope.lane, envelope.epoch)
 
 
 class EnvelopeReader:
@@ -278,7 +241,7 @@ def _assemble(items: list[Any], limits: Limits) -> Envelope:
         _check_spread(topics, topic_at, blocks, block_at, limits.spread_bytes - len(payloads))
         messages = [
             Enclosed(
-                number, topics[topic], payloads[start:end], flag & _QOS, bool(flag & _RETAIN), blocks[block]
+                number, topics[topic], payloads[start:end], flag & _QOS, bool(flag & RETAIN), blocks[block]
             )
             for number, topic, block, flag, start, end in zip(
                 numbers,
@@ -358,7 +321,7 @@ def _numbers(first: int, gaps: bytes, count: int) -> Sequence[int]:
 
 
 def _values(kind: str, column: bytes, count: int) -> Sequence[int]:
-    """The other way round from `_column`."""
+    """A column read back: the other way round from how `bridge.columns` writes it."""
     size = struct.calcsize(f"={kind}")
     if len(column) != size * count:
         raise EnvelopeError("one of its columns is not as long as the others")
@@ -367,6 +330,6 @@ def _values(kind: str, column: bytes, count: int) -> Sequence[int]:
         raw[at::size] = column[at * count : (at + 1) * count]
     values = array(kind)
     values.frombytes(bytes(raw))
-    if _is_swapped:
+    if IS_SWAPPED:
         values.byteswap()
     return values

@@ -226,7 +226,8 @@ def closed_before_connack(upstream: Upstream, tls_version: str, detail: str) -> 
     if tls_version == "TLSv1.3":
         hint = (
             "identity refused? With TLS 1.3 the upstream may refuse a certificate only after our handshake succeeded: "
-            "check certificate and key, and that the upstream or its mesh lets this identity in"
+            "check certificate and key, and that the upstream or its mesh lets this identity in. If it was let in before: "
+            "a cluster behind the mesh that has no quorum looks like this too"
         )
     elif tls_version:
         hint = "is it an MQTT broker, and does a mesh or a proxy before it let us through?"

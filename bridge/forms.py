@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from bridge.lateness import with_mark
 from edge_broker.core.message import Message, build_message
 from edge_broker.wire import const
 from edge_broker.wire.properties import encode_properties
@@ -31,15 +32,16 @@ def rest_for(message: Message, version: int, now: float) -> bytes:
     return b"\0" + frame[message.payload_at :]
 
 
-def local_form(message: Message, local: LocalTopic, stamp: Stamp | None) -> Message | None:
+def local_form(message: Message, local: LocalTopic, stamp: Stamp | None, late: str = "") -> Message | None:
     """`message`, which came from the upstream, as it is published here; its packet identifier stays.
 
-    `stamp` marks it, where its version has a place for that. None where its rule drops it.
+    `stamp` marks it, where its version has a place for that; `late`, where it is not empty, is written on it. None where
+    its rule drops it.
     """
     shape = local.shape
     if message.version < const.MQTT_5:
         stamp = None
-    if local.topic == message.topic and shape is None and stamp is None:
+    if local.topic == message.topic and shape is None and stamp is None and not late:
         return message
     retain, version, expiry_interval = message.retain, message.version, message.expiry_interval
     parts: tuple[bytes, bytes] | None = message.payload, message.property_block
@@ -53,6 +55,8 @@ def local_form(message: Message, local: LocalTopic, stamp: Stamp | None) -> Mess
     payload, block = parts
     if stamp is not None:
         block = stamp.mark(block)
+    if late:
+        block = with_mark(block, late)
     if block != b"\0":
         version = const.MQTT_5
     form = build_message(

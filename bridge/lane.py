@@ -41,11 +41,13 @@ class Lane(Forwarder):
             config.pacing,
         )
         self.priority = priority
+        self.may_announce = False
 
     def share_identifiers(self) -> None:
         """From now on its packet identifiers are those of its place among the lanes. Nothing may be in flight."""
         self.packet_ids = SharedPacketIds(self.queue, self.priority)
         self.queue.span = SHARE
+        self.may_announce = True
 
     def share_pace_with(self, other: Lane) -> None:
         """Have one rate with `other`. What waited goes at the drain's, but what is urgent at that of what comes."""
@@ -57,15 +59,27 @@ class Lane(Forwarder):
     @property
     def waits(self) -> bool:
         """Whether something is to be sent, now or when it has been read or committed."""
-        return self.queue.cursor < self.queue.next_number
+        return self.queue.cursor < self.queue.next_number or self._unsent > 0
 
-    def send_some(self, most: int) -> bool:
-        """Send up to `most` of what is due; True where a turn's budget ended before that."""
-        whole = self._window
-        self._window = min(whole, self.queue.in_flight + most)
+    def send_some(self, most: int) -> tuple[bool, int]:
+        """Send up to `most` packets of what is due: True where a turn's budget ended before that, and how many left."""
+        whole, before = self._window, self.packets_in_flight
+        self._window = min(whole, before + most)
         has_more = self.send_due()
         self._window = whole
-        return has_more
+        return has_more, self.packets_in_flight - before
+
+    def send_taken(self, most: int) -> None:
+        """Send up to `most` packets of what gathers or goes by itself, which the queue has given out, and nothing else."""
+        whole = self._window
+        self._window = min(whole, self.packets_in_flight + most)
+        self._send_unsent()
+        self._window = whole
+
+    def close_window_after(self, most: int) -> None:
+        """Send nothing new but what gathers, in `most` packets."""
+        self._window = min(self._window, self.packets_in_flight + most)
+        self.close_window()
 
     def seconds_to_drain(self, lanes: Collection[Lane]) -> float | None:
         """How long what waited in `lanes` takes at this one's pace; None where that has no limit."""

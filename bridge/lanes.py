@@ -3,10 +3,12 @@
 What it keeps true:
 
 - A topic's messages are in one lane, and a lane sends in its order: priority never turns two messages of a topic round.
-- Unacknowledged are never more messages, of all lanes together, than the upstream takes. A part of that is kept free for
+- Unacknowledged are never more packets, of all lanes together, than the upstream takes. A part of that is kept free for
   the lane `high`, so that a slow upstream that has its hands full is still given what is urgent.
-- No lane waits for ever: of 37 messages that could all go, 32 are high, 4 normal, 1 low (`bridge.turns`).
+- No lane waits for ever: of 37 packets that could all go, 32 are high, 4 normal, 1 low (`bridge.turns`). An envelope is
+  one packet.
 - A packet identifier belongs to one lane, and stays with its message over connections and restarts (`bridge.packet_ids`).
+- What gathers for an envelope takes nobody's turn and no place in the window, until it goes.
 
 A bridge that has had one queue alone may have messages upstream at QoS 2 under identifiers of their own. As long as there
 may be any, its lanes wait: what was queued before goes first, once. Then that identifiers are shared is written into the
@@ -26,11 +28,13 @@ from bridge.turns import Turns
 from edge_broker.core.client import Client
 from edge_broker.core.message import Message
 
-_TURN_MESSAGES: Final = 500
+_TURN_PACKETS: Final = 500
+_TURN_MESSAGES: Final = 2_000
 _TURN_BYTES: Final = 256 << 10
+"""A turn's budget: whichever is spent first. More messages than packets, where they go in envelopes."""
 
 WEIGHTS: Final = {HIGH: 32, NORMAL: 4, LOW: 1}
-"""Of so many messages together, the shares of the lanes while all of them have something to send."""
+"""Of so many packets together, the shares of the lanes while all of them have something to send."""
 
 _AT_ONCE: Final = {HIGH: WEIGHTS[HIGH] // WEIGHTS[NORMAL], NORMAL: 1, LOW: 1}
 """How many go in one turn while others wait: as many as would come one behind the other anyway."""
@@ -53,7 +57,7 @@ class Lanes:
         self.lanes = {
             lane.priority: lane for lane in sorted(lanes, key=lambda one: FAVOURED.index(one.priority))
         }
-        self.wait_seconds = 0.0
+        self.pause_seconds = 0.0
         self._normal = self.lanes[NORMAL]
         self._most = window
         self._keep_word = keep_word
@@ -86,7 +90,9 @@ class Lanes:
             lane.detach()
 
     def close_window(self) -> None:
-        """Send nothing new; what is on its way may still be acknowledged."""
+        """Send nothing new but what gathers; what is on its way may still be acknowledged."""
+        for lane in self.lanes.values():
+            lane.close_window_after(self._room(lane))
         self._window = 0
 
     @property
@@ -102,6 +108,9 @@ class Lanes:
         if client.session_present and queue.head < queue.sent_before:
             return True  # what may be upstream at QoS 2 is finished under the identifiers that it has there
         if queue.in_flight:
+            self._normal.send_taken(self._room(self._normal))
+            return False
+        if client.awaits_suback:  # under an identifier that may be another lane's then
             return False
         self._is_asking = True
         self._keep_word(self._share)
@@ -121,31 +130,34 @@ class Lanes:
         client = self._client
         if client is None or not client.writable:
             return False
-        self.wait_seconds = 0.0
+        self.pause_seconds = 0.0
         if self._keep_word is None:
             waiting = set(self.lanes)
         else:
             waiting = {NORMAL} if self._begin_to_share(client) else set()
-        messages, size_bytes = _TURN_MESSAGES, _TURN_BYTES
+        packets, messages, size_bytes = _TURN_PACKETS, _TURN_MESSAGES, _TURN_BYTES
         while waiting := self._with_something(waiting):
-            if messages <= 0 or size_bytes <= 0:
+            if packets <= 0 or messages <= 0 or size_bytes <= 0:
                 return True
             lane = self.lanes[self._turns.next_of(waiting)]
-            most = min(messages, self._room(lane))
+            most = min(packets, self._room(lane))
             if len(waiting) > 1:
                 most = min(most, _AT_ONCE[lane.priority])
-            before, packets = lane.queue.in_flight, len(client.output)
-            if most and lane.send_some(most):
-                return True
-            taken = lane.queue.in_flight - before
-            messages -= taken
-            size_bytes -= sum(map(len, client.output[packets:]))
-            if taken > 0:
-                self._turns.note(lane.priority, taken if len(waiting) > 1 else 0)
-            if taken < most or not most:
+            if not most:
                 waiting.remove(lane.priority)
-                if most:
-                    self._note_wait(lane)
+                continue
+            before, written = lane.queue.cursor, len(client.output)
+            has_more, sent = lane.send_some(most)
+            packets -= sent
+            messages -= lane.queue.cursor - before
+            size_bytes -= sum(map(len, client.output[written:]))
+            if sent > 0:
+                self._turns.note(lane.priority, sent if len(waiting) > 1 else 0)
+            if has_more:
+                return True
+            if sent < most:
+                waiting.remove(lane.priority)
+                self._note_pause(lane)
         return False
 
     def _with_something(self, priorities: set[int]) -> set[int]:
@@ -156,18 +168,18 @@ class Lanes:
         return waiting
 
     def _room(self, lane: Lane) -> int:
-        """How many messages of `lane` the window has room for."""
-        used = {priority: one.queue.in_flight for priority, one in self.lanes.items()}
+        """How many packets of `lane` the window has room for."""
+        used = {priority: one.packets_in_flight for priority, one in self.lanes.items()}
         room = self._window - sum(used.values())
         if lane.priority != HIGH:
             room = min(room, self._window - self._reserved - sum(used.values()) + used.get(HIGH, 0))
         return max(0, room)
 
-    def _note_wait(self, lane: Lane) -> None:
-        """`lane` can send no more in this turn, perhaps because its pace says so."""
-        seconds = lane.wait_seconds
-        if seconds and (not self.wait_seconds or seconds < self.wait_seconds):
-            self.wait_seconds = seconds
+    def _note_pause(self, lane: Lane) -> None:
+        """`lane` can send no more in this turn, perhaps because its pace says so, or because it gathers."""
+        seconds = lane.pause_seconds
+        if seconds and (not self.pause_seconds or seconds < self.pause_seconds):
+            self.pause_seconds = seconds
 
     def send_live(self, message: Message, remote: RemoteTopic) -> str:
         """Send `message` at QoS 0 now; the reason where that cannot be, empty if it is done."""
@@ -224,6 +236,11 @@ class Lanes:
     def free_packet_id(self) -> int:
         """A packet identifier that no message in flight has, nor will have soon."""
         return self._normal.free_packet_id
+
+    @property
+    def spare_packet_id(self) -> int:
+        """Another one."""
+        return self._normal.spare_packet_id
 
     @property
     def acknowledged(self) -> int:

@@ -36,6 +36,7 @@ class Latest:
         holes = queue.acknowledged
         if before is not None and (holes is None or len(holes) < _MOST_HOLES) and queue.may_drop(before):
             queue.take_away(before)
+            queue.tell_skipped(before)
             queue.count_drop(SUPERSEDED)
 
     def is_superseded(self, topic: str, number: int) -> bool:

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Final
 
 from bridge import failures
 from bridge.config import BridgeConfig
-from bridge.conversation import Conversation, Ending
+from bridge.conversation import Conversation
 from bridge.downlink import Downlink
+from bridge.exchange import Ending
 from bridge.handover import Handover, Opened
 from bridge.identity import Credentials, identity_of
 from bridge.opening import Opener
@@ -34,6 +35,7 @@ from edge_broker.wire.packets import Connect
 from edge_broker.wire.properties import Properties
 
 if TYPE_CHECKING:
+    from bridge.lease_watch import LeaseWatch
     from edge_broker.core.router import Router
 
 log: Final = logging.getLogger("bridge")
@@ -79,6 +81,7 @@ class Line:
         self._request_tick: Callable[[], None]
         self._forwarder: Uplink
         self._downlink: Downlink
+        self._lease_watch: LeaseWatch | None
         self._keeps_session = self._is_fresh = self._wipes_session = self._echoes = False
 
     @property
@@ -97,6 +100,7 @@ class Line:
         request_tick: Callable[[], None],
         forwarder: Uplink,
         downlink: Downlink,
+        lease_watch: LeaseWatch | None = None,
         *,
         keeps_session: bool,
         is_fresh: bool,
@@ -108,7 +112,7 @@ class Line:
         mean nothing. `echoes`: what goes up matches what is subscribed to, which MQTT 3.1.1 cannot tell apart.
         """
         self._router, self._request_tick = router, request_tick
-        self._forwarder, self._downlink = forwarder, downlink
+        self._forwarder, self._downlink, self._lease_watch = forwarder, downlink, lease_watch
         self._keeps_session, self._is_fresh, self._echoes = keeps_session, is_fresh, echoes
         self._identity.start()
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"bridge {self.config.name}")
@@ -200,6 +204,7 @@ class Line:
             partial(self._refuse_session, attempt.upstream),
             partial(self._on_online, attempt),
             self.note_answer,
+            self._lease_watch,
         )
 
     async def _successor(

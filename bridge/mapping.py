@@ -67,12 +67,15 @@ class RemoteTopic:
     `rule`: the local filter of the rule that says so. `shape`: what the rule makes of messages, None for nothing.
     `trace_rate`: the part of them that are followed, None for what holds for all rules. `max_age_seconds`, `keep_latest`:
     what the rule says of messages that wait; `may_be_skipped`: whether these say anything. `priority`: see
-    `bridge.priorities`. `elsewhere`: it goes to the canary.
+    `bridge.priorities`. `elsewhere`: it goes to the canary. `in_envelopes`: whether they may go together with others;
+    `is_ingested`: whether an ingester listens there.
     """
 
     __slots__ = (
         "elsewhere",
         "encoded",
+        "in_envelopes",
+        "is_ingested",
         "keep_latest",
         "max_age_seconds",
         "may_be_skipped",
@@ -91,18 +94,22 @@ class RemoteTopic:
         self.max_age_seconds = 0.0
         self.keep_latest = self.may_be_skipped = self.elsewhere = False
         self.priority = NORMAL
+        self.in_envelopes = True
+        self.is_ingested = False
         self.rule = rule
         self.shape = shape
         self.trace_rate: float | None = None
         self.encoded = len(raw).to_bytes(2, "big") + raw
 
     def obey(self, rule: RuleConfig) -> None:
-        """Take over what `rule` says of messages that wait, and of those that are followed."""
+        """Take over what `rule` says of messages that wait, of those that are followed, and of envelopes."""
         self.trace_rate = rule.trace_rate
         self.max_age_seconds = rule.max_age_seconds
         self.keep_latest = rule.keep_latest
         self.may_be_skipped = rule.keep_latest or rule.max_age_seconds > 0
         self.priority = NAMES.index(rule.priority)
+        self.in_envelopes = rule.envelope
+        self.is_ingested = rule.ingested
 
     @property
     def is_urgent(self) -> bool:
@@ -111,10 +118,12 @@ class RemoteTopic:
 
 
 class LocalTopic(NamedTuple):
-    """What the upstream's topic is called here, and what the rule makes of messages."""
+    """What the upstream's topic is called here, and what the rule makes of messages; and of those that come late."""
 
     topic: str
     shape: Shape | None
+    when_late: str
+    late_after_seconds: float
 
 
 class OutMapping:
@@ -149,6 +158,11 @@ class OutMapping:
     def priorities(self) -> set[int]:
         """Those that a rule gives to messages which may wait."""
         return {NAMES.index(route.rule.priority) for route in self._routes if route.qos}
+
+    @property
+    def is_ingested(self) -> bool:
+        """Whether a rule says that an ingester listens."""
+        return any(route.rule.ingested for route in self._routes)
 
     @property
     def remote_filters(self) -> list[str]:
@@ -197,6 +211,14 @@ class InMapping:
             filters[topic_filter] = max(route.qos, filters.get(topic_filter, 0))
         return filters
 
+    def marks_after(self, absent_seconds: float | None) -> bool:
+        """Whether a rule wants something done with what waited upstream for so long; None: for an unknown time."""
+        return any(
+            route.rule.when_late != "pass"
+            and (absent_seconds is None or absent_seconds >= route.rule.late_after_seconds)
+            for route in self._routes
+        )
+
     def find(self, topic: str) -> LocalTopic | None:
         """What the upstream's `topic` is called here; None where no rule has a name for it."""
         known = self._known
@@ -206,7 +228,11 @@ class InMapping:
         name = None if route is None else route.crossing.cross(topic)
         if len(known) >= _MAX_REMEMBERED:
             known.clear()
-        found = known[topic] = None if route is None or name is None else LocalTopic(name, route.shape)
+        found = None
+        if route is not None and name is not None:
+            rule = route.rule
+            found = LocalTopic(name, route.shape, rule.when_late, rule.late_after_seconds)
+        known[topic] = found
         return found
 
     def excepts(self, topic: str) -> bool:

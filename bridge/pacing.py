@@ -69,6 +69,10 @@ class Pace:
             size_bytes / self._bytes_per_second if self._bytes_per_second else 0.0,
         )
 
+    def take_bytes(self, size_bytes: int, now: float) -> None:
+        """So many bytes go, with messages that were counted before."""
+        self._bytes.take(size_bytes, now)
+
     def take(self, size_bytes: int, now: float) -> None:
         """A message of that size goes."""
         self._messages.take(1, now)

@@ -7,7 +7,7 @@ off by default, and costs nothing then.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -16,6 +16,8 @@ from bridge.templates import GATEWAY, Source, check_filter, parse_source, parse_
 from edge_broker.config.section import DAY_SECONDS, Section
 from edge_broker.errors import ConfigError, MqttError
 from edge_broker.wire.topics import SHARE_PREFIX, check_topic_filter
+
+LATE_AFTER_SECONDS: Final = 60.0
 
 
 class RuleConfig(Section, frozen=True):
@@ -118,6 +120,20 @@ class RuleConfig(Section, frozen=True):
             "(`superseded`).",
         ),
     ] = False
+    envelope: Annotated[
+        bool,
+        Meta(
+            description="`out`: with `envelopes.enabled`, whether its messages wait for others to share a packet. `false` "
+            "for alarms: each goes at once."
+        ),
+    ] = True
+    ingested: Annotated[
+        bool,
+        Meta(
+            description="`out`: an ingester listens there. Towards MQTT 3.1.1 each message goes in an envelope then, by "
+            "itself if need be, with its origin and its properties."
+        ),
+    ] = False
     priority: Annotated[
         Literal["high", "normal", "low"],
         Meta(
@@ -125,6 +141,22 @@ class RuleConfig(Section, frozen=True):
             "What is `high` does not wait for the drain's pace, and goes on when the month's bytes are spent, see `pacing`."
         ),
     ] = "normal"
+
+    when_late: Annotated[
+        Literal["mark", "drop", "pass"],
+        Meta(
+            description="`in`: what becomes of a message that waited upstream while the bridge was away: it gets the user "
+            "property `edge-late`, or is dropped and counted (`late`), or comes as any other."
+        ),
+    ] = "mark"
+    late_after_seconds: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=3650 * DAY_SECONDS,
+            description="`in`: only after an absence from that upstream of at least so long is what waited there late.",
+        ),
+    ] = LATE_AFTER_SECONDS
 
     def __post_init__(self) -> None:
         if self.from_ is not None or self.to is not None:

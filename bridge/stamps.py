@@ -57,6 +57,19 @@ class Stamp:
             return b"%c%b%b" % (length, own, frame[payload_at:])
         return encode_varint(length) + own + frame[payload_at:]
 
+    def block(self, message: Message, now: float) -> bytes:
+        """The property block of `message` as it goes up in an envelope, which has the origin itself."""
+        own = b""
+        if message.version >= const.MQTT_5:
+            frame = message.frame
+            at = message.packet_id_at + 2 if message.qos else message.packet_id_at
+            if frame[at]:
+                own = self._add(frame[at : message.payload_at], b"", True, True)
+        if message.expires_at is not None:
+            left = max(1, math.ceil(message.expires_at - now))
+            own = b"%c%b%b" % (const.MESSAGE_EXPIRY_INTERVAL, left.to_bytes(4, "big"), own)
+        return encode_varint(len(own)) + own if own else b"\0"
+
     def mark(self, block: bytes) -> bytes:
         """The property block of a message that comes down, with the mark of this bridge."""
         body = self._add(block, self._own, False, False)

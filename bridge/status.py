@@ -49,6 +49,23 @@ class PolicyStatus:
 
 
 @dataclass(slots=True)
+class EnvelopesStatus:
+    """Since the start: envelopes `sent`, `messages` in them, the bytes of these before and after packing, `fallen_apart`:
+    envelopes that the upstream refused, or that the lease's end came before. `lease`: as `bridge.lease` has it, or `off`;
+    `lease_seconds` for how long it holds, `ingester` who announced it, `malformed` announcements that were none."""
+
+    lease: str
+    lease_seconds: float
+    ingester: str
+    malformed: int
+    sent: int
+    messages: int
+    bytes_before: int
+    bytes_after: int
+    fallen_apart: int
+
+
+@dataclass(slots=True)
 class Status:
     """One moment. Counters are of messages since the start of the broker, but `connects`: connections accepted upstream.
 
@@ -57,7 +74,10 @@ class Status:
     up because the upstream would never take them, by reason. `expired`: older than their publisher allowed.
     `lost`: damaged in the store. `failures`: of connections and attempts, by `bridge.failures.KINDS`.
     `last_error` and `last_hint` stay after a connection succeeded, for the log's sake. `spans_lost`: of traces, not arrived
-    at their collector. `canary_percent`: so many of the topics go to its canary, None where there is none.
+    at their collector. `canary_percent`: so many of the topics go to its canary, None where there is none. `envelopes`:
+    None where none are configured. `skipped_announced`, `skipped_refused`: numbers of messages that will not come, as the
+    upstream took or refused the announcement; `skipped_waiting`: entries that are not announced yet. `late`: messages that
+    waited upstream while the bridge was away, those among them that were dropped.
     """
 
     name: str
@@ -83,6 +103,11 @@ class Status:
     policy: PolicyStatus
     spans_lost: int = 0
     canary_percent: float | None = None
+    envelopes: EnvelopesStatus | None = None
+    skipped_announced: int = 0
+    skipped_refused: int = 0
+    skipped_waiting: int = 0
+    late: int = 0
 
     @property
     def connected(self) -> bool:

@@ -16,8 +16,8 @@ class Uplink(Protocol):
         """Messages that the upstream acknowledged, since the start."""
 
     @property
-    def wait_seconds(self) -> float:
-        """Until the pace lets more out; 0 where it is not what holds it up."""
+    def pause_seconds(self) -> float:
+        """Until there may be something to send although nothing happens; 0 where that is not known."""
 
     @property
     def depth(self) -> int:
@@ -35,6 +35,10 @@ class Uplink(Protocol):
     def free_packet_id(self) -> int:
         """A packet identifier that no message in flight has, nor will have soon."""
 
+    @property
+    def spare_packet_id(self) -> int:
+        """Another one."""
+
     def attach(self, client: Client, wake: Callable[[], None], retreat: Callable[[int], None]) -> None:
         """`client` is connected."""
 
@@ -42,7 +46,7 @@ class Uplink(Protocol):
         """The connection is gone."""
 
     def close_window(self) -> None:
-        """Send nothing new; what is on its way may still be acknowledged."""
+        """Send nothing new but what gathers; what is on its way may still be acknowledged."""
 
     def send_due(self) -> bool:
         """Send what is due and fits; True if there is more for the next turn."""

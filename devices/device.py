@@ -114,20 +114,15 @@ class Device:
         the broker keeps commands while the device is away (0: not at all). `network`: a started thread to share.
         Raises BrokerUrlError, SpoolError, and ValueError for a name or topic that MQTT does not allow.
         """
-        _check_name(name)
-        _check_topic(f"{topic_prefix}/{name}/readings")
-        if not 1 <= window <= 1000:
-            raise ValueError("the window is between 1 and 1000 readings")
-        if encoding not in ("json", "cbor"):
-            raise ValueError(f"the encoding is 'json' or 'cbor', not {encoding!r}")
+        _check_options(name, topic_prefix, window, encoding)
+        timing = timing or Timing()
+        backoff = Backoff(timing.reconnect_first, timing.reconnect_longest)  # it may refuse: before the spool
         if not isinstance(broker, BrokerAddress):
             broker = parse_broker_url(
                 broker, username=username, password=password, ca=ca, certificate=certificate, key=key
             )
         if broker.shows_password:
             _log.warning("%s: the password travels unencrypted to %s; use mqtts://", name, broker)
-        timing = timing or Timing()
-        backoff = Backoff(timing.reconnect_first, timing.reconnect_longest)
         self.name = name
         self.readings_topic = f"{topic_prefix}/{name}/readings"
         self._commands_prefix = f"{topic_prefix}/{name}/commands/"
@@ -139,21 +134,22 @@ class Device:
         self._network = network or NetworkThread(f"device-{name}")
         self._started = False
         self._closed = False
-        link_settings = LinkSettings(
-            SessionSettings(broker, name, timing.keepalive, timing.connect_timeout, keep_commands_seconds),
+        session = SessionSettings(
+            broker, name, timing.keepalive, timing.connect_timeout, keep_commands_seconds
+        )
+        self._link = self._make_link(session, window, timing, backoff, ProtocolChoice(mqtt_version))
+
+    def _make_link(
+        self, session: SessionSettings, window: int, timing: Timing, backoff: Backoff, choice: ProtocolChoice
+    ) -> Link:
+        settings = LinkSettings(
+            session,
             window,
             timing.acknowledge_timeout,
             f"{self._commands_prefix}#",
-            [("device", name), ("spool", self._spool.spool_id)],
+            [("device", self.name), ("spool", self._spool.spool_id)],
         )
-        self._link = Link(
-            self._network,
-            link_settings,
-            self._spool,
-            backoff,
-            ProtocolChoice(mqtt_version),
-            self._on_command_message,
-        )
+        return Link(self._network, settings, self._spool, backoff, choice, self._on_command_message)
 
     @classmethod
     def from_bundle(cls, path: Path | str, **options: Any) -> "Device":
@@ -286,6 +282,15 @@ class Device:
             version=self._link.version,
             problem=self._link.problem,
         )
+
+
+def _check_options(name: str, topic_prefix: str, window: int, encoding: str) -> None:
+    _check_name(name)
+    _check_topic(f"{topic_prefix}/{name}/readings")
+    if not 1 <= window <= 1000:
+        raise ValueError("the window is between 1 and 1000 readings")
+    if encoding not in ("json", "cbor"):
+        raise ValueError(f"the encoding is 'json' or 'cbor', not {encoding!r}")
 
 
 def _check_name(name: str) -> None:

@@ -94,6 +94,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "devices.*": (),
     "benchmarks.*": (),
+    "benchmarks.readings": ("devices.recorded",),  # what sensors sent
     "benchmarks.encryption": (WIRE, CORE, "edge_broker.store.*"),  # the store by itself: no broker in between
 }
 """By module: what of the project it may import, beside its own package. `x.*` is the package and all in it, `x` itself."""

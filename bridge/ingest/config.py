@@ -9,6 +9,15 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from bridge.client_keys import (
+    BackoffInitial,
+    BackoffMax,
+    Certificate,
+    Key,
+    PasswordFile,
+    Username,
+    check_client_id,
+)
 from bridge.config import BridgeConfig, RuleConfig
 from bridge.policy_config import FailoverConfig
 from edge_broker.config.bind import parse_bind
@@ -37,21 +46,14 @@ class BrokerConfig(Section, frozen=True, kw_only=True):
             extra={"default": "edge-ingest-HOSTNAME"},
         ),
     ] = _SETTLED_LATER
-    username: Annotated[str | None, Meta(description="The name to log in with.")] = None
-    password_file: Annotated[
-        Path | None,
-        Meta(
-            description="The file with the password, read at each connect. A line feed at its end does not count."
-        ),
-    ] = None
+    username: Username = None
+    password_file: PasswordFile = None
     ca: Annotated[
         Path | None,
         Meta(description="The CA certificates, PEM, that may vouch for the broker; without it the system's."),
     ] = None
-    certificate: Annotated[Path | None, Meta(description="Our certificate, with its chain, PEM (mTLS).")] = (
-        None
-    )
-    key: Annotated[Path | None, Meta(description="Its private key, PEM, without a passphrase.")] = None
+    certificate: Certificate = None
+    key: Key = None
     server_name: Annotated[
         str | None,
         Meta(
@@ -80,12 +82,8 @@ class BrokerConfig(Section, frozen=True, kw_only=True):
     answer_timeout_seconds: Annotated[
         float, Meta(ge=0.1, le=3_600, description="For any other answer of the broker.")
     ] = 30.0
-    backoff_initial_seconds: Annotated[
-        float, Meta(ge=0.01, le=3_600, description="The pause after a first failure; it doubles with each.")
-    ] = 1.0
-    backoff_max_seconds: Annotated[
-        float, Meta(ge=0.01, le=86_400, description="The longest pause between two tries.")
-    ] = 30.0
+    backoff_initial_seconds: BackoffInitial = 1.0
+    backoff_max_seconds: BackoffMax = 30.0
     session_expiry_seconds: Annotated[
         int,
         Meta(
@@ -98,8 +96,8 @@ class BrokerConfig(Section, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.client_id is _SETTLED_LATER:
             msgspec.structs.force_setattr(self, "client_id", f"edge-ingest-{socket.gethostname()}")
-        elif not self.client_id or "\0" in self.client_id or len(self.client_id.encode()) > 65_535:
-            raise ConfigError("client_id", "must be text of 1 to 65535 bytes", "leave it out for the default")
+        else:
+            check_client_id(self.client_id)
 
     def as_bridge(self, name: str) -> BridgeConfig:
         """The same as the bridge's parts want it, which connect for us."""

@@ -107,6 +107,13 @@ def problems(ingester: Ingester) -> list[dict[str, str]]:
                 "hint": "look at its access rules for this client",
             }
         )
+    elif line.online and not intake.subscribed:
+        found.append(
+            {
+                "problem": "the cluster has not granted the subscriptions yet",
+                "hint": "before it did so for the first time it keeps nothing for us",
+            }
+        )
     if emitter is not None and emitter.is_full:
         found.append(
             {"problem": "too much waits for the target", "hint": "look at it, or raise mqtt.max_waiting"}

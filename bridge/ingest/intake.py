@@ -258,6 +258,8 @@ class Intake:
             client.subscribe(_SUBSCRIBE_ID, requests, time.monotonic())
             return
         self.subscribed = not self.refused
+        if self.subscribed:
+            log.info("the cluster granted the subscriptions: it keeps for us what is published from now on")
         self._announce()
 
     def on_suback(self, packet_id: int, reason_codes: list[int]) -> None:

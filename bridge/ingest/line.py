@@ -18,8 +18,9 @@ from typing import Final, Protocol
 from bridge import failures
 from bridge.background import call_in_background
 from bridge.config import BridgeConfig
+from bridge.exchange import Ending
 from bridge.identity import Credentials, FileIdentity
-from bridge.ingest.talk import Ending, Talk
+from bridge.ingest.talk import Talk
 from bridge.link import Meter, Timeouts, open_link
 from bridge.places import Upstream
 from bridge.policy import Attempt, Policy

@@ -57,6 +57,8 @@ def _block(bridge: dict[str, Any], now: float) -> Iterator[str]:
         f" 2: {count(bridge['sent'][2])}), acknowledged {count(bridge['acknowledged'])},"
         f" sent again {count(bridge['resent'])}",
     )
+    if bridge.get("envelopes"):
+        yield _row("envelopes", _envelopes(bridge["envelopes"]))
     yield _row("received", f"{count(sum(bridge['received']))}")
     for label, losses in (("dropped", bridge["dropped"]), ("given up", bridge["given_up"])):
         if losses:
@@ -70,6 +72,29 @@ def _block(bridge: dict[str, Any], now: float) -> Iterator[str]:
         yield _row("last error", f"{printable(bridge['last_error'])}{was}")
         if bridge["last_hint"]:
             yield _row("", printable(bridge["last_hint"]))
+
+
+_LEASES: Final = {
+    "off": "by themselves, towards MQTT 3.1.1",
+    "none": "no ingester has announced itself",
+    "expired": "the ingester {} has not announced itself in time",
+    "withdrawn": "the ingester {} takes none any more",
+    "unfit": "the ingester {} does not understand ours",
+    "refused": "the upstream does not let us hear of an ingester",
+    "held": "the ingester {} takes them",
+}
+
+
+def _envelopes(envelopes: dict[str, Any]) -> str:
+    lease = _LEASES[envelopes["lease"]].format(printable(envelopes["ingester"]))
+    if not envelopes["sent"]:
+        return lease
+    before, after = envelopes["bytes_before"], envelopes["bytes_after"]
+    apart = f", {count(envelopes['fallen_apart'])} fell apart" if envelopes["fallen_apart"] else ""
+    return (
+        f"{count(envelopes['sent'])} with {plural(envelopes['messages'], 'message')}, {size(before)} as {size(after)}"
+        f" ({after / before:.0%}){apart}; {lease}"
+    )
 
 
 def _policy(policy: dict[str, Any]) -> Iterator[str]:

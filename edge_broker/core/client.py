@@ -93,7 +93,8 @@ class Client:
     `max_packet_bytes` (0 = no limit), `maximum_qos`, `retain_available`, `topic_alias_maximum`, `keep_alive` in seconds.
     `wake` is called when there is output where there was none. `writable` is the transport's: its owner sets it.
     `sent_away`: the server itself ended the connection, with DISCONNECT.
-    `ping_seconds`: how long the last PINGRESP took; None before one, or once its owner has taken it.
+    `ping_seconds`: how long the last PINGRESP took that was asked for by `check`; None before one, or once its owner has
+    taken it. `pongs`: how many came; `on_pong` is called after each.
     """
 
     __slots__ = (
@@ -103,6 +104,7 @@ class Client:
         "_handler",
         "_longest",
         "_pinged_at",
+        "_pings",
         "_request",
         "_timeouts",
         "_wake",
@@ -114,8 +116,10 @@ class Client:
         "last_sent_at",
         "max_packet_bytes",
         "maximum_qos",
+        "on_pong",
         "output",
         "ping_seconds",
+        "pongs",
         "receive_maximum",
         "retain_available",
         "sent_away",
@@ -154,6 +158,8 @@ class Client:
         self.writable = True
         self.last_sent_at = self.last_received_at = self._pinged_at = 0.0
         self.ping_seconds: float | None = None
+        self._pings = self.pongs = 0
+        self.on_pong: Callable[[], None] | None = None
         self._deadline: float | None = None  # for CONNACK, later for PINGRESP
         self._expected: dict[int, float] = {}  # packet ids of SUBSCRIBE and UNSUBSCRIBE: answer due at
         self._longest = const.MAX_REMAINING_LENGTH
@@ -213,6 +219,11 @@ class Client:
         return False
 
     @property
+    def awaits_suback(self) -> bool:
+        """Whether the packet identifier of a SUBSCRIBE or UNSUBSCRIBE is in use."""
+        return bool(self._expected)
+
+    @property
     def buffered_bytes(self) -> int:
         """Input that was taken and not handled."""
         return self._decoder.buffered_bytes
@@ -224,9 +235,7 @@ class Client:
         elif not self.connected:
             raise ProtocolError("the first packet is not a CONNACK")  # [MQTT-3.2.0-1]
         elif isinstance(packet, Ping) and packet.packet_type == const.PINGRESP:
-            self.ping_seconds = (
-                self.last_received_at - self._pinged_at
-            )  # that it came is noticed in `receive`
+            self._handle_pingresp()
         elif isinstance(packet, Suback):
             self._expected.pop(packet.packet_id, None)
             self._handler.on_suback(packet.packet_id, packet.reason_codes)
@@ -236,6 +245,14 @@ class Client:
             self._handler.on_closed(packet.reason_code, _said(packet.properties))
         else:
             raise ProtocolError(f"{type(packet).__name__.upper()} is not for a client")
+
+    def _handle_pingresp(self) -> None:
+        """That it came, for the keep alive, is noticed in `receive`."""
+        self.pongs += 1
+        if self._pinged_at and self.pongs == self._pings:
+            self.ping_seconds = self.last_received_at - self._pinged_at
+        if self.on_pong is not None:
+            self.on_pong()
 
     def _handle_connack(self, packet: Connack) -> None:
         if self.connected:
@@ -296,6 +313,17 @@ class Client:
         """SUBSCRIBE; `packet_id` must not be in use. The answer is due within the answer timeout."""
         self._expected[packet_id] = now + self._timeouts[1]
         self._send(encode_subscribe(self.version, packet_id, requests))
+
+    def ping(self, now: float) -> int:
+        """PINGREQ, to see when what was sent before it has been dealt with; returns which of the `pongs` answers it.
+
+        It is not timed: what waits upstream may come first.
+        """
+        self._pings += 1
+        self._pinged_at = 0.0
+        self._deadline = now + self._timeouts[1]
+        self._send(PINGREQ)
+        return self._pings
 
     def unsubscribe(self, packet_id: int, topic_filters: list[str], now: float) -> None:
         """UNSUBSCRIBE, likewise."""
@@ -371,6 +399,7 @@ class Client:
             return
         silent_since = min(self.last_sent_at, self.last_received_at)
         if self.keep_alive and self._deadline is None and now - silent_since >= self.keep_alive * _PING_AT:
+            self._pings += 1
             self._pinged_at = now
             self._deadline = now + self._timeouts[1]  # [MQTT-3.1.2-20]
             self._send(PINGREQ)

@@ -27,12 +27,14 @@ class Pending:
     `waiting`: messages that publishers wait for; `bytes`: their size. `urgent`: somebody waits for more than a message's
     acknowledgement (a CONNACK, a step of QoS 2), so the commit delay does not apply. `leisurely`: nobody waits at all.
     `reads`: queues that want a page; `lookups`: pages for others than the queues' recipients; `retained_reads`: those who
-    want retained messages. `on_retained` is told what of these is on disk, by topic.
+    want retained messages. `on_retained` is told what of these is on disk, by topic. `before_seal`: who adds to a
+    batch when it is sealed, and not before.
     """
 
     __slots__ = (
         "acknowledged_queues",
         "batch",
+        "before_seal",
         "bytes",
         "callbacks",
         "dirty_queues",
@@ -67,6 +69,7 @@ class Pending:
         self.on_retained: Callable[[Mapping[str, Message | None]], None] = _tell_nobody
         self.uncommitted_bytes = 0  # of messages that are not on disk yet, sealed batches included
         self.totals: Totals | None = None  # what is counted of all durable queues
+        self.before_seal: list[Callable[[], None]] = []
         self.removals = 0  # sessions whose end is not on disk yet, sealed batches included
         self._clear()
 
@@ -232,6 +235,8 @@ class Pending:
         With `waiting_since`, queues whose messages all came after that stay for a later batch, unless somebody waits for
         more than messages: their recipients are there and may be about to acknowledge, and then nothing is to be written.
         """
+        for add in self.before_seal:
+            add()
         young = [] if waiting_since is None else self._take_young(waiting_since)
         batch = self.batch
         batch.sessions = list(self.session_records.values())

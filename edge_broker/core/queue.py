@@ -140,6 +140,7 @@ class Queue(SheddingQueue):
                 if self.burials is not None:
                     self.burials.bury(message, "expired")
                 self.complete(number)
+                self.tell_skipped(number)
                 continue
             if self.gap_from < self.gap_to and self.gap_from - number < 200:
                 self.want_page()
@@ -209,6 +210,30 @@ class Queue(SheddingQueue):
             return True
         done = [self.complete(self.number_of(packet_id + offset)) for offset in range(count)]
         return any(done)
+
+    def complete_range(self, first: int, count: int) -> int:
+        """`count` numbers from `first` on are acknowledged for good; how many of them were in flight."""
+        end = first + count
+        pending = self.pending
+        if (
+            first != self.head
+            or end > self.cursor
+            or pending is None
+            or self.acknowledged
+            or self.released
+            or self.unwritten
+            or self.volatile
+            or self.large_in_flight_bytes
+        ):
+            return sum(map(self.complete, range(first, end)))
+        take = self.messages.pop  # the oldest ones, in order, and on disk: what a backlog is
+        size_bytes = sum([len(take(number).frame) for number in range(first, end)])
+        self.packet_bytes -= size_bytes
+        self.bytes_in_memory -= size_bytes + MESSAGE_OVERHEAD_BYTES * count
+        self.in_flight -= count
+        self.head = end
+        pending.touch(self)
+        return count
 
     def release(self, number: int) -> bool:
         """PUBREC came for `number`: its message is no longer needed, PUBREL is. False if it was not in flight."""

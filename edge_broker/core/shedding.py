@@ -23,9 +23,12 @@ STORE_LIMIT: Final = "store_limit"
 
 
 class SheddingQueue(StoredQueue):
-    """A queue's second floor. `drops`: what was dropped, by reason; `on_dropped(reason)` is called for each."""
+    """A queue's second floor. `drops`: what was dropped, by reason; `on_dropped(reason)` is called for each.
 
-    __slots__ = ("drop_from", "dropped", "drops", "expired", "on_dropped")
+    `on_skipped(number)` is called for each number that was a message's and is let go without its recipient.
+    """
+
+    __slots__ = ("drop_from", "dropped", "drops", "expired", "on_dropped", "on_skipped")
 
     def __init__(self, queue_id: int, pending: Pending | None) -> None:
         super().__init__(queue_id, pending)
@@ -33,6 +36,7 @@ class SheddingQueue(StoredQueue):
         self.dropped = self.expired = 0
         self.drops: dict[str, int] | None = None
         self.on_dropped: Callable[[str], None] | None = None
+        self.on_skipped: Callable[[int], None] | None = None
 
     def may_drop(self, number: int) -> bool:
         """Whether `number` waits here and was not sent: then its recipient will not miss it."""
@@ -54,6 +58,7 @@ class SheddingQueue(StoredQueue):
         if self.burials is not None:
             self.burials.bury_number(number, reason)
         self.take_away(number)
+        self.tell_skipped(number)
         self.count_drop(reason)
         return True
 
@@ -79,6 +84,12 @@ class SheddingQueue(StoredQueue):
         if self.burials is not None:
             self.burials.bury(message, "expired")
         self.take_away(number, message)
+        self.tell_skipped(number)
+
+    def tell_skipped(self, number: int) -> None:
+        """`number` is gone, and nobody will get what it was: on purpose, so it is not missing."""
+        if self.on_skipped is not None:
+            self.on_skipped(number)
 
     def take_away(self, number: int, on_disk: Message | None = None) -> None:
         """`number`, which waits and is not in flight, leaves the queue. `on_disk`: its message, where somebody read it."""

@@ -128,6 +128,11 @@ class CountedQueue(Queue):
         self._count()
         return is_done
 
+    def complete_range(self, first: int, count: int) -> int:
+        done = super().complete_range(first, count)
+        self._count()
+        return done
+
     def release(self, number: int) -> bool:
         is_released = super().release(number)
         self._count()

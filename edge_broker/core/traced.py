@@ -256,6 +256,11 @@ class TracedQueue(Queue):
         done = [self.complete(self.number_of(packet_id + offset)) for offset in range(count)]
         return any(done)
 
+    def complete_range(self, first: int, count: int) -> int:
+        if self.watch is None or not self.watch.deliveries:
+            return super().complete_range(first, count)
+        return sum(map(self.complete, range(first, first + count)))
+
     def release(self, number: int) -> bool:
         delivery = None if self.watch is None else self.watch.deliveries.get(number)
         if delivery is not None and number in self.messages:

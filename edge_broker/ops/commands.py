@@ -17,7 +17,14 @@ from edge_broker.ops.backlog import Backlog, BacklogView
 from edge_broker.ops.control import Answer, Handler, Request, wanted
 from edge_broker.ops.facts import gather
 from edge_broker.ops.health import assess
-from edge_broker.ops.observed import Observed, ObservedBridge, ObservedPolicy, dropped_messages, queue_names
+from edge_broker.ops.observed import (
+    Observed,
+    ObservedBridge,
+    ObservedEnvelopes,
+    ObservedPolicy,
+    dropped_messages,
+    queue_names,
+)
 from edge_broker.ops.rates import Rates
 from edge_broker.ops.trace import TraceCommand
 
@@ -183,6 +190,7 @@ class Commands:
             "drained_in_seconds": round(status.depth / drain, 1) if drain > 0 and status.depth else None,
             "policy": _policy(status.policy),
             "canary_percent": status.canary_percent,
+            "envelopes": None if status.envelopes is None else _envelopes(status.envelopes),
         }
 
 
@@ -193,6 +201,20 @@ def _lane(priority: str, queue: Queue, backlog: Backlog | None) -> dict[str, Any
         "depth": queue.depth,
         "bytes": queue.packet_bytes,
         "oldest_age_seconds": None if backlog is None else backlog.oldest_age_seconds,
+    }
+
+
+def _envelopes(envelopes: ObservedEnvelopes) -> dict[str, Any]:
+    return {
+        "lease": envelopes.lease,
+        "lease_seconds": round(envelopes.lease_seconds, 1),
+        "ingester": envelopes.ingester,
+        "malformed": envelopes.malformed,
+        "sent": envelopes.sent,
+        "messages": envelopes.messages,
+        "bytes_before": envelopes.bytes_before,
+        "bytes_after": envelopes.bytes_after,
+        "fallen_apart": envelopes.fallen_apart,
     }
 
 

@@ -20,6 +20,7 @@ from edge_broker.core.delayed import Delayed
 from edge_broker.ops import disk
 from edge_broker.ops.backlog import Backlog, BacklogView
 from edge_broker.ops.metrics_access import audit_metrics, file_metrics, password_metrics, token_metrics
+from edge_broker.ops.metrics_envelopes import envelope_metrics
 from edge_broker.ops.metrics_families import buckets, by_qos, counter, counters, gauge, gauges, histogram
 from edge_broker.ops.metrics_policy import policy_metrics
 from edge_broker.ops.observed import Observed, ObservedStatus, dropped_messages
@@ -74,6 +75,7 @@ class BrokerCollector(Collector):
         ahead = self._observed.clock.wall(time.monotonic()) - time.time()
         yield from _bridges(statuses, ahead)
         yield from policy_metrics({status.name: status.policy for status in statuses})
+        yield from envelope_metrics({status.name: status.envelopes for status in statuses})
         yield from audit_metrics(self._observed.audit)
         yield from file_metrics(self._observed, time.time())
         yield from password_metrics(getattr(self._observed.router.authenticator, "passwords", None))
@@ -276,6 +278,13 @@ def _bridges(statuses: Sequence[ObservedStatus], ahead_seconds: float) -> Iterat
         "bridge",
         [(status.name, status.spans_lost) for status in statuses],
     )
+    yield counters(
+        "bridge_late",
+        "Messages that waited upstream while the bridge was away.",
+        "bridge",
+        [(status.name, status.late) for status in statuses],
+    )
+    yield from _skipped(statuses)
     yield gauges(
         "bridge_last_acknowledged_timestamp_seconds",
         "When the upstream last acknowledged something, Unix time.",
@@ -285,6 +294,28 @@ def _bridges(statuses: Sequence[ObservedStatus], ahead_seconds: float) -> Iterat
             for status in statuses
             if status.last_acknowledged_wall is not None
         ],
+    )
+
+
+def _skipped(statuses: Sequence[ObservedStatus]) -> Iterator[Metric]:
+    """Numbers of messages that policy let go, on their way to whoever counts them upstream."""
+    yield counters(
+        "bridge_skipped_announced",
+        "Messages let go whose numbers the upstream knows not to expect.",
+        "bridge",
+        [(status.name, status.skipped_announced) for status in statuses],
+    )
+    yield counters(
+        "bridge_skipped_refused",
+        "Messages let go of which the upstream refused to be told.",
+        "bridge",
+        [(status.name, status.skipped_refused) for status in statuses],
+    )
+    yield gauges(
+        "bridge_skipped_waiting",
+        "Announcements of messages let go that wait for the upstream.",
+        "bridge",
+        [(status.name, status.skipped_waiting) for status in statuses],
     )
 
 

@@ -102,6 +102,20 @@ class ObservedPolicy(Protocol):
         """All that are known now."""
 
 
+class ObservedEnvelopes(Protocol):
+    """A bridge's envelopes; `bridge.status.EnvelopesStatus` says what each of these means."""
+
+    lease: str
+    lease_seconds: float
+    ingester: str
+    malformed: int
+    sent: int
+    messages: int
+    bytes_before: int
+    bytes_after: int
+    fallen_apart: int
+
+
 class ObservedClock(Protocol):
     """What time it is, where the wall clock may be wrong."""
 
@@ -140,10 +154,18 @@ class ObservedStatus(Protocol):
     last_hint: str
     spans_lost: int
     canary_percent: float | None
+    skipped_announced: int
+    skipped_refused: int
+    skipped_waiting: int
+    late: int
 
     @property
     def policy(self) -> ObservedPolicy:
         """Where it goes, and how fast."""
+
+    @property
+    def envelopes(self) -> ObservedEnvelopes | None:
+        """What goes in envelopes; None where nothing does."""
 
     @property
     def state(self) -> str:

@@ -91,6 +91,24 @@ def test_an_ordinary_day_is_measured_for_edge_broker_alone(tmp_path: Path) -> No
 
 
 @pytest.mark.needs("mosquitto")
+def test_the_bridges_line_is_measured_and_each_message_arrives_once(tmp_path: Path) -> None:
+    page, raw = tmp_path / "page.md", tmp_path / "raw.json"
+    load = "--scenario wire --scenario drain --quick --steady-seconds 3 --drain 5000"
+    result = run(*load.split(), "--write", str(page), "--json", str(raw))
+    assert result.returncode == 0, result.stderr
+    line, drain = json.loads(raw.read_text())["runs"]
+    assert (line["failure"], drain["failure"]) == (None, None)
+    assert line["figures"]["readings"] == 300
+    assert 5 < line["figures"]["packed_percent"] < 25
+    assert 100 < line["figures"]["plain_percent"] < 150
+    assert drain["figures"]["messages_in_envelopes"] == 5000
+    assert drain["figures"]["packed_messages_per_second"] > 1_000
+    text = page.read_text()
+    assert "| envelopes, a delay of 1 s |" in text
+    assert "| plain, until the last PUBACK |" in text
+
+
+@pytest.mark.needs("mosquitto")
 def test_over_tls_all_brokers_are_measured_in_one_cipher(tmp_path: Path) -> None:
     raw = tmp_path / "raw.json"
     load = "--brokers edge-broker,mosquitto --scenario tls --quick --seconds 0.2"

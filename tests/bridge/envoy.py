@@ -3,7 +3,7 @@
 import os
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,13 @@ class Envoy:
             process.terminate()
             process.wait(20)
 
+    def kill(self) -> None:
+        """kill -9."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait(20)
+
 
 class MeshIngress(Envoy):
     """Before a broker: `url` is what gateways connect to."""
@@ -88,6 +95,23 @@ class MeshIngress(Envoy):
             trusted,
             **{"0.0.0.0, port_value: 8883": f"127.0.0.1, port_value: {port}", "1883 }": f"{broker_port} }}"},
         )
+        self._reached = lambda: _answers(port)
+
+
+class ClusterIngress(Envoy):
+    """Before a cluster of three brokers: `url` is what gateways connect to."""
+
+    def __init__(
+        self, directory: Path, svid: Svid, trusted: TrustDomain, broker_ports: Sequence[int]
+    ) -> None:
+        self.port = port = free_port()
+        self.url = f"mqtts://127.0.0.1:{port}"
+        brokers = {
+            f"mqtt-{number}.example.com, port_value: 1883": f"127.0.0.1, port_value: {broker_port}"
+            for number, broker_port in enumerate(broker_ports, 1)
+        }
+        listener = {"0.0.0.0, port_value: 8883": f"127.0.0.1, port_value: {port}"}
+        super().__init__(directory, "cluster.yaml", svid, trusted, **(listener | brokers))
         self._reached = lambda: _answers(port)
 
 

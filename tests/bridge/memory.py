@@ -10,11 +10,13 @@ from bridge.lane import Lane
 from bridge.lanes import Lanes
 from bridge.mapping import InMapping, OutMapping
 from bridge.outbox import Outbox
+from bridge.places import parse_place
 from bridge.policy_config import PacingConfig
 from bridge.priorities import NORMAL
+from bridge.sessions import Sessions
 from edge_broker.core.client import Client
 from edge_broker.core.message import Message, build_message
-from edge_broker.core.ops import Page
+from edge_broker.core.ops import Page, Snapshot
 from edge_broker.core.pending import Pending
 from edge_broker.core.queue import Queue
 from edge_broker.core.quota import Quota
@@ -27,6 +29,8 @@ from edge_broker.wire.encoder import encode_ack, encode_connack
 from edge_broker.wire.packets import Ack, Connect, Packet
 from edge_broker.wire.properties import Properties, encode_properties
 from edge_broker.wire.topics import TopicCache
+
+UPSTREAM = "mqtt://upstream:1883"
 
 
 class Local:
@@ -68,7 +72,6 @@ class Bridged:
         self.given_up: list[tuple[str, str]] = []
         self.retreats: list[int] = []
         self.refused_filters: list[tuple[str, int]] = []
-        self.inbound: set[int] = set()
         mapping = OutMapping(out)
         self.queue = Queue(self.router.new_queue_id(), self.pending)
         self.queues = {NORMAL: self.queue}
@@ -109,11 +112,14 @@ class Bridged:
         self.outbox.sender = self.forwarder
         self.outbox.wake = self.forwarder.pump
         self.outbox.subscribe()
+        nothing = Snapshot(1, [], [], {}, {}, [], [], 1)
+        first = parse_place(UPSTREAM)
+        self.sessions = Sessions("cloud", first, self.queue.queue_id, self.router, nothing)
         self.downlink = Downlink(
             self.router,
             self.outbox,
             InMapping(in_),
-            self.inbound,
+            self.sessions,
             lambda *values: self.refused_filters.append(values),
         )
         self.client: Client
@@ -127,7 +133,11 @@ class Bridged:
     # ---- the upstream
 
     def connect(
-        self, version: int = const.MQTT_5, present: bool = True, properties: Properties | None = None
+        self,
+        version: int = const.MQTT_5,
+        present: bool = True,
+        properties: Properties | None = None,
+        upstream: str = UPSTREAM,
     ) -> None:
         """The upstream accepts a connection."""
         request = Connect(version, "gateway", False, 60)
@@ -136,7 +146,7 @@ class Bridged:
         self.client.take_output(self.router.now)
         self.receive(encode_connack(version, present, 0, properties or {}))
         self.forwarder.attach(self.client, lambda: None, self.retreats.append)
-        self.downlink.attach(self.client, self.forwarder.free_packet_id, self.router.now)
+        self.downlink.attach(self.client, self.forwarder.free_packet_id, self.router.now, upstream)
 
     def disconnect(self) -> None:
         self.client.on_lost("cut")

@@ -1,6 +1,7 @@
 """Real brokers and clients around a bridge: mosquitto upstream, paho on both sides, the gateway in this process."""
 
 import asyncio
+import inspect
 import logging
 import signal
 import socket
@@ -228,7 +229,7 @@ async def running(*parts: Any) -> AsyncIterator[None]:
     finally:
         for part in reversed(started):
             stopped = part.stop()
-            if stopped is not None:
+            if inspect.isawaitable(stopped):
                 await stopped
 
 

@@ -55,6 +55,7 @@ def test_the_promised_defaults(folder: Path) -> None:
     assert bridge.out == (RuleConfig(filter="sensors/#", local_prefix="", remote_prefix="", qos=1),)
     assert bridge.in_ == ()
     assert (bridge.gateway, bridge.origin, bridge.max_hops) == (bridge.client_id, True, 8)
+    assert bridge.skipped_topic == "edge/{gateway}/skipped"
     assert bridge.read_password() is None
     assert bridge.exposes_password is False
 
@@ -83,8 +84,20 @@ def test_the_promised_defaults_of_the_policy(folder: Path) -> None:
         "month_starts_on": 1,
         "when_month_is_spent": "stop",
     }
+    assert msgspec.to_builtins(bridge.envelopes) == {
+        "enabled": False,
+        "max_messages": 1_000,
+        "max_bytes": 256 << 10,
+        "delay_ms": 1_000,
+        "level": 3,
+        "dictionary": None,
+        "lease_topic": "edge/ingest/lease",
+        "topic_prefix": "edge",
+    }
     rule = bridge.out[0]
     assert (rule.max_age_seconds, rule.keep_latest, rule.priority) == (0.0, False, "normal")
+    assert (rule.envelope, rule.ingested) == (True, False)
+    assert (rule.when_late, rule.late_after_seconds) == ("mark", 60.0)
 
 
 def test_upstreams_in_full(folder: Path) -> None:
@@ -228,6 +241,27 @@ WRONG: list[tuple[dict[str, object], str, str, str]] = [
     ),
     ({"canary": {"urls": ["mqtts://n"], "ca": "no.pem"}}, "canary.ca", "no.pem", ""),
     ({"in": [RULE | {"priority": "high"}]}, "in[0].priority", "goes up only", "leave it out"),
+    ({"in": [RULE | {"envelope": False}]}, "in[0].envelope", "goes up only", "leave it out"),
+    ({"in": [RULE | {"ingested": True}]}, "in[0].ingested", "goes up only", "leave it out"),
+    ({"out": [RULE | {"ingested": True, "qos": 0}]}, "out[0].ingested", "at QoS 0 nothing is", "qos = 1"),
+    ({"origin": False, "envelopes": {"enabled": True}}, "origin", "have numbers of ours", "leave it out"),
+    ({"origin": False, "out": [RULE | {"ingested": True}]}, "origin", "have numbers of ours", "leave it out"),
+    ({"envelopes": {"delay": 5}}, "envelopes.delay", "not a known key", "delay_ms"),
+    ({"envelopes": {"max_messages": 0}}, "envelopes.max_messages", "out of range", "1 to 20000"),
+    ({"envelopes": {"max_bytes": 1 << 20}}, "envelopes.max_bytes", "out of range", "1024 to"),
+    ({"envelopes": {"topic_prefix": "a/#"}}, "envelopes.topic_prefix", "a wildcard", "edge"),
+    ({"envelopes": {"lease_topic": ""}}, "envelopes.lease_topic", "an empty topic", "edge"),
+    ({"envelopes": {"dictionary": "gone"}}, "envelopes.dictionary", "No such file", "relative paths"),
+    ({"envelopes": {"dictionary": "password"}}, "envelopes.dictionary", "no dictionary of zstd", "--train"),
+    ({"out": [RULE | {"when_late": "drop"}]}, "out[0].when_late", "comes down only", "leave it out"),
+    (
+        {"out": [RULE | {"late_after_seconds": 5}]},
+        "out[0].late_after_seconds",
+        "comes down only",
+        "leave it out",
+    ),
+    ({"in": [RULE | {"when_late": "keep"}]}, "in[0].when_late", "'keep'", '"drop"'),
+    ({"skipped_topic": "edge/+/skipped"}, "skipped_topic", "is no topic", "edge/{gateway}/skipped"),
     ({"urls": ["mqtts://h", 5]}, "urls[1]", "must be text in quotes, not a number", "mqtts://"),
     (
         {"urls": ["mqtts://h", "h:1883"]},

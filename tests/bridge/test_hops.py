@@ -31,7 +31,7 @@ def bridged_with(
     bridged.outbox.limit = bridged.downlink.limit = limit
     if max_hops == 0:
         bridged.downlink.stamp = None
-    bridged.connect(version)
+    bridged.connect(version, present=False)
     return bridged
 
 

@@ -228,7 +228,7 @@ def test_what_is_urgent_does_not_wait_for_the_pace_of_the_drain() -> None:
     sent = payloads(one.sent_messages())
     assert sum(name[0] == "a" for name in sent) == 100
     assert len(sent) == 110
-    assert one.forwarder.wait_seconds == pytest.approx(0.1)
+    assert one.forwarder.pause_seconds == pytest.approx(0.1)
     assert one.forwarder.drain_seconds == pytest.approx(20.0)  # none is acknowledged
     one.router.now += 1
     assert len(payloads(one.sent_messages())) == 10
@@ -242,7 +242,7 @@ def test_the_lanes_share_the_pace_of_what_comes() -> None:
     assert payloads(one.sent_messages()) == [*(f"a{number}" for number in range(1, 9)), "n1", "a9"]
     one.router.now += 1
     assert len(one.sent_messages()) == 10
-    assert one.forwarder.wait_seconds == pytest.approx(0.1)
+    assert one.forwarder.pause_seconds == pytest.approx(0.1)
 
 
 def test_at_qos_0_a_message_has_a_priority_for_the_allowance_only() -> None:

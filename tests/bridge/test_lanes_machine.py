@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -30,7 +31,7 @@ from edge_broker.core.settings import Settings
 from edge_broker.wire import const
 from edge_broker.wire.decoder import Decoder
 from edge_broker.wire.encoder import encode_ack, encode_connack
-from edge_broker.wire.packets import Ack, Connect
+from edge_broker.wire.packets import Ack, Connect, Packet
 from edge_broker.wire.topics import TopicCache
 from tests.pump.model_store import ModelStore
 
@@ -76,7 +77,12 @@ class Upstream:
 
 
 class LanesMachine(RuleBasedStateMachine):
-    """`safe`: by topic, what was on disk at some time; `serial` counts what is published."""
+    """`safe`: by topic, what was on disk at some time; `serial` counts what is published. `now`: what time it is."""
+
+    configurations: Sequence[Sequence[RuleConfig]] = CONFIGURATIONS
+    version = const.MQTT_5
+    now = 1000.0
+    quota = Quota()
 
     @initialize(window=st.sampled_from((1, 2, 5, 40)))
     def start(self, window: int) -> None:
@@ -90,9 +96,9 @@ class LanesMachine(RuleBasedStateMachine):
 
     def _begin(self) -> None:
         """A run of the broker, with what the disk has."""
-        rules = CONFIGURATIONS[self.configuration]
+        rules = self.configurations[self.configuration]
         self.topics = [str(one.filter) for one in rules]
-        snapshot = self.disk.snapshot()
+        snapshot = self.snapshot = self.disk.snapshot()
         self.pending = Pending(snapshot.epoch, 600)
         self.router = Router(
             Settings(),
@@ -102,18 +108,18 @@ class LanesMachine(RuleBasedStateMachine):
             TopicCache(),
             next_queue_id=snapshot.next_queue_id,
         )
-        self.router.now = 1000.0
+        self.router.now = self.now
         mapping = OutMapping(rules)
-        config = BridgeConfig(urls=("mqtt://h",), name="up", window=self.window)
-        self.way = make_way_up(config, mapping, self.router, snapshot, lambda: 0.5, _never)
-        outbox = Outbox("up", self.way.queues[NORMAL], mapping, self.router, Quota(), self.way.queues)
+        config = BridgeConfig(urls=("mqtt://h",), name="up", gateway="gw", window=self.window)
+        self.way = make_way_up(config, mapping, self.router, snapshot, lambda: 0.5, self.on_given_up)
+        outbox = Outbox("up", self.way.queues[NORMAL], mapping, self.router, self.quota, self.way.queues)
         outbox.sender = self.way.uplink
         outbox.subscribe()
         self.outbox = outbox
         self.sealed: deque[Sealed] = deque()
         self.client: Client | None = None
         self.answers: deque[bytes] = deque()
-        self.on_the_way: dict[int, tuple[str, int]] = {}
+        self.on_the_way: dict[int, str] = {}
 
     # ---- here
 
@@ -151,7 +157,7 @@ class LanesMachine(RuleBasedStateMachine):
     @rule(more=st.sampled_from((0, 0, 1)))
     def crash_and_change(self, more: int) -> None:
         self.client = None
-        self.configuration = min(self.configuration + more, len(CONFIGURATIONS) - 1)
+        self.configuration = min(self.configuration + more, len(self.configurations) - 1)
         self._begin()
 
     # ---- the line
@@ -161,14 +167,15 @@ class LanesMachine(RuleBasedStateMachine):
     def connect(self, forgets: bool) -> None:
         if forgets and not self.upstream.received and not self._may_be_half_way():
             self.upstream.has_session = False
-        client = self.client = Client(self, Connect(5, "c", False, 60), self.router.topics, lambda: None)
+        request = Connect(self.version, "c", False, 60)
+        client = self.client = Client(self, request, self.router.topics, lambda: None)
         client.start(self.router.now)
         client.take_output(self.router.now)
-        self.receive(encode_connack(const.MQTT_5, self.upstream.has_session, 0, {}))
+        self.receive(encode_connack(self.version, self.upstream.has_session, 0, {}))
         self.upstream.has_session = True
         self.answers.clear()
         self.on_the_way.clear()
-        self.way.uplink.attach(client, lambda: None, _never)
+        self.way.uplink.attach(client, lambda: None, self.on_retreat)
 
     def _may_be_half_way(self) -> bool:
         return any(queue.released for queue in self.way.queues.values())
@@ -187,29 +194,36 @@ class LanesMachine(RuleBasedStateMachine):
         client = self.client
         assert client is not None
         self.way.uplink.send_due()
-        decoder = Decoder(TopicCache(), 1 << 20, version=const.MQTT_5, publish_type=Message)
+        decoder = Decoder(TopicCache(), 1 << 20, version=self.version, publish_type=Message)
         decoder.feed(client.take_output(self.router.now))
         while (packet := decoder.next_packet()) is not None:
-            if isinstance(packet, Message):
-                what = packet.topic, int(packet.payload)
-                assert packet.packet_id not in self.on_the_way, "an identifier that is in use"
-                self.on_the_way[packet.packet_id] = what
-                self.answers.append(self.upstream.take(packet))
-            elif isinstance(packet, Ack) and packet.packet_type == const.PUBREL:
-                self.answers.append(self.upstream.release(packet.packet_id))
+            self.arrive(packet)
+
+    def arrive(self, packet: Packet) -> None:
+        """The upstream gets it."""
+        if isinstance(packet, Message):
+            self.take_identifier(packet.packet_id, packet.topic)
+            self.answers.append(self.upstream.take(packet))
+        elif isinstance(packet, Ack) and packet.packet_type == const.PUBREL:
+            self.answers.append(self.upstream.release(packet.packet_id))
+
+    def take_identifier(self, packet_id: int, what: str) -> None:
+        assert packet_id not in self.on_the_way, "an identifier that is in use"
+        self.on_the_way[packet_id] = what
 
     @precondition(lambda self: self.client is not None and len(self.answers) > 0)
     @rule(count=st.integers(1, 10))
     def answer(self, count: int) -> None:
         for _ in range(min(count, len(self.answers))):
-            self.receive(self.answers.popleft())
+            if self.client is not None:  # an answer may end the connection
+                self.receive(self.answers.popleft())
 
     @rule(turns=st.integers(1, 4), answers=st.integers(0, 30))
     def carry(self, turns: int, answers: int) -> None:
         """As things go most of the time."""
-        if self.client is None:
-            self.connect(False)
         for _ in range(turns):
+            if self.client is None:
+                self.connect(False)
             self.commit()
             self.read()
             self.send()
@@ -236,6 +250,12 @@ class LanesMachine(RuleBasedStateMachine):
     def on_pubcomp(self, packet_id: int, reason_code: int) -> None:
         self.on_the_way.pop(packet_id, None)
         self.way.uplink.on_pubcomp(packet_id)
+
+    def on_given_up(self, reason: str, topic: str) -> None:
+        raise AssertionError((reason, topic))
+
+    def on_retreat(self, reason_code: int) -> None:
+        raise AssertionError(reason_code)
 
     # ---- what has to be true
 
@@ -269,10 +289,6 @@ class LanesMachine(RuleBasedStateMachine):
         self.each_topic_keeps_its_order_and_qos_2_comes_once()
         for topic, numbers in self.safe.items():
             assert numbers <= set(self.upstream.arrived.get(topic, ())), f"lost of {topic}"
-
-
-def _never(*what: object) -> None:
-    raise AssertionError(what)
 
 
 LanesMachine.TestCase.settings = settings(

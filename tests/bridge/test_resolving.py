@@ -38,7 +38,7 @@ async def test_a_resolver_that_hangs_costs_one_thread_and_nobodys_time(
     lookups = []
 
     def hang(host: str, *arguments: object, **more: object) -> object:
-        if more.get("flags"):
+        if more.get("flags") or host != "slow.example":
             return real(host, *arguments, **more)  # type: ignore[arg-type]
         lookups.append(host)
         hanging.wait(20)

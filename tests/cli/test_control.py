@@ -372,6 +372,27 @@ def test_what_the_policy_tells() -> None:
     assert "(25%)" in said
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"lease": "off"}, "by themselves, towards MQTT 3.1.1"),
+        ({"lease": "none"}, "no ingester has announced itself"),
+        ({"lease": "held"}, "the ingester in\\x1b takes them"),
+        (
+            {"sent": 2, "messages": 1500, "bytes_before": 200_000, "bytes_after": 20_000, "fallen_apart": 1},
+            "2 with 1,500 messages, 200.0 kB as 20.0 kB (10%), 1 fell apart; the ingester in\\x1b has not announced",
+        ),
+    ],
+)
+def test_what_envelopes_tell(changes: dict[str, Any], said: str) -> None:
+    envelopes = {"lease": "expired", "ingester": "in\x1b", "sent": 0, "messages": 0} | changes
+    lines = [
+        click.unstyle(line) for line in bridge_view.lines([BRIDGE | {"envelopes": envelopes}], now=1000.0)
+    ]
+    [line] = [line for line in lines if line.startswith("  envelopes")]
+    assert said in line
+
+
 def test_bridge_status(tmp_path: Path) -> None:
     with answering(tmp_path, {"bridges": []}) as asked:
         result = run("bridge", "status", "--data-dir", str(tmp_path))

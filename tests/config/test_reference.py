@@ -12,6 +12,8 @@ from click.testing import CliRunner
 
 from bridge.canary_config import CanaryConfig
 from bridge.config import BridgeConfig, RuleConfig
+from bridge.envelope import train_dictionary
+from bridge.envelopes_config import EnvelopesConfig
 from bridge.policy_config import FailoverConfig, PacingConfig, UpstreamConfig
 from edge_broker.cli import main
 from edge_broker.config.model import Config
@@ -76,7 +78,11 @@ def test_the_full_example_has_every_key() -> None:
     assert keys == set(RuleConfig.__struct_encode_fields__)
     keys = {key for bridge in bridges for upstream in bridge.get("upstreams", ()) for key in upstream}
     assert keys == set(UpstreamConfig.__struct_encode_fields__)
-    for name, struct in (("failover", FailoverConfig), ("pacing", PacingConfig)):
+    for name, struct in (
+        ("failover", FailoverConfig),
+        ("pacing", PacingConfig),
+        ("envelopes", EnvelopesConfig),
+    ):
         assert set(bridges[-1][name]) == set(struct.__struct_encode_fields__)
     assert (
         {"urls", "percent", "client_id"}
@@ -98,6 +104,8 @@ def test_the_examples_are_accepted(name: str, tmp_path: Path) -> None:
     write_set(tmp_path / "issuer.json", jwk("RS256", kid="2026"))
     write_pem(tmp_path / "workshop.pem", private_key("EdDSA"))
     new_key(tmp_path / "store.key")
+    samples = [b'{"room":"%d","temperature":%d.5}' % (at % 9, at % 31) for at in range(2000)]
+    (tmp_path / "readings.dictionary").write_bytes(train_dictionary(samples, 2048))
     path = tmp_path / "edge-broker.toml"
     path.write_text(EXAMPLES[name])
     result = CliRunner().invoke(main, ["check", str(path)])

@@ -151,6 +151,53 @@ def test_a_run_is_the_same_as_one_after_the_other(
     assert (at_once.released or set()) == (one_by_one.released or set())
 
 
+@given(
+    large=st.booleans(),
+    volatile=st.booleans(),
+    uncommitted=st.booleans(),
+    before=st.lists(st.tuples(st.booleans(), st.integers(1, 8)), max_size=3),
+    first=st.integers(1, 10),
+    count=st.integers(1, 10),
+)
+def test_a_range_is_the_same_as_one_after_the_other(
+    large: bool,
+    volatile: bool,
+    uncommitted: bool,
+    before: list[tuple[bool, int]],
+    first: int,
+    count: int,
+) -> None:
+    at_once, one_by_one = Queue(7, pending()), Queue(7, pending())
+    for queue in (at_once, one_by_one):
+        queue.rewind()
+        for number in range(1, 9):
+            new = message(bytes(5000 if large and number == 4 else 1), qos=1 + (number == 6))
+            new.volatile = volatile and number == 5
+            queue.append(new)
+            if not uncommitted or number == 6:
+                commit(queue)
+            queue.next_to_send(0.0)
+        for is_puback, number in before:
+            (queue.complete if is_puback else queue.release)(number)
+    done = [one_by_one.complete(number) for number in range(first, first + count)]
+    assert at_once.complete_range(first, count) == sum(done)
+    for field in (
+        "head",
+        "cursor",
+        "in_flight",
+        "large_in_flight_bytes",
+        "bytes_in_memory",
+        "packet_bytes",
+        "depth",
+    ):
+        assert getattr(at_once, field) == getattr(one_by_one, field), field
+    assert list(at_once.messages) == list(one_by_one.messages)
+    assert (at_once.acknowledged or set()) == (one_by_one.acknowledged or set())
+    assert (at_once.released or set()) == (one_by_one.released or set())
+    assert at_once.touched == one_by_one.touched
+    assert at_once.unwritten.keys() == one_by_one.unwritten.keys()
+
+
 def test_released_it_needs_no_message_any_more() -> None:
     queue = online(durable(), 2, qos=2)
     assert queue.release(1)

@@ -34,7 +34,8 @@ INCIDENTS = 3  # an upstream stopped, a broker killed twice
 PATIENCE_SECONDS = 60.0
 
 
-def _all_readings(directory: Path) -> Iterator[RecordedReading]:
+def all_readings(directory: Path) -> Iterator[RecordedReading]:
+    """The whole recorded log; its files are unpacked into `directory`."""
     for name in ("datatest", "datatest2", "datatraining"):
         path = directory / f"{name}.txt"
         path.write_bytes(lzma.decompress((RECORDED / f"{name}.txt.xz").read_bytes()))
@@ -113,7 +114,7 @@ def test_every_reading_arrives_through_an_outage_and_two_kills(tmp_path: Path) -
     account = reader.account
     gateway = Gateway(tmp_path, upstream.port)
     fleet = Fleet(
-        _all_readings(tmp_path),
+        all_readings(tmp_path),
         DEVICES,
         f"mqtt://127.0.0.1:{gateway.port}",
         speed=MAX_SPEED,

@@ -56,7 +56,9 @@ def look(seen: dict[str, Any]) -> None:
     use(seen.setdefault("used", {}))
     seen["process"] = describe(pid)
     seen["written"] = try_to_write(pid)
-    seen["reload"] = run("systemctl", "reload", UNIT) or show()["ActiveState"]
+    seen["reload"] = run("systemctl", "reload", UNIT) or until(
+        state_after_reload, "it does not end its reload"
+    )
     watch_the_watchdog(seen, pid)
     seen["stopped"] = stop()
     seen["strict"] = use_where_a_filtered_call_kills()
@@ -81,6 +83,12 @@ def until(condition: Callable[[], Any], what: str) -> Any:
         assert time.monotonic() < deadline, f"{what}: {show()}"
         time.sleep(0.05)
     return value
+
+
+def state_after_reload() -> str:
+    """Empty while it is at it: `systemctl reload` waits for the signal to be sent."""
+    state: str = show()["ActiveState"]
+    return "" if state == "reloading" else state
 
 
 # ---- what clients do
@@ -228,6 +236,7 @@ def use_where_a_filtered_call_kills() -> dict[str, Any]:
     used: dict[str, Any] = {"said": said, "before": show()}
     use(used)
     used["reload"] = run("systemctl", "reload", UNIT)
+    until(state_after_reload, "it does not end its reload")
     used["after"] = show()
     return used
 

@@ -9,6 +9,7 @@ import pytest
 from tests.deploy.conftest import CHECKOUT, MONITORING, PROMETHEUS
 
 RASPBERRY_PI_GUIDE = CHECKOUT / "docs" / "raspberry-pi.md"
+UPSTREAMS = CHECKOUT / "docs" / "upstreams.md"
 
 
 def blocks(guide: Path, language: str) -> list[str]:
@@ -82,7 +83,7 @@ def test_systemd_takes_the_sensors_unit(tmp_path: Path) -> None:
 
 
 def test_every_file_and_heading_that_the_guides_point_to_exists() -> None:
-    for guide in (RASPBERRY_PI_GUIDE, MONITORING):
+    for guide in (RASPBERRY_PI_GUIDE, MONITORING, UPSTREAMS):
         text = guide.read_text()
         for target in re.findall(r"\]\(([^)]+)\)", text):
             name, _, heading = target.partition("#")

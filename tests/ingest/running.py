@@ -23,16 +23,23 @@ Key = tuple[str, str, int, int]
 
 
 class Ingester:
-    """`edge-broker ingest run`. `more`: further lines of its configuration, sections last."""
+    """`edge-broker ingest run`. `cluster`: its URL, or one of each node. `more`: further lines, sections last."""
 
     def __init__(
-        self, directory: Path, cluster: str, more: str = "", top: str = "", cluster_keys: str = ""
+        self,
+        directory: Path,
+        cluster: str | Sequence[str],
+        more: str = "",
+        top: str = "",
+        cluster_keys: str = "",
+        client_id: str = "ingest",
     ) -> None:
+        urls = json.dumps([cluster] if isinstance(cluster, str) else list(cluster))
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self.config = directory / "ingest.toml"
         self.config.write_text(
-            f'data_dir = "{directory}/data"\n{top}\n[cluster]\nurls = ["{cluster}"]\nclient_id = "ingest"\n'
+            f'data_dir = "{directory}/data"\n{top}\n[cluster]\nurls = {urls}\nclient_id = "{client_id}"\n'
             f"backoff_initial_seconds = 0.05\nbackoff_max_seconds = 0.2\n{cluster_keys}\n"
             f'[topics]\nmessages = ["s/#"]\n{more}\n'
         )

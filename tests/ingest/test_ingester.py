@@ -347,6 +347,35 @@ def publish_half_way(port: int, topic: str, payload: bytes) -> None:
             answers += more
 
 
+async def test_it_is_not_ready_before_the_cluster_granted_the_subscriptions(tmp_path: Path) -> None:
+    """A cluster takes its time for that, and keeps nothing for us before."""
+    granting = asyncio.Event()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1_000)
+        writer.write(b"\x20\x03\x00\x00\x00")  # CONNACK
+        await reader.read(1_000)
+        await granting.wait()
+        writer.write(b"\x90\x06\x00\x01\x00\x01\x01\x01")  # SUBACK, of three filters
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    ingester = configured(tmp_path, f"mqtt://127.0.0.1:{port}", "[lease]\ntopic = ''")
+    await ingester.start()
+    try:
+        await until(lambda: ingester.line.online, "not connected")
+        status, body = await get(ingester, "/readyz")
+        assert (status, "has not granted the subscriptions yet" in body) == (503, True)
+        granting.set()
+        await until(lambda: ingester.intake.subscribed, "not subscribed")
+        assert (await get(ingester, "/readyz"))[0] == 200
+    finally:
+        await ingester.stop()
+        server.close()
+
+
 async def test_a_database_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
     ingester = configured(tmp_path, "mqtt://127.0.0.1:1")
     await ingester.start()

@@ -39,7 +39,7 @@ async def test_commands_come_down_under_their_local_name(tmp_path: Path, version
 def upstream_filters(gateway: Gateway) -> str:
     """What the bridge has subscribed to and been granted."""
     downlink = gateway.bridge._downlink
-    return " ".join(downlink._mapping.remote_filters) if downlink._subscribed else ""
+    return " ".join(downlink._mapping.remote_filters) if downlink.is_subscribed else ""
 
 
 @VERSIONS

@@ -119,7 +119,7 @@ async def test_a_successor_on_a_slow_line_that_is_never_calm(
         with Log() as log:
             async with running(gateway):
                 await gateway.online()
-                await until(lambda: gateway.bridge._downlink._subscribed, "it has not subscribed")
+                await until(lambda: gateway.bridge._downlink.is_subscribed, "it has not subscribed")
                 renew(cluster, tmp_path)
                 cloud = await (await Person().connect(upstream.url)).subscribe("s")
                 sensor = await (await Person().connect(gateway.url)).subscribe("cmd")

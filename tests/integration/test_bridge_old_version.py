@@ -67,7 +67,7 @@ async def test_the_bridge_falls_back_and_messages_cross_both_ways(tmp_path: Path
             await gateway.drained()
             await until(lambda: len(cloud.messages) >= 100, "not all came up")
             assert cloud.payloads == wanted
-            await until(lambda: gateway.bridge._downlink._subscribed, "not subscribed")
+            await until(lambda: gateway.bridge._downlink.is_subscribed, "not subscribed")
             await cloud.publish("cmd/1", "on")
             await until(lambda: device.payloads == ["on"], "the command did not come")
             device.leave()

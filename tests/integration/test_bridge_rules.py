@@ -118,7 +118,7 @@ async def test_characters_carry_topics_past_what_nats_cannot_take(tmp_path: Path
         )
         device = await (await Person().connect(gateway.url)).subscribe("cmd/#")
         await gateway.online()
-        await until(lambda: gateway.bridge._downlink._subscribed, "it did not subscribe")
+        await until(lambda: gateway.bridge._downlink.is_subscribed, "it did not subscribe")
         await device.publish("site/room 1/v1.0", "21", qos=2)
         await until(lambda: cloud.messages, "it did not come up")
         assert cloud.topics == ["up/site/room~1/v1_0"]
@@ -236,7 +236,7 @@ async def test_two_bridges_of_one_gateway_stop_a_loop(tmp_path: Path) -> None:
     gateway = Gateway(tmp_path / "data", up, down)
     async with running(upstream, gateway):
         await gateway.online()
-        await until(lambda: gateway.bridges[1]._downlink._subscribed, "it did not subscribe")
+        await until(lambda: gateway.bridges[1]._downlink.is_subscribed, "it did not subscribe")
         device = await (await Person().connect(gateway.url)).subscribe("#")
         await device.publish("t/1", "x")
         await until(lambda: gateway.bridge.status().dropped.get("loop"), "it did not come back")

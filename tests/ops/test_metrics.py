@@ -13,7 +13,9 @@ import pytest
 
 from bridge import Bridge
 from bridge.config import BridgeConfig, RuleConfig
+from bridge.envelopes_config import EnvelopesConfig
 from bridge.policy_config import PacingConfig
+from bridge.priorities import NORMAL
 from edge_broker import __version__
 from edge_broker.broker import Broker
 from edge_broker.core.message import build_message
@@ -227,6 +229,33 @@ async def test_a_bridge_with_limits_tells_of_them(state_dir: Path) -> None:
             scrape = await web.scrape()
     assert scrape.get("bridge_month_bytes", bridge="slow") == 1000
     assert scrape.get("bridge_month_used_bytes", bridge="slow") is not None
+
+
+async def test_a_bridge_with_envelopes_tells_what_they_save(state_dir: Path) -> None:
+    there = Bridge(
+        BridgeConfig(
+            name="packs",
+            urls=(NOBODY_LISTENS,),
+            out=(RuleConfig(filter="#"),),
+            envelopes=EnvelopesConfig(enabled=True),
+        )
+    )
+    async with (
+        gateway(state_dir, [there, bridge_to(NOBODY_LISTENS, "plain")]) as broker,
+        web_of(broker) as web,
+    ):
+        envelopes = there._way_up.forwarders[NORMAL].envelopes
+        assert envelopes is not None
+        envelopes.sent, envelopes.messages, envelopes.fallen_apart = 2, 30, 1
+        envelopes.bytes_before, envelopes.bytes_after = 3_000, 500
+        scrape = await web.scrape()
+    assert scrape.of("bridge_envelopes_sent_total", "bridge") == {"packs": 2}
+    assert scrape.get("bridge_enveloped_messages_total", bridge="packs") == 30
+    assert scrape.get("bridge_enveloped_bytes_total", bridge="packs") == 3_000
+    assert scrape.get("bridge_envelopes_bytes_total", bridge="packs") == 500
+    assert scrape.get("bridge_envelopes_fallen_apart_total", bridge="packs") == 1
+    assert scrape.get("bridge_leases_malformed_total", bridge="packs") == 0
+    assert scrape.get("bridge_lease_held", bridge="packs") == 0
 
 
 async def test_store_errors_count_commits_and_reads(state_dir: Path) -> None:

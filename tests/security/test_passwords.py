@@ -104,7 +104,7 @@ MISTAKES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("line", "problem", "hint"), MISTAKES)
+@pytest.mark.parametrize(("line", "problem", "hint"), MISTAKES, ids=range(len(MISTAKES)))
 def test_each_mistake_says_where_and_what_to_do(line: str, problem: str, hint: str) -> None:
     ((key, said, advice),) = mistakes_in(f"# users\nbob:{ARGON2}\n{line}\n")
     assert key == "line 3"

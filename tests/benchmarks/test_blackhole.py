@@ -1,0 +1,47 @@
+"""The upstream that vanishes: its packets are dropped, not refused, it comes back, and the comparison sees both."""
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks import blackhole
+from benchmarks.brokers import KINDS, Upstream, running
+from benchmarks.links import Link
+from benchmarks.wire import MQTT_3_1_1
+from tests.conftest import do_without
+
+pytestmark = pytest.mark.needs("mosquitto", "ip")
+
+
+@pytest.fixture
+def upstream(tmp_path: Path) -> Iterator[blackhole.Upstream]:
+    try:
+        with blackhole.upstream(tmp_path) as found:
+            yield found
+    except blackhole.BrokerUnavailable as error:
+        do_without(str(error))
+
+
+def test_it_answers_nothing_until_it_is_back(upstream: blackhole.Upstream) -> None:
+    Link(upstream.address, "before", MQTT_3_1_1).close()
+    upstream.vanish()
+    with pytest.raises(TimeoutError):
+        socket.create_connection(upstream.address, 0.3)
+    upstream.return_()
+    Link(upstream.address, "after", MQTT_3_1_1).close()
+
+
+def test_a_pair(tmp_path: Path, upstream: blackhole.Upstream) -> None:
+    leads_to = Upstream(upstream.address, patience_seconds=blackhole.PATIENCE_SECONDS)
+    runs = []
+    for name, vanish in (("there", None), ("gone", upstream.vanish)):
+        with running(KINDS["edge-broker"], tmp_path / name, None, upstream=leads_to) as broker:
+            runs.append(blackhole.measure(broker, 4, 0.5, vanish))
+    gone = (tmp_path / "gone" / "log").read_text()
+    assert "did not acknowledge" in gone, gone
+    there, gone_ = runs
+    assert all(run["messages"] >= 1_000 and 0 < run["p50_ms"] < run["p99_ms"] for run in runs)
+    figures = blackhole.compare([(there, gone_)])
+    assert figures["p99_ratio"] == gone_["p99_ms"] / there["p99_ms"]
