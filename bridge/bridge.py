@@ -165,9 +165,6 @@ class Bridge:
         pack_lanes(self.config, self._way_up, epoch, self._lease_watch, self._on_envelope_refused)
 
     def _on_envelope_refused(self, reason: str) -> None:
-        for forwarder in self._way_up.forwarders.values():
-            if forwarder.envelopes is not None:
-                forwarder.envelopes.is_refused = True
         log.error(
             "bridge %s: the upstream refused an envelope: %s (messages go plain on this connection; let %s publish to "
             "%s/ITS-NAME/envelopes)",

@@ -6,6 +6,7 @@ Loaded where envelopes are configured only: CBOR and zstd take memory.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -56,7 +57,15 @@ def pack_lanes(
         )
         # Of an earlier run nobody knows what was sent at QoS 2.
         forwarder.envelopes.plain_below = way.queues[priority].sent_before
-        forwarder.on_envelope_refused = on_refused
+        forwarder.on_envelope_refused = partial(_refuse_all, way, on_refused)
+
+
+def _refuse_all(way: WayUp, on_refused: Callable[[str], None], reason: str) -> None:
+    """The upstream takes no envelopes on this connection, whatever queue they come from."""
+    for forwarder in way.forwarders.values():
+        if forwarder.envelopes is not None:
+            forwarder.envelopes.is_refused = True
+    on_refused(reason)
 
 
 def _as_urgent(config: EnvelopesConfig) -> EnvelopesConfig:

@@ -1,7 +1,7 @@
-"""Lanes with envelopes and announcements, and an ingester behind them: after it each message is there once, and none missing.
+"""Lanes with envelopes and announcements, and an ingester behind them: each message is there once, and none is missing.
 
 The machine of `test_lanes_machine`, whose upstream gives what comes to an ingester's windows. The lease comes and goes, the
-clock runs, messages grow too old or give way to others, and where the machine has poison the upstream refuses some for good.
+clock runs, messages grow too old or give way to others, and with poison the upstream refuses some for good.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ ALL = [*_rules("z", "low"), *WITH_HIGH]
 
 
 class Ingested(Upstream):
-    """An upstream beside which an ingester runs. `has_poison`: it refuses some messages for good, and envelopes with them."""
+    """An upstream with an ingester beside it. `has_poison`: it refuses some messages for good, and envelopes with them."""
 
     def __init__(self, version: int, has_poison: bool) -> None:
         super().__init__()
@@ -176,6 +176,7 @@ class IngestedLanes(LanesMachine):
     def leave(self) -> None:
         """As a stop does it: what gathers goes, if there is room."""
         self.way.uplink.close_window()
+        self.no_more_are_on_the_way_than_the_window_allows()
         self.send()
         self.cut()
 
