@@ -48,7 +48,8 @@ class Answers:
 
     `acknowledged`: messages since the start; `refused`: given up, by reason; `last_acknowledged_at`: by the router's
     clock, None before the first. `on_given_up(reason, topic)` is called for each of those. `on_answer(seconds)`: how long
-    a PUBACK took, now and then. `skips`: who announces the numbers that will not come, None for nobody.
+    a PUBACK took, now and then. `skips`: who announces the numbers that will not come, None for nobody; `may_announce`:
+    whether these have identifiers to go by.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Answers:
         self.refused: dict[str, int] = {}
         self.tracer: MessageTracer | None = None
         self.skips: Skips | None = None
+        self.may_announce = True
         self.on_answer: Callable[[float], None] = _nobody_asks
         self._mapping = mapping
         self._router = router
@@ -80,6 +82,11 @@ class Answers:
         self._head_since = 0.0
         self._timed = 0  # the message whose PUBACK is timed, 0 while none is, and since when
         self._timed_at = 0.0
+
+    @property
+    def depth(self) -> int:
+        """Messages that wait for the upstream's acknowledgement."""
+        return self.queue.depth
 
     @property
     def in_flight(self) -> int:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from bridge.canary_config import CanaryConfig, canary_of
 from bridge.client_keys import (
     BackoffInitial,
     BackoffMax,
@@ -187,6 +188,10 @@ class BridgeConfig(QueueLimits, frozen=True, kw_only=True):
     pacing: Annotated[
         PacingConfig, Meta(description="How fast messages go up, see below.", extra={"default": "see below"})
     ] = PacingConfig()
+    canary: Annotated[
+        CanaryConfig | None,
+        Meta(description="Another upstream for a part of the topics, see below.", extra={"default": "none"}),
+    ] = None
     envelopes: Annotated[
         EnvelopesConfig,
         Meta(description="Many messages in one packet, see below.", extra={"default": "see below"}),
@@ -263,6 +268,12 @@ class BridgeConfig(QueueLimits, frozen=True, kw_only=True):
                 raise ConfigError(
                     "skipped_topic", f"is no topic: {error.detail}", 'for instance "edge/{gateway}/skipped"'
                 ) from None
+
+    @property
+    def lines(self) -> tuple[BridgeConfig, ...]:
+        """Itself, and its canary where it has one: each is a connection."""
+        canary = canary_of(self)
+        return (self,) if canary is None else (self, canary)
 
     @property
     def places(self) -> tuple[Place, ...]:

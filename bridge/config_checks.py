@@ -88,6 +88,8 @@ def check_bridge(bridge: BridgeConfig, key: str, reading: Reading) -> None:
     _check_envelopes(bridge, key, reading)
     _check_gateway(bridge, key, reading)
     check_identity(bridge, key, reading)
+    if bridge.canary is not None:
+        _check_canary(bridge, key, reading)
     _check_password(bridge, key, reading)
 
 
@@ -110,6 +112,24 @@ def _check_places(bridge: BridgeConfig, key: str, reading: Reading) -> None:
             reading.mistake(
                 where, "is there twice", "write each once; its weight says how often it is chosen"
             )
+
+
+def _check_canary(bridge: BridgeConfig, key: str, reading: Reading) -> None:
+    """What it does not say is as the bridge has it, and was looked at there."""
+    canary = bridge.lines[1]
+    key = f"{key}.canary"
+    if not bridge.out and not reading.is_wrong(key):
+        reading.mistake(key, "has no rule in out to share", "leave it out")
+    _check_places(canary, key, reading)
+    if _urls(canary) & _urls(bridge) and canary.client_id == bridge.client_id:
+        reading.mistake(
+            f"{key}.client_id", "is the bridge's own at the same upstream", "each would expel the other"
+        )
+    if any(reading.is_wrong(f"{key}.urls[{position}]") for position in range(len(canary.urls))):
+        return
+    if any(place.where.tls for place in canary.places):
+        check_identity(canary, key, reading)
+    _check_password(canary, key, reading)
 
 
 def _urls(bridge: BridgeConfig) -> set[str]:

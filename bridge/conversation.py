@@ -17,10 +17,10 @@ from bridge import failures
 from bridge.config import BridgeConfig
 from bridge.downlink import Downlink
 from bridge.exchange import Exchange
-from bridge.forwarder import Forwarder
 from bridge.link import Link
 from bridge.places import Upstream
 from bridge.policy import Sign
+from bridge.uplink import Uplink
 from bridge.upstreams import Kind
 from edge_broker.core.client import Client
 from edge_broker.core.message import Message
@@ -47,7 +47,7 @@ class Conversation(Exchange):
         request: Connect,
         router: Router,
         request_tick: Callable[[], None],
-        forwarder: Forwarder,
+        forwarder: Uplink,
         downlink: Downlink,
         refuse_session: Callable[[Client], UpstreamError | None],
         on_online: Callable[[Client], None],

@@ -52,12 +52,16 @@ def passed(user_properties: Iterable[tuple[str, str]]) -> list[str]:
 
 
 class HopLimit:
-    """One bridge's: its `name`, and how many it lets a message have crossed, itself among them."""
+    """One bridge's: its `name`, and how many it lets a message have crossed, itself among them.
 
-    __slots__ = ("_most", "name")
+    `others`: what it is called in origins too, one for each of its queues.
+    """
 
-    def __init__(self, name: str, most: int) -> None:
+    __slots__ = ("_most", "_names", "name")
+
+    def __init__(self, name: str, most: int, others: Iterable[str] = ()) -> None:
         self.name = name
+        self._names = frozenset((name, *others))
         self._most = most
 
     def refuses(self, message: Message) -> bool:
@@ -65,4 +69,4 @@ class HopLimit:
         if not is_marked(message):
             return False
         names = passed(message.properties.get(const.USER_PROPERTY, ()))
-        return self.name in names or len(names) >= self._most
+        return len(names) >= self._most or not self._names.isdisjoint(names)

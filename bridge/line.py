@@ -19,7 +19,6 @@ from bridge.config import BridgeConfig
 from bridge.conversation import Conversation
 from bridge.downlink import Downlink
 from bridge.exchange import Ending
-from bridge.forwarder import Forwarder
 from bridge.handover import Handover, Opened
 from bridge.identity import Credentials, identity_of
 from bridge.opening import Opener
@@ -27,6 +26,7 @@ from bridge.places import Service, Upstream
 from bridge.policy import Attempt
 from bridge.roaming import Roaming
 from bridge.status import State
+from bridge.uplink import Uplink
 from bridge.upstreams import Kind, Member
 from edge_broker.core.client import Client
 from edge_broker.errors import UpstreamError
@@ -79,7 +79,7 @@ class Line:
         self._task: asyncio.Task[None] | None = None
         self._router: Router
         self._request_tick: Callable[[], None]
-        self._forwarder: Forwarder
+        self._forwarder: Uplink
         self._downlink: Downlink
         self._lease_watch: LeaseWatch | None
         self._keeps_session = self._is_fresh = self._wipes_session = self._echoes = False
@@ -98,7 +98,7 @@ class Line:
         self,
         router: Router,
         request_tick: Callable[[], None],
-        forwarder: Forwarder,
+        forwarder: Uplink,
         downlink: Downlink,
         lease_watch: LeaseWatch | None = None,
         *,
@@ -325,7 +325,7 @@ class Line:
             self.config.name,
             attempt.upstream,
             self.version,
-            self._forwarder.queue.depth,
+            self._forwarder.depth,
         )
         if self._echoes and client.version < const.MQTT_5:
             self._echoes = False  # said once

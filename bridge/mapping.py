@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from bridge.priorities import HIGH, NAMES, NORMAL
 from bridge.rules import RuleConfig
 from bridge.shapes import Shape, shape_of
+from bridge.share import Share
 from bridge.templates import GATEWAY, Crossing, backward_table, forward_table
 from edge_broker.wire.topics import match
 
@@ -63,19 +65,21 @@ class RemoteTopic:
     """Where a local topic goes. `encoded`: the remote topic behind its two-byte length, as a PUBLISH has it.
 
     `rule`: the local filter of the rule that says so. `shape`: what the rule makes of messages, None for nothing.
-    `trace_rate`: the part of them that are followed, None for what holds for all rules. `max_age_seconds`, `keep_latest`,
-    `is_urgent`: what the rule says of messages that wait; `may_be_skipped`: whether the first two say anything.
-    `in_envelopes`: whether they may wait for others; `is_ingested`: whether an ingester listens there.
+    `trace_rate`: the part of them that are followed, None for what holds for all rules. `max_age_seconds`, `keep_latest`:
+    what the rule says of messages that wait; `may_be_skipped`: whether these say anything. `priority`: see
+    `bridge.priorities`. `elsewhere`: it goes to the canary. `in_envelopes`: whether they may go together with others;
+    `is_ingested`: whether an ingester listens there.
     """
 
     __slots__ = (
+        "elsewhere",
         "encoded",
         "in_envelopes",
         "is_ingested",
-        "is_urgent",
         "keep_latest",
         "max_age_seconds",
         "may_be_skipped",
+        "priority",
         "qos",
         "rule",
         "shape",
@@ -88,7 +92,8 @@ class RemoteTopic:
         self.topic = topic
         self.qos = qos
         self.max_age_seconds = 0.0
-        self.keep_latest = self.is_urgent = self.may_be_skipped = False
+        self.keep_latest = self.may_be_skipped = self.elsewhere = False
+        self.priority = NORMAL
         self.in_envelopes = True
         self.is_ingested = False
         self.rule = rule
@@ -102,9 +107,14 @@ class RemoteTopic:
         self.max_age_seconds = rule.max_age_seconds
         self.keep_latest = rule.keep_latest
         self.may_be_skipped = rule.keep_latest or rule.max_age_seconds > 0
-        self.is_urgent = rule.priority == "high"
+        self.priority = NAMES.index(rule.priority)
         self.in_envelopes = rule.envelope
         self.is_ingested = rule.ingested
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether it goes before all others, and when the month's bytes are spent."""
+        return self.priority == HIGH
 
 
 class LocalTopic(NamedTuple):
@@ -119,13 +129,20 @@ class LocalTopic(NamedTuple):
 class OutMapping:
     """From here to the upstream. `known` is read directly where speed counts; `find` fills it.
 
-    `excepted`: those of them that every rule which matches excepts. `gateway`: what `{gateway}` stands for.
+    `excepted`: those of them that every rule which matches excepts. `gateway`: what `{gateway}` stands for. `share`: the
+    topics that go to the canary, None while there is none; call `forget` when it changes.
     """
 
     def __init__(self, rules: Sequence[RuleConfig], gateway: str = "") -> None:
         self._routes = [route_up(rule, gateway) for rule in rules]
         self.known: dict[str, RemoteTopic | None] = {}
         self.excepted: set[str] = set()
+        self.share: Share | None = None
+
+    def forget(self) -> None:
+        """Find all answers anew."""
+        self.known.clear()
+        self.excepted.clear()
 
     @property
     def local_filters(self) -> list[str]:
@@ -136,6 +153,11 @@ class OutMapping:
     def traces(self) -> bool:
         """Whether a rule asks for messages to be followed."""
         return any(route.rule.trace_rate for route in self._routes)
+
+    @property
+    def priorities(self) -> set[int]:
+        """Those that a rule gives to messages which may wait."""
+        return {NAMES.index(route.rule.priority) for route in self._routes if route.qos}
 
     @property
     def is_ingested(self) -> bool:
@@ -158,8 +180,7 @@ class OutMapping:
         if topic in known:
             return known[topic]
         if len(known) >= _MAX_REMEMBERED:
-            known.clear()
-            self.excepted.clear()
+            self.forget()
         route = next((route for route in self._routes if route.takes(topic)), None)
         found = None
         if route is None:
@@ -169,6 +190,7 @@ class OutMapping:
             if name is not None:
                 found = RemoteTopic(name, route.qos, route.crossing.source_filter, route.shape)
                 found.obey(route.rule)
+                found.elsewhere = self.share is not None and self.share.takes(topic)
         known[topic] = found
         return found
 

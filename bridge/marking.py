@@ -7,7 +7,7 @@ went with a message that the crash lost too.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from bridge.config import BridgeConfig
@@ -21,28 +21,39 @@ if TYPE_CHECKING:
 
 
 class Marks(NamedTuple):
-    """`up` goes to the forwarder, `down` to the downlink, `limit` to both ends; None where nothing is to be done."""
+    """`up` goes to the forwarder, `down` to the downlink, `limit` to both ends; None where nothing is to be done.
+
+    `others`: as `up`, for the forwarders of other lanes.
+    """
 
     up: Stamp | None
     down: Stamp | None
     limit: HopLimit | None
+    others: tuple[Stamp | None, ...] = ()
 
 
 def find_lane(
     name: str, queue_id: int, snapshot: Snapshot, pending: Pending, random: Callable[[], float]
 ) -> str:
     """The lane of the outbox `name`; one that has none yet gets it, on the disk with the next commit."""
-    part = snapshot.lanes.get(name)
-    if part is None:
+    part = snapshot.lanes.get(name, "").partition("/")[0]  # behind it: `bridge.lane_record`
+    if not part:
         part = f"{int(random() * (1 << 32)):08x}"
         pending.batch.outboxes.append((queue_id, f"{name}/{part}"))
         pending.urgent = True
     return f"{name}-{part}"
 
 
-def make_marks(config: BridgeConfig, lane: str, epoch: int) -> Marks:
-    """What is configured to be marked. `epoch`: this run's."""
-    writer = OriginWriter(config.gateway, lane) if config.origin else None
-    limit = HopLimit(bridge_name(config.gateway, lane), config.max_hops) if config.max_hops else None
-    stamp = None if writer is None and limit is None else Stamp(writer, limit, epoch)
-    return Marks(stamp, None if limit is None else stamp, limit)
+def make_marks(config: BridgeConfig, lane: str, epoch: int, others: Sequence[str] = ()) -> Marks:
+    """What is configured to be marked. `epoch`: this run's; `others`: lanes of the same bridge beside `lane`."""
+    limit = None
+    if config.max_hops:
+        names = [bridge_name(config.gateway, one) for one in (lane, *others)]
+        limit = HopLimit(names[0], config.max_hops, names[1:])
+    if not config.origin and limit is None:
+        return Marks(None, None, None, (None,) * len(others))
+    up, *more = [
+        Stamp(OriginWriter(config.gateway, one) if config.origin else None, limit, epoch)
+        for one in (lane, *others)
+    ]
+    return Marks(up, None if limit is None else up, limit, tuple(more))

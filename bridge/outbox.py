@@ -1,5 +1,7 @@
 """The bridge as a recipient of local messages: takes what its rules match and keeps it in a durable queue.
 
+It is one recipient, whatever the priorities: a message goes into the one queue that its topic's rule says.
+
 The QoS of a rule is the QoS at which its messages go up, whatever the publisher used: sensors that publish at QoS 0 to
 save their batteries are stored and forwarded all the same. At a rule's QoS 0 a message goes up at once or not at all.
 What came down over this bridge is published in its name and does not come here: its subscriptions are no local.
@@ -9,26 +11,31 @@ It sends nothing: `sender` does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, Protocol
 
 from bridge.hops import HopLimit
 from bridge.latest import Latest
 from bridge.mapping import OutMapping, RemoteTopic
+from bridge.priorities import NORMAL
+from bridge.room import LaneRoom
 from bridge.tracing import MessageTracer
 from edge_broker.core.dead_letters import BRIDGE
 from edge_broker.core.message import Message
 from edge_broker.core.permitting import may_publish, permitted
 from edge_broker.core.ports import Permissions
 from edge_broker.core.queue import Queue
-from edge_broker.core.quota import KEEP_LATEST, REJECT, Numbers, Quota
+from edge_broker.core.quota import KEEP_LATEST, REJECT, Holder, Numbers, Quota
 from edge_broker.core.retained import Entry
 from edge_broker.core.session import Subscription
 from edge_broker.core.shedding import QUEUE_FULL
 
 if TYPE_CHECKING:
     from edge_broker.core.router import Router
+
+_NO_LANES: Final[Mapping[int, Queue]] = MappingProxyType({})
 
 
 class Sender(Protocol):
@@ -49,21 +56,35 @@ class Sender(Protocol):
 class Outbox:
     """The recipient behind the `out` rules of one bridge. `dropped`: messages not taken, by reason.
 
+    `queue`: that of priority `normal`, which each bridge has; `lanes`: those of others, by priority; `queues`: all of them.
+    `canary`: the outbox that gets the topics which are the canary's; None while there is none.
     `wake` is called when a message was queued. `permissions`: what an ACL leaves of the rules, None where that is all.
     `limit`: who looks at a message's hops, `tracer`: who follows messages to the upstream; None for nobody.
     """
 
     durable = True
 
-    def __init__(self, name: str, queue: Queue, mapping: OutMapping, router: Router, quota: Quota) -> None:
+    def __init__(
+        self,
+        name: str,
+        queue: Queue,
+        mapping: OutMapping,
+        router: Router,
+        quota: Quota,
+        lanes: Mapping[int, Queue] = _NO_LANES,
+    ) -> None:
         self.queue = queue
-        queue.on_dropped = self.drop
+        self.queues = {NORMAL: queue, **lanes}
+        for one in self.queues.values():
+            one.on_dropped = self.drop
+            if router.dead_letters is not None:
+                one.burials = router.dead_letters.burials_of(one, BRIDGE + name)
         if router.dead_letters is not None:
-            queue.burials = router.dead_letters.burials_of(queue, BRIDGE + name)
             router.dead_letters.recipients[BRIDGE + name] = self
         self.dropped: dict[str, int] = {}
         self.permissions: Permissions | None = None
         self.sender: Sender | None = None
+        self.canary: Outbox | None = None
         self.wake: Callable[[], None] = _nobody_to_wake
         self.limit: HopLimit | None = None
         self.tracer: MessageTracer | None = None
@@ -72,8 +93,13 @@ class Outbox:
         self._router = router
         self._pending = router.pending
         self._quota = quota
-        self.latest = Latest(queue)
-        self._by_topic = Numbers() if quota.when_full == KEEP_LATEST else None
+        self.latest = {priority: Latest(one) for priority, one in self.queues.items()}
+        self._rooms: dict[int, Holder] = {NORMAL: queue}
+        if len(self.queues) > 1:
+            self._rooms = {priority: LaneRoom(self.queues, priority) for priority in self.queues}
+        self._by_topic: dict[int, Numbers] | None = None
+        if quota.when_full == KEEP_LATEST:
+            self._by_topic = {priority: Numbers() for priority in self.queues}
         if self.may_reject:
             router.full[self] = None
 
@@ -90,11 +116,17 @@ class Outbox:
     @property
     def may_reject(self) -> bool:
         """Whether its queue may have no room for a message that comes now."""
-        return self._quota.may_reject(self.queue)
+        return self._quota.may_reject(self._rooms[NORMAL])
 
     def rejects(self, size_bytes: int) -> bool:
         """Whether it has none for a packet of that size, whose publisher is to be told."""
-        return self._quota.rejects(self.queue, size_bytes)
+        return self._quota.rejects(self._rooms[NORMAL], size_bytes)
+
+    @property
+    def taken(self) -> int:
+        """Grows with each message that it queues, the canary's among them."""
+        own = sum(queue.next_number for queue in self.queues.values())
+        return own if self.canary is None else own + self.canary.taken
 
     def subscribe(self) -> None:
         """Be a recipient from now on. All rules share one QoS here: which one a message goes up with is settled later."""
@@ -137,6 +169,9 @@ class Outbox:
                 if message.topic not in self._mapping.excepted:
                     self.drop("no_topic_upstream")
                 return
+        if remote.elsewhere and self.canary is not None:
+            self.canary.deliver(message)
+            return
         if self.limit is not None and self.limit.refuses(message):
             self.drop("loop")
             return
@@ -157,25 +192,27 @@ class Outbox:
                 self.drop("store_behind")
                 return
             message = message.variant(qos, message.retain)
-        if message.volatile and self.queue.bytes_in_memory >= self._router.settings.max_queue_bytes_in_memory:
-            self.queue.refuse(message, QUEUE_FULL)
+        queue = self.queues[remote.priority]
+        if message.volatile and queue.bytes_in_memory >= self._router.settings.max_queue_bytes_in_memory:
+            queue.refuse(message, QUEUE_FULL)
             return
-        if self._quota.is_limited and not self._make_room(message):
+        if self._quota.is_limited and not self._make_room(message, remote.priority):
             return
-        number = self.queue.append(message)
+        number = queue.append(message)
         if remote.keep_latest:
-            self.latest.note(message.topic, number)
+            self.latest[remote.priority].note(message.topic, number)
         self.wake()
 
-    def _make_room(self, message: Message) -> bool:
-        """Whether `message` has a place in the queue; counts what has none, be it `message` or what gives way to it."""
-        queue, quota = self.queue, self._quota
-        if self._by_topic is not None:
-            self._by_topic.add(message.topic, queue.next_number)
-        problem = quota.make_room(queue, message, self._by_topic)
+    def _make_room(self, message: Message, priority: int) -> bool:
+        """Whether `message` has a place in its queue; counts what has none, be it `message` or what gives way to it."""
+        queue, room, quota = self.queues[priority], self._rooms[priority], self._quota
+        by_topic = None if self._by_topic is None else self._by_topic[priority]
+        if by_topic is not None:
+            by_topic.add(message.topic, queue.next_number)
+        problem = quota.make_room(room, message, by_topic)
         if problem:
             queue.refuse(message, problem)
-        if quota.when_full == REJECT and quota.may_reject(queue, 1, len(message.frame)):
+        if quota.when_full == REJECT and quota.may_reject(room, 1, len(message.frame)):
             self._router.full[self] = None
         return not problem
 

@@ -245,6 +245,14 @@ class Packing(PlainSending):
         if self.packets_in_flight < self._window:
             self._send_envelope(client, envelopes, *envelopes.pack_gathered())
 
+    def _send_unsent(self) -> None:
+        """What gathers, and what goes by itself, leaves now, as far as there is room for it."""
+        client, envelopes = self._client, self._packing
+        if client is not None and envelopes is not None:
+            while self._apart and self.packets_in_flight < self._window:
+                self._send_apart(client, envelopes)
+            self._send_gathered()
+
     def _send_alone(
         self, client: Client, envelopes: Envelopes, number: int, message: Message, remote: RemoteTopic
     ) -> None:
@@ -319,6 +327,8 @@ class Packing(PlainSending):
         if numbers is not None:
             self._on_envelope_answer(envelopes, numbers, reason_code)
             return True
+        if not number:
+            return False
         if (
             number not in self._plain
         ):  # it is within an envelope, or gathers: nobody sent it under that identifier
@@ -348,7 +358,7 @@ class Packing(PlainSending):
         elif reason_code not in REFUSED_FOR_GOOD:
             self._retreat(reason_code)
         else:
-            if reason_code in _REFUSES_ALL:
+            if reason_code in _REFUSES_ALL and not envelopes.is_refused:
                 envelopes.is_refused = True
                 self.on_envelope_refused(const.REASON_NAMES[reason_code])
             self._fall_apart(numbers)

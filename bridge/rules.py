@@ -135,9 +135,10 @@ class RuleConfig(Section, frozen=True):
         ),
     ] = False
     priority: Annotated[
-        Literal["high", "normal"],
+        Literal["high", "normal", "low"],
         Meta(
-            description="`out`: what goes by a `high` rule goes on when the month's bytes are spent, see `pacing`."
+            description="`out`: of what waits, `high` goes before `normal`, `low` behind it; each is a queue of its own. "
+            "What is `high` does not wait for the drain's pace, and goes on when the month's bytes are spent, see `pacing`."
         ),
     ] = "normal"
 

@@ -169,6 +169,8 @@ class Skips:
         client = self._client
         if client is None or self._packet_id or self.is_muted or not client.maximum_qos:
             return
+        if not self._forwarder.may_announce:
+            return
         if not client.writable or client.awaits_suback:  # its identifier may be the one that is free
             return
         if not self._parts and self.waiting and self._router.now >= self._due_at:

@@ -74,9 +74,10 @@ class Status:
     up because the upstream would never take them, by reason. `expired`: older than their publisher allowed.
     `lost`: damaged in the store. `failures`: of connections and attempts, by `bridge.failures.KINDS`.
     `last_error` and `last_hint` stay after a connection succeeded, for the log's sake. `spans_lost`: of traces, not arrived
-    at their collector. `envelopes`: None where none are configured. `skipped_announced`, `skipped_refused`: numbers of
-    messages that will not come, as the upstream took or refused the announcement; `skipped_waiting`: entries that are not
-    announced yet. `late`: messages that waited upstream while the bridge was away, those among them that were dropped.
+    at their collector. `canary_percent`: so many of the topics go to its canary, None where there is none. `envelopes`:
+    None where none are configured. `skipped_announced`, `skipped_refused`: numbers of messages that will not come, as the
+    upstream took or refused the announcement; `skipped_waiting`: entries that are not announced yet. `late`: messages that
+    waited upstream while the bridge was away, those among them that were dropped.
     """
 
     name: str
@@ -101,6 +102,7 @@ class Status:
     last_hint: str
     policy: PolicyStatus
     spans_lost: int = 0
+    canary_percent: float | None = None
     envelopes: EnvelopesStatus | None = None
     skipped_announced: int = 0
     skipped_refused: int = 0

@@ -104,6 +104,12 @@ class MessageTracer:
         self._parents: dict[str, str] = {}  # by our span's identifier, until the message is sent
         self._open: dict[int, _Followed] = {}  # by number: sent and not acknowledged
 
+    def beside(self) -> MessageTracer:
+        """Another one, for a queue with numbers of its own, of messages that either has begun to follow."""
+        other = MessageTracer(self._bridge, self._sample_rate, self._tell, self._random, self._random_bytes)
+        other._parents = self._parents
+        return other
+
     def begin(self, message: Message, rate: float | None = None) -> Message:
         """`message`, which goes into the queue, with our span in it; itself where it is not followed.
 

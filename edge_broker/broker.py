@@ -12,7 +12,7 @@ import logging
 import secrets
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 from edge_broker import __version__, wiring
@@ -67,11 +67,14 @@ class Companion(Protocol):
         """End its work; what it did not finish stays in the store."""
 
     @property
-    def queue(self) -> Queue:
-        """What waits for its upstream."""
+    def queues(self) -> Mapping[str, Queue]:
+        """What waits for its upstream, by priority."""
 
     def status(self) -> ObservedStatus:
         """What it is doing now; to be asked after `start`."""
+
+    def set_canary_percent(self, percent: float) -> None:
+        """Have so many of the topics go to its canary, which it has."""
 
 
 class Broker(Serving):
@@ -290,7 +293,10 @@ class Broker(Serving):
         log.info("the ACL in %s is in force; it took %d subscriptions away", self._acl_file, removed)
 
     def _read_acl(self) -> Authorizer | None:
-        return wiring.make_authorizer(self._acl_file, [bridge.name for bridge in self.bridges])
+        names = {
+            bridge.name.partition("!")[0] for bridge in self.bridges
+        }  # a canary may do what its bridge may
+        return wiring.make_authorizer(self._acl_file, names)
 
     # ---- to be looked at
 
@@ -358,7 +364,7 @@ class Broker(Serving):
         if moved:
             shift_expiry(self.connections, moved)
         if correction is not None:
-            outboxes = [bridge.queue for bridge in self.bridges]
+            outboxes = [queue for bridge in self.bridges for queue in bridge.queues.values()]
             correct_times(self.router, outboxes, correction.before, correction.seconds)
 
     def _update_system_topics(self) -> None:

@@ -67,7 +67,8 @@ class Renewing:
         self._prepare_http(self._config.http)
         if security.deny_file is not None:
             self.deny_list.replace(read_denied(security.deny_file))
-        for bridge in self._config.bridges:  # it reads them at each connect; here they are only looked at
+        # A bridge reads them at each connect; here they are only looked at.
+        for bridge in (line for each in self._config.bridges for line in each.lines):
             bundles = tuple((bridge.trust_bundles or {}).values())
             for kind, owner, paths in _expiring(
                 f"bridge {bridge.name}", bridge.certificate, bridge.ca, bundles=bundles

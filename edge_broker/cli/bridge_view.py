@@ -15,6 +15,8 @@ from edge_broker.cli.store_view import duration, size
 from edge_broker.cli.text import count, plural, printable
 
 _LABEL_WIDTH: Final = 14
+_FAVOURED: Final = ("high", "normal", "low")
+"""The priorities, in the order in which their messages go."""
 
 
 def lines(bridges: list[dict[str, Any]], now: float) -> Iterator[str]:
@@ -42,7 +44,12 @@ def _block(bridge: dict[str, Any], now: float) -> Iterator[str]:
     state = click.style(bridge["state"], fg="green" if bridge["connected"] else "yellow", bold=True)
     yield f"{click.style(bridge['name'], bold=True)}: {state}, {bridge['upstream']}{version}"
     yield _row("waiting", _waiting(bridge))
+    if len(bridge["lanes"]) > 1:
+        for lane in sorted(bridge["lanes"], key=lambda lane: _FAVOURED.index(lane["priority"])):
+            yield _row(f"  {lane['priority']}", _lane(lane))
     yield _row("speed", _speed(bridge))
+    if bridge["canary_percent"] is not None:
+        yield _row("canary", f"{bridge['canary_percent']:g} % of the topics go to {bridge['name']}!canary")
     yield from _policy(bridge["policy"])
     yield _row(
         "sent",
@@ -121,11 +128,15 @@ def _row(label: str, text: str) -> str:
 
 
 def _waiting(bridge: dict[str, Any]) -> str:
-    if not bridge["depth"]:
+    return f"{_lane(bridge)}; {count(bridge['in_flight'])} under way" if bridge["depth"] else "nothing"
+
+
+def _lane(lane: dict[str, Any]) -> str:
+    if not lane["depth"]:
         return "nothing"
-    age = bridge["oldest_age_seconds"]
+    age = lane["oldest_age_seconds"]
     since = "" if age is None else f", the oldest for {duration(age)}"
-    return f"{plural(bridge['depth'], 'message')}, {size(bridge['bytes'])}{since}; {count(bridge['in_flight'])} under way"
+    return f"{plural(lane['depth'], 'message')}, {size(lane['bytes'])}{since}"
 
 
 def _speed(bridge: dict[str, Any]) -> str:

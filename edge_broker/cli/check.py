@@ -233,7 +233,11 @@ def _describe_bridge(bridge: BridgeConfig) -> Iterator[str]:
         yield f"          up    {' -> '.join(rule.sides_up)}{_more(rule)}"
     for rule in bridge.in_:
         yield f"          down  {' -> '.join(rule.sides_down)}{_more(rule)}"
-    if bridge.exposes_password:
+    if bridge.canary is not None:
+        canary = bridge.lines[1]
+        upstreams = ", ".join(str(place.where) for place in canary.places)
+        yield f"          {bridge.canary.percent:g} % of the topics go to {upstreams} as {canary.client_id}"
+    if any(line.exposes_password for line in bridge.lines):
         yield "          WARNING: its password crosses the network unencrypted; use mqtts://"
 
 
@@ -255,5 +259,7 @@ def _more(rule: RuleConfig) -> str:
     if rule.keep_latest:
         said.append(", the latest of each topic")
     if rule.priority == "high":
-        said.append(", in a spent month too")
+        said.append(", before all others, in a spent month too")
+    if rule.priority == "low":
+        said.append(", behind all others")
     return "".join(said)

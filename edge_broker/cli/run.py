@@ -80,12 +80,9 @@ def _compose(config: Config) -> Broker:
 
     if not config.bridges:
         return Broker(config, bridges=[])
-    from bridge import Bridge
+    from bridge import make_bridges
 
-    return Broker(
-        config,
-        bridges=[Bridge(bridge, config.tracing, data_dir=config.data_dir) for bridge in config.bridges],
-    )
+    return Broker(config, bridges=make_bridges(config.bridges, config.tracing, data_dir=config.data_dir))
 
 
 async def _serve(config: Config, path: Path | None) -> int:

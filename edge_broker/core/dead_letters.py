@@ -204,7 +204,10 @@ class DeadLetters:
 
     @staticmethod
     def _next_number(recipient: Recipient) -> int | None:
-        """What changes when `recipient` takes a message at QoS > 0."""
+        """What changes when `recipient` takes a message at QoS > 0: a bridge may have several queues."""
+        taken: int | None = getattr(recipient, "taken", None)
+        if taken is not None:
+            return taken
         queue = getattr(recipient, "queue", None)
         return None if queue is None else queue.next_number
 

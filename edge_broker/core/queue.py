@@ -36,6 +36,7 @@ class Queue(SheddingQueue):
 
     `in_flight` counts the numbers below `cursor` that are not acknowledged yet; `large_in_flight_bytes` the frames in
     flight that are longer than `LARGE_FRAME_BYTES`. `max_age_seconds`: messages that have waited longer are passed over.
+    `span`: numbers in flight are fewer; less than there are packet identifiers where several queues share those.
     """
 
     __slots__ = (
@@ -44,6 +45,7 @@ class Queue(SheddingQueue):
         "look_at",
         "looked_head",
         "max_age_seconds",
+        "span",
         "watch",
     )
 
@@ -51,6 +53,7 @@ class Queue(SheddingQueue):
         super().__init__(queue_id, pending)
         self.in_flight = self.large_in_flight_bytes = 0
         self.max_age_seconds = 0  # however long
+        self.span = MAX_PACKET_ID
         self.watch: Watch | None = None  # while a trace runs
         self.look_at = (
             0.0  # while the recipient is away: when to look at the head, if it is still `looked_head`
@@ -103,7 +106,7 @@ class Queue(SheddingQueue):
         """
         while self.cursor < self.next_number:
             number = self.cursor
-            if number - self.head >= MAX_PACKET_ID:
+            if number - self.head >= self.span:
                 return None
             if self.released and number in self.released:
                 self.cursor = number + 1

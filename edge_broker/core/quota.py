@@ -13,19 +13,44 @@ acknowledged is never dropped: it is the recipient's to answer.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from edge_broker.core.message import Message
-from edge_broker.core.queue import Queue
 from edge_broker.core.shedding import QUEUE_FULL, STORE_LIMIT
 
 if TYPE_CHECKING:
+    from edge_broker.core.pending import Pending
     from edge_broker.core.totals import Totals
 
 DROP_OLDEST: Final = "drop_oldest"
 DROP_NEWEST: Final = "drop_newest"
 KEEP_LATEST: Final = "keep_latest"
 REJECT: Final = "reject"
+
+
+class Holder(Protocol):
+    """What a quota is of: one queue, or several together as one of them has it."""
+
+    @property
+    def depth(self) -> int:
+        """Messages in it."""
+
+    @property
+    def packet_bytes(self) -> int:
+        """Their packets."""
+
+    @property
+    def pending(self) -> Pending | None:
+        """None where it is in memory only."""
+
+    def may_drop(self, number: int) -> bool:
+        """Whether `number` waits and was not sent."""
+
+    def drop(self, number: int) -> bool:
+        """Drop `number`; False if it may not be."""
+
+    def drop_oldest(self) -> bool:
+        """Drop the oldest that may be; False if there is none."""
 
 
 class Quota:
@@ -52,13 +77,13 @@ class Quota:
         self.when_full = when_full
         self.is_limited = max_messages > 0 or max_bytes > 0 or totals is not None
 
-    def _is_full(self, queue: Queue, size_bytes: int) -> bool:
+    def _is_full(self, queue: Holder, size_bytes: int) -> bool:
         """Whether a packet of that size is more than `queue` by itself may hold."""
         return (self._max_messages > 0 and queue.depth >= self._max_messages) or (
             self._max_bytes > 0 and queue.packet_bytes + size_bytes > self._max_bytes
         )
 
-    def rejects(self, queue: Queue, size_bytes: int) -> bool:
+    def rejects(self, queue: Holder, size_bytes: int) -> bool:
         """Whether a packet of that size is to be refused to its publisher, since `queue` has no room for it."""
         if self.when_full != REJECT or queue.pending is None:
             return False
@@ -66,7 +91,7 @@ class Quota:
             self._totals is not None and not self._totals.has_room(size_bytes)
         )
 
-    def may_reject(self, queue: Queue, messages: int = 0, size_bytes: int = 0) -> bool:
+    def may_reject(self, queue: Holder, messages: int = 0, size_bytes: int = 0) -> bool:
         """Whether, with so many more in it, `queue` has no room for each packet that may come: worth a look then."""
         if self.when_full != REJECT or queue.pending is None:
             return False
@@ -74,7 +99,7 @@ class Quota:
             self._max_bytes > 0 and queue.packet_bytes + size_bytes + self._largest_bytes > self._max_bytes
         )
 
-    def make_room(self, queue: Queue, message: Message, by_topic: Numbers | None) -> str:
+    def make_room(self, queue: Holder, message: Message, by_topic: Numbers | None) -> str:
         """Have what gives way to `message` dropped; why it may not be appended all the same, empty if it may.
 
         `by_topic` for `keep_latest`.
@@ -108,7 +133,7 @@ class Numbers:
         """`number` was appended, with a message of `topic`."""
         self._by_topic.setdefault(topic, deque()).append(number)
 
-    def take_oldest(self, queue: Queue, topic: str) -> int:
+    def take_oldest(self, queue: Holder, topic: str) -> int:
         """The oldest number of `topic` that may be dropped, 0 where there is none; forgets it and those before."""
         numbers = self._by_topic.get(topic)
         while numbers:

@@ -87,6 +87,11 @@ def _leave(queue: Queue) -> None:
     queue.watch = None
 
 
+def _taken(outbox: Recipient) -> int:
+    """What grows with each message that a bridge's `outbox` queues."""
+    return int(getattr(outbox, "taken", 0))
+
+
 def _why(error: MqttError | MessageRefused) -> str:
     return f"{const.REASON_NAMES.get(error.reason_code, 'error')}: {error.detail}"
 
@@ -142,9 +147,10 @@ class TracedRouter(Router):
     def _deliver_to_bridge(
         self, message: Message, subscription: Subscription, trace: Trace, bridge: Bridged
     ) -> None:
-        number, before = bridge.queue.next_number, dict(bridge.not_taken())
+        outbox = subscription.recipient
+        taken, before = _taken(outbox), dict(bridge.not_taken())
         super()._deliver_to(message, [subscription])
-        if bridge.queue.next_number == number:  # not queued: that would have been told
+        if _taken(outbox) == taken:  # not queued: that would have been told
             reason = grown(before, bridge.not_taken())
             what = trace_events.DROPPED if reason else trace_events.SENT
             trace.tell(what, bridge.name, qos=0, detail=reason or "at QoS 0, by the bridge's rule")

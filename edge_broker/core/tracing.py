@@ -6,7 +6,7 @@ bounded; what it could not follow or tell is counted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Final, Protocol
 
 from edge_broker.core.followed import Delivery, Trace, Unfollowed, Watch
@@ -31,7 +31,7 @@ class Bridged(Protocol):
         """What events call it."""
 
     @property
-    def queue(self) -> Queue:
+    def queues(self) -> Collection[Queue]:
         """What waits for its upstream."""
 
     def not_taken(self) -> Mapping[str, int]:
@@ -59,7 +59,7 @@ class Tracer:
         topic_filter: str = "",
         messages: int = 0,
         max_events_per_second: int = 200,
-        bridges: Iterable[Bridged] = (),
+        bridges: Collection[Bridged] = (),
     ) -> None:
         self.router = router
         self.client_id = client_id
@@ -72,8 +72,8 @@ class Tracer:
         self._messages = messages
         self._max_events = max_events_per_second
         self._second = self._told = 0
-        self._bridges = {id(bridge.queue): bridge for bridge in bridges}
-        self.bridge_queues = [bridge.queue for bridge in self._bridges.values()]
+        self._bridges = {id(queue): bridge for bridge in bridges for queue in bridge.queues}
+        self.bridge_queues = [queue for bridge in bridges for queue in bridge.queues]
         self._due: list[Delivery] = []  # sent by a bridge, unless it gives them up in the same breath
         self._unfinished: set[Trace] = set()
         self._unfollowed = Unfollowed()

@@ -1,6 +1,6 @@
 """How much waits in each queue and since when, under a bounded number of names.
 
-Every bridge has its own name, so have the sessions that most waits for; all other sessions are one. How long the oldest
+Every queue of a bridge has its own name, so have the sessions that most waits for; all others are one. How long the oldest
 message of a queue has waited is in memory, or else in the store: that is read, a few queues per look, and remembered as
 long as the message stays the oldest. So looking is cheap however many queues there are, and a queue that stands still,
 the one whose age matters, is known after a few looks. A store that hangs delays a look by a second and no more.
@@ -20,7 +20,7 @@ from typing import Final
 from edge_broker.core.queue import Queue
 from edge_broker.core.session import Session
 from edge_broker.errors import StoreError
-from edge_broker.ops.observed import Observed, ObservedStore
+from edge_broker.ops.observed import Observed, ObservedStore, queue_names
 
 log: Final = logging.getLogger("edge_broker.ops")
 
@@ -59,11 +59,13 @@ class BacklogView:
         """All queues: the bridges', those of the sessions that most waits for, and `other`."""
         sessions = [session for session in self._observed.router.sessions.values() if session.queue.depth]
         named = heapq.nsmallest(NAMED_SESSIONS, sessions, key=_deepest_first)
-        bridges = self._observed.bridges
-        first = [bridge.queue for bridge in bridges] + [session.queue for session in named]
+        bridged = {
+            name: queue for bridge in self._observed.bridges for name, queue in queue_names(bridge).items()
+        }
+        first = [*bridged.values(), *(session.queue for session in named)]
         await self._learn(first, [session.queue for session in sessions])
         now = time.monotonic()
-        found = [self._backlog(f"bridge:{bridge.name}", [bridge.queue], now) for bridge in bridges]
+        found = [self._backlog(name, [queue], now) for name, queue in bridged.items()]
         found += [self._backlog(_session_name(session.client_id), [session.queue], now) for session in named]
         chosen = set(named)
         everybody = self._observed.router.sessions.values()

@@ -1,4 +1,7 @@
-"""What the control socket tells of the running broker: `status`, one screen of health; `bridges`, each bridge in full."""
+"""What the control socket tells of the running broker: `status`, one screen of health; `bridges`, each bridge in full.
+
+`bridge canary` changes what share of the topics goes to a bridge's canary.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,11 @@ import time
 from typing import Any, Final
 
 from edge_broker import __version__
+from edge_broker.core.queue import Queue
+from edge_broker.errors import CommandError
 from edge_broker.ops import disk
 from edge_broker.ops.backlog import Backlog, BacklogView
-from edge_broker.ops.control import Answer, Handler, Request
+from edge_broker.ops.control import Answer, Handler, Request, wanted
 from edge_broker.ops.facts import gather
 from edge_broker.ops.health import assess
 from edge_broker.ops.observed import (
@@ -18,6 +23,7 @@ from edge_broker.ops.observed import (
     ObservedEnvelopes,
     ObservedPolicy,
     dropped_messages,
+    queue_names,
 )
 from edge_broker.ops.rates import Rates
 from edge_broker.ops.trace import TraceCommand
@@ -39,6 +45,7 @@ class Commands:
         return {
             "status": self.status,
             "bridges": self.bridges,
+            "bridge canary": self.canary,
             "trace": TraceCommand(self._observed).run,
         }
 
@@ -77,6 +84,28 @@ class Commands:
     async def bridges(self, _: Request) -> Answer:
         """Every bridge."""
         return {"bridges": self._bridges(await self._backlogs.look())}
+
+    async def canary(self, request: Request) -> Answer:
+        """How many percent of the topics go to the canary of the bridge `name`; with `percent`, so many from now on."""
+        name, percent = wanted(request, "name", str, ""), request.get("percent")
+        bridge = next((one for one in self._observed.bridges if one.name == name), None)
+        if bridge is None:
+            there = ", ".join(one.name for one in self._observed.bridges) or "none"
+            raise CommandError(f"there is no bridge {name!a}", f"there are {there}")
+        before = bridge.status().canary_percent
+        if before is None:
+            raise CommandError(
+                f"the bridge {name!a} has no canary", "[bridges.canary] in the configuration makes one"
+            )
+        if percent is None:
+            return {"name": name, "percent": before}
+        if isinstance(percent, bool) or not isinstance(percent, int | float) or not 0 <= percent <= 100:
+            raise CommandError("percent must be a number from 0 to 100")
+        bridge.set_canary_percent(float(percent))
+        self._observed.record_action(
+            "bridge canary", request["by"], bridge=name, percent=float(percent), before=before
+        )
+        return {"name": name, "percent": float(percent), "before": before}
 
     def _clients(self) -> dict[str, int]:
         sessions = self._observed.router.sessions.values()
@@ -123,11 +152,17 @@ class Commands:
         }
 
     def _bridges(self, backlogs: list[Backlog]) -> list[dict[str, Any]]:
-        ages = {backlog.name: backlog.oldest_age_seconds for backlog in backlogs}
-        return [self._bridge(bridge, ages.get(f"bridge:{bridge.name}")) for bridge in self._observed.bridges]
+        by_name = {backlog.name: backlog for backlog in backlogs}
+        return [self._bridge(bridge, by_name) for bridge in self._observed.bridges]
 
-    def _bridge(self, bridge: ObservedBridge, oldest_age_seconds: float | None) -> dict[str, Any]:
+    def _bridge(self, bridge: ObservedBridge, backlogs: dict[str, Backlog]) -> dict[str, Any]:
         status = bridge.status()
+        names = queue_names(bridge)
+        lanes = [
+            _lane(priority, queue, backlogs.get(name))
+            for priority, (name, queue) in zip(bridge.queues, names.items(), strict=True)
+        ]
+        ages = [lane["oldest_age_seconds"] for lane in lanes]
         drain = self._rates.drain(bridge.name)
         return {
             "name": status.name,
@@ -136,8 +171,9 @@ class Commands:
             "upstream": status.upstream,
             "version": status.version,
             "depth": status.depth,
-            "bytes": bridge.queue.packet_bytes,
-            "oldest_age_seconds": oldest_age_seconds,
+            "bytes": sum(lane["bytes"] for lane in lanes),
+            "oldest_age_seconds": None if None in ages else max(ages),
+            "lanes": lanes,
             "in_flight": status.in_flight,
             "sent": list(status.sent),
             "acknowledged": status.acknowledged,
@@ -153,8 +189,19 @@ class Commands:
             "drain_per_second": round(drain, 1),
             "drained_in_seconds": round(status.depth / drain, 1) if drain > 0 and status.depth else None,
             "policy": _policy(status.policy),
+            "canary_percent": status.canary_percent,
             "envelopes": None if status.envelopes is None else _envelopes(status.envelopes),
         }
+
+
+def _lane(priority: str, queue: Queue, backlog: Backlog | None) -> dict[str, Any]:
+    """One of a bridge's queues."""
+    return {
+        "priority": priority,
+        "depth": queue.depth,
+        "bytes": queue.packet_bytes,
+        "oldest_age_seconds": None if backlog is None else backlog.oldest_age_seconds,
+    }
 
 
 def _envelopes(envelopes: ObservedEnvelopes) -> dict[str, Any]:

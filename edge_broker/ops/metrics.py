@@ -266,6 +266,12 @@ def _bridges(statuses: Sequence[ObservedStatus], ahead_seconds: float) -> Iterat
         "bridge",
         [(status.name, status.in_flight) for status in statuses],
     )
+    yield gauges(
+        "bridge_canary_percent",
+        "How many percent of the topics go to the bridge's canary, where it has one.",
+        "bridge",
+        [(status.name, status.canary_percent) for status in statuses if status.canary_percent is not None],
+    )
     yield counters(
         "bridge_spans_lost",
         "Spans of traces that did not arrive at their collector.",

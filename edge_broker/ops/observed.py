@@ -153,6 +153,7 @@ class ObservedStatus(Protocol):
     last_error: str
     last_hint: str
     spans_lost: int
+    canary_percent: float | None
     skipped_announced: int
     skipped_refused: int
     skipped_waiting: int
@@ -183,11 +184,14 @@ class ObservedBridge(Protocol):
         """How configuration, log and metrics call it."""
 
     @property
-    def queue(self) -> Queue:
-        """What waits for its upstream."""
+    def queues(self) -> Mapping[str, Queue]:
+        """What waits for its upstream, by priority: `normal`, and others where its rules have them."""
 
     def status(self) -> ObservedStatus:
         """What it is doing now."""
+
+    def set_canary_percent(self, percent: float) -> None:
+        """Have so many of the topics go to its canary, which it has: `status` tells a percentage."""
 
 
 class ObservedAudit(Protocol):
@@ -266,6 +270,15 @@ class Observed(Protocol):
 
     def record_action(self, action: str, by: str, **fields: str | int | float | bool | None) -> None:
         """Put into the audit log what an administrator did."""
+
+
+def queue_names(bridge: ObservedBridge) -> dict[str, Queue]:
+    """The queues of `bridge` by what metrics call them: `bridge:NAME`, and beside it `bridge:NAME!high` and the like."""
+    name = f"bridge:{bridge.name}"
+    return {
+        name if priority == "normal" else f"{name}!{priority}": queue
+        for priority, queue in bridge.queues.items()
+    }
 
 
 def dropped_messages(observed: Observed) -> Mapping[str, int]:

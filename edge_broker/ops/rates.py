@@ -30,7 +30,10 @@ class Rates:
     def note(self, now: float) -> None:
         """Look at the counters; `now` is the monotonic clock's seconds."""
         counters = self._observed.router.counters
-        depths = {bridge.name: bridge.queue.depth for bridge in self._observed.bridges}
+        depths = {
+            bridge.name: sum(queue.depth for queue in bridge.queues.values())
+            for bridge in self._observed.bridges
+        }
         self._looks.append(_Look(now, sum(counters.received), sum(counters.sent), depths))
 
     @property

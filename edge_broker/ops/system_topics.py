@@ -107,7 +107,7 @@ class SystemTopics:
         observed = self._observed
         retained = observed.router.retained_messages
         waiting = sum(session.queue.depth for session in observed.router.sessions.values())
-        waiting += sum(bridge.queue.depth for bridge in observed.bridges)
+        waiting += sum(queue.depth for bridge in observed.bridges for queue in bridge.queues.values())
         yield "retained messages/count", retained
         yield "messages/stored", retained + waiting
         yield "store/messages/count", retained + waiting

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from edge_broker.core.queue import Queue
@@ -150,8 +150,8 @@ class _TracedBridge:
         self.name = f"bridge:{bridge.name}"
 
     @property
-    def queue(self) -> Queue:
-        return self._bridge.queue
+    def queues(self) -> Collection[Queue]:
+        return self._bridge.queues.values()
 
     def not_taken(self) -> Mapping[str, int]:
         return self._bridge.status().dropped

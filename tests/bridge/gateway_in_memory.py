@@ -9,6 +9,7 @@ from bridge.ingest.unpacking import read_plain, read_skipped
 from bridge.mapping import OutMapping
 from bridge.origin import OriginWriter
 from bridge.outbox import Outbox
+from bridge.priorities import NORMAL
 from bridge.skip_record import SkipRecord
 from bridge.skips import Skips, skipped_topic
 from bridge.stamps import Stamp
@@ -102,7 +103,7 @@ class Gateway:
         self.forwarder = Forwarder(
             self.queue, mapping, self.router, 10, 30.0, lambda *what: self.given_up.append(what)
         )
-        self.forwarder.latest = self.outbox.latest
+        self.forwarder.latest = self.outbox.latest[NORMAL]
         self.forwarder.stamp = Stamp(OriginWriter(*LANE), None, self.epoch)
         self.outbox.sender = self.forwarder
         self.outbox.subscribe()

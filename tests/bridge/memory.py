@@ -1,15 +1,18 @@
 """A bridge's parts joined in memory: the real router, queue and client, an upstream of packets, a store by hand."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from bridge.config import RuleConfig
+from bridge.config import BridgeConfig, RuleConfig
 from bridge.downlink import Downlink
 from bridge.forwarder import Forwarder
+from bridge.lane import Lane
+from bridge.lanes import Lanes
 from bridge.mapping import InMapping, OutMapping
 from bridge.outbox import Outbox
 from bridge.places import parse_place
 from bridge.policy_config import PacingConfig
+from bridge.priorities import NORMAL
 from bridge.sessions import Sessions
 from edge_broker.core.client import Client
 from edge_broker.core.message import Message, build_message
@@ -60,6 +63,8 @@ class Bridged:
         timeout: float = 30.0,
         pacing: PacingConfig = PacingConfig(),  # noqa: B008 - immutable
         settings: Settings | None = None,
+        quota: Quota | None = None,
+        shares_identifiers: bool = True,
     ) -> None:
         self.pending = Pending(1, 256 << 10)
         self.router = Router(settings or Settings(), self.pending, None, str, TopicCache())  # type: ignore[arg-type]
@@ -69,17 +74,41 @@ class Bridged:
         self.refused_filters: list[tuple[str, int]] = []
         mapping = OutMapping(out)
         self.queue = Queue(self.router.new_queue_id(), self.pending)
-        self.outbox = Outbox("cloud", self.queue, mapping, self.router, Quota())
-        self.forwarder = Forwarder(
-            self.queue,
-            mapping,
-            self.router,
-            window,
-            timeout,
-            lambda *values: self.given_up.append(values),
-            pacing,
-        )
-        self.forwarder.latest = self.outbox.latest
+        self.queues = {NORMAL: self.queue}
+        for priority in sorted(mapping.priorities - {NORMAL}):
+            self.queues[priority] = Queue(self.router.new_queue_id(), self.pending)
+        self.outbox = Outbox("cloud", self.queue, mapping, self.router, quota or Quota(), self.queues)
+        self.forwarder: Any  # of several queues the `Lanes`
+        if len(self.queues) == 1:
+            self.forwarder = Forwarder(
+                self.queue,
+                mapping,
+                self.router,
+                window,
+                timeout,
+                lambda *values: self.given_up.append(values),
+                pacing,
+            )
+            self.forwarders: dict[int, Forwarder] = {NORMAL: self.forwarder}
+        else:
+            config = BridgeConfig(
+                urls=("mqtt://h",), window=window, puback_timeout_seconds=timeout, pacing=pacing
+            )
+            lanes = [
+                Lane(
+                    priority,
+                    queue,
+                    mapping,
+                    self.router,
+                    config,
+                    lambda *values: self.given_up.append(values),
+                )
+                for priority, queue in self.queues.items()
+            ]
+            self.forwarder = Lanes(lanes, window, None if shares_identifiers else self._keep_word)
+            self.forwarders = {**self.forwarder.lanes}
+        for priority, forwarder in self.forwarders.items():
+            forwarder.latest = self.outbox.latest[priority]
         self.outbox.sender = self.forwarder
         self.outbox.wake = self.forwarder.pump
         self.outbox.subscribe()
@@ -95,6 +124,11 @@ class Bridged:
         )
         self.client: Client
         self.stored: dict[int, Message] = {}
+        """Of priority `normal`, by number."""
+        self.stored_of: dict[int, dict[int, Message]] = {self.queue.queue_id: self.stored}
+
+    def _keep_word(self, done: Callable[[], None]) -> None:
+        self.pending.after_commit(done)
 
     # ---- the upstream
 
@@ -167,8 +201,7 @@ class Bridged:
         """Everything up to now is on disk."""
         sealed = self.pending.seal()
         for write in sealed.batch.queues:
-            if write.queue_id == self.queue.queue_id:
-                self.stored |= dict(write.messages)
+            self.stored_of.setdefault(write.queue_id, {}).update(write.messages)
         self.last_batch = sealed.batch
         sealed.settle()
 
@@ -178,9 +211,8 @@ class Bridged:
         for queue in reads:
             assert queue.reading is not None
             start, end = queue.reading
-            messages = [
-                (number, self.stored[number]) for number in range(start, end) if number in self.stored
-            ]
+            stored = self.stored_of.get(queue.queue_id, {})
+            messages = [(number, stored[number]) for number in range(start, end) if number in stored]
             queue.take_page(Page(queue.queue_id, messages, end))
 
     # ---- the client's events, as `bridge.conversation` passes them on

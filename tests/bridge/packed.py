@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from bridge.config import RuleConfig
+from bridge.config import BridgeConfig, RuleConfig
 from bridge.envelope import Enclosed, Envelope, EnvelopeReader
-from bridge.envelopes import Envelopes
 from bridge.envelopes_config import EnvelopesConfig
+from bridge.enveloping import pack_lanes
 from bridge.ingest.lease import LeaseWriter
 from bridge.lease import Lease
+from bridge.lease_watch import LeaseWatch
 from bridge.origin import OriginWriter, find_origin
+from bridge.priorities import HIGH, LOW, NORMAL
 from bridge.stamps import Stamp
+from bridge.way_up import WayUp
 from edge_broker.core.message import Message
 from edge_broker.core.ops import QueueState
 from edge_broker.core.queue import Queue
@@ -21,6 +24,8 @@ from edge_broker.wire import const
 from tests.bridge.memory import Bridged
 
 TOPIC = "edge/gw/envelopes"
+LANES = {NORMAL: "cloud-1", HIGH: "cloud!high-1", LOW: "cloud!low-1"}
+"""What they are called upstream."""
 Seen = tuple[int, int]
 """Epoch and number."""
 
@@ -34,15 +39,18 @@ class Packed(Bridged):
             enabled=has_lease, **{name: settings.pop(name) for name in names if name in settings}
         )
         super().__init__(out, **settings)
-        self.lease = Lease() if has_lease else None
-        stamp = Stamp(OriginWriter("gw", "cloud-1"), None, 1)
-        self.packing = Envelopes(config, "gw", "cloud-1", 1, stamp, self.lease)
-        self.packing.plain_below = self.queue.sent_before
-        self.forwarder.envelopes = self.packing
-        self.forwarder.stamp = stamp
         self.on_disk = QueueState(self.queue.queue_id, 1, 1, [], [], 0)
         self.refusals: list[str] = []
-        self.forwarder.on_envelope_refused = self.refusals.append
+        self.lease = Lease() if has_lease else None
+        watch = None if self.lease is None else LeaseWatch("cloud", config.lease_topic, self.lease)
+        for priority, forwarder in self.forwarders.items():
+            forwarder.stamp = Stamp(OriginWriter("gw", LANES[priority]), None, 1)
+        way = WayUp(self.queues, self.forwarders, LANES, self.forwarder, True, True)
+        bridge = BridgeConfig(urls=("mqtt://h",), gateway="gw", envelopes=config)
+        pack_lanes(bridge, way, 1, watch, self.refusals.append)
+        packing = self.forwarders[NORMAL].envelopes
+        assert packing is not None
+        self.packing = packing
 
     def commit(self) -> None:
         """Everything up to now is on disk; `on_disk` is what a start would find of the queue."""

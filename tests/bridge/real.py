@@ -15,7 +15,7 @@ from typing import Any
 
 import paho.mqtt.client as paho
 
-from bridge import Bridge
+from bridge import Bridge, make_bridges
 from bridge.config import BridgeConfig, RuleConfig
 from edge_broker.broker import Broker
 from edge_broker.config.listeners import ListenerConfig
@@ -188,7 +188,7 @@ class Gateway:
         self.broker: Broker
 
     async def start(self) -> "Gateway":
-        self.bridges = [Bridge(config, data_dir=self._config.data_dir) for config in self._config.bridges]
+        self.bridges = make_bridges(self._config.bridges, data_dir=self._config.data_dir)
         self.broker = Broker(self._config, bridges=self.bridges)
         await self.broker.start()
         return self

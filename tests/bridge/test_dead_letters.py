@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from bridge.priorities import HIGH, NORMAL
 from edge_broker.core.dead_letters import DeadLetters
 from edge_broker.core.message import Message
 from edge_broker.core.settings import Settings
@@ -91,3 +94,18 @@ def test_what_was_too_old_or_beyond_the_month_is_a_dead_letter_and_what_was_supe
     assert bridged.sent_messages() == []
     assert dead_letters(bridged).buried == {"too_old": 1, "allowance": 1}
     assert bridged.outbox.dropped == {"superseded": 1, "too_old": 1, "allowance": 1}
+
+
+@pytest.mark.parametrize("topic", ["a/1", "t"])
+def test_it_goes_up_again_by_the_priority_of_its_rule(topic: str) -> None:
+    bridged = with_dead_letters(rule("a/#", priority="high"), rule("#"))
+    bridged.publish(topic, b"late", expiry=5)
+    bridged.router.now += 10
+    bridged.connect()
+    bridged.sent()
+    ((number, letter),) = letters(bridged).items()
+    assert dead_letters(bridged).deliver_again(number, letter) == ""
+    (again,) = bridged.sent_messages()
+    assert (again.topic, again.payload) == (topic, b"late")
+    assert bridged.queues[HIGH if topic == "a/1" else NORMAL].depth == 1
+    assert dead_letters(bridged).depth == 0

@@ -353,7 +353,7 @@ def test_a_message_whose_rule_is_gone_is_given_up() -> None:
     bridged.publish("t")
     bridged.commit()
     other = Bridged([rule("other/#")])
-    other.stored = bridged.stored
+    other.stored_of = bridged.stored_of
     other.forwarder.queue = other.queue = bridged.queue
     bridged.queue.owner = other.forwarder
     other.pending = other.router.pending = bridged.pending

@@ -460,15 +460,17 @@ def test_what_is_too_old_superseded_or_withheld_is_in_no_envelope() -> None:
     for topic in ("old", "state", "state", "alarm", "t"):
         bridged.publish(topic, topic.encode())
     bridged.later(6.0)
-    bridged.forwarder.withholds = "not urgent"
+    for forwarder in bridged.forwarders.values():
+        forwarder.withholds = "not urgent"
     bridged.connect_with_lease()
-    bridged.sent()
+    [envelope] = bridged.sent_messages()
     bridged.later(1.0)
-    [[alarm]] = enclosed(bridged.sent_messages())
+    assert bridged.sent_messages() == []
+    [alarm] = opened(envelope).messages
     assert alarm.payload == b"alarm"
     assert bridged.outbox.dropped == {"superseded": 1, "too_old": 1, "allowance": 2}
-    bridged.acknowledge(4)
-    assert bridged.queue.depth == 0
+    bridged.acknowledge(envelope.packet_id)
+    assert bridged.forwarder.depth == 0
 
 
 def test_a_message_whose_rule_is_gone_is_in_no_envelope() -> None:

@@ -3,6 +3,7 @@
 import pytest
 
 from bridge.latest import Latest
+from bridge.priorities import NORMAL
 from bridge.rules import RuleConfig
 from tests.bridge.memory import Bridged, rule
 
@@ -136,7 +137,7 @@ def test_after_a_restart_a_new_message_supersedes_what_was_kept() -> None:
     bridged = Bridged([rule("#", keep_latest=True)])
     bridged.publish("a", b"kept")
     bridged.commit()
-    bridged.outbox.latest = bridged.forwarder.latest = Latest(bridged.queue)
+    bridged.outbox.latest[NORMAL] = bridged.forwarder.latest = Latest(bridged.queue)
     bridged.publish("a", b"new")
     bridged.commit()
     bridged.connect()
@@ -147,7 +148,7 @@ def test_after_a_restart_a_new_message_supersedes_what_was_kept() -> None:
 
 def test_very_many_topics_take_bounded_memory() -> None:
     bridged = Bridged([rule("#", keep_latest=True)])
-    latest = bridged.outbox.latest
+    latest = bridged.outbox.latest[NORMAL]
     for n in range(25_000):
         latest.note(f"t{n}", 10**9)
     assert len(latest._numbers) <= 10_000
@@ -161,13 +162,14 @@ def test_very_many_topics_take_bounded_memory() -> None:
 )
 def test_what_is_withheld_is_dropped_and_counted(withholds: str, sent: list[bytes]) -> None:
     bridged = Bridged([rule("alarms/#", priority="high"), rule("#")])
-    bridged.forwarder.withholds = withholds  # type: ignore[assignment]
+    for forwarder in bridged.forwarders.values():
+        forwarder.withholds = withholds  # type: ignore[assignment]
     bridged.connect()
     bridged.publish("alarms/a", b"alarm")
     bridged.publish("a", b"reading")
     assert payloads(bridged) == sent
     assert bridged.outbox.dropped == ({"allowance": 2 - len(sent)} if len(sent) < 2 else {})
-    assert bridged.queue.depth == 0
+    assert bridged.forwarder.depth == 0
 
 
 def test_at_qos_0_too() -> None:

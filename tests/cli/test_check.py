@@ -117,7 +117,9 @@ def test_what_rules_say_beside_topics_is_described(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     up = "site/+room/#rest -> p/{gateway}/{room}/{rest}, QoS 1 at most, but for site/a and site/+/b, never retained"
     assert f"up    {up}\n" in result.output
-    alarms = "QoS 1 at most, no older than 60 s, the latest of each topic, in a spent month too"
+    alarms = (
+        "QoS 1 at most, no older than 60 s, the latest of each topic, before all others, in a spent month too"
+    )
     assert f"up    alarms/# -> alarms/#, {alarms}\n" in result.output
     down = (
         "p/+room -> site/{room}, QoS 1 at most, with '.' as '_', for 60 s, cbor to json (keep what cannot be)"

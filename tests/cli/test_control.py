@@ -35,6 +35,8 @@ BRIDGE: dict[str, Any] = {
     "dropped": {"expired": 5},
     "given_up": {"packet_too_large": 1},
     "last_acknowledged_at": 990.0,
+    "canary_percent": None,
+    "lanes": [{"priority": "normal", "depth": 1200, "bytes": 120_000, "oldest_age_seconds": 60.0}],
     "last_error": "it went \x1b[2Jaway",
     "last_hint": "look",
     "drain_per_second": 20.0,
@@ -313,6 +315,20 @@ def test_bridges_for_a_person() -> None:
     ]
 
 
+def test_the_priorities_of_a_bridge_are_told_in_the_order_in_which_they_go() -> None:
+    lanes = [
+        {"priority": "normal", "depth": 1200, "bytes": 240_000, "oldest_age_seconds": 75.0},
+        {"priority": "high", "depth": 1, "bytes": 200, "oldest_age_seconds": None},
+        {"priority": "low", "depth": 0, "bytes": 0, "oldest_age_seconds": 0.0},
+    ]
+    said = [click.unstyle(line) for line in bridge_view.lines([BRIDGE | {"lanes": lanes}], now=1000.0)]
+    assert said[2:5] == [
+        "    high        1 message, 200 B",
+        "    normal      1,200 messages, 240.0 kB, the oldest for 1 min 15 s",
+        "    low         nothing",
+    ]
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -388,6 +404,48 @@ def test_bridge_status_for_programs(tmp_path: Path) -> None:
     with answering(tmp_path, {"bridges": [BRIDGE]}):
         result = run("bridge", "status", "--json", "--data-dir", str(tmp_path))
     assert json.loads(result.output)["bridges"] == [BRIDGE]
+
+
+def test_the_share_of_a_canary_is_shown() -> None:
+    said = [click.unstyle(line) for line in bridge_view.lines([BRIDGE | {"canary_percent": 2.5}], now=1000.0)]
+    assert "  canary        2.5 % of the topics go to cloud!canary" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer", "request_", "said"),
+    [
+        (
+            ["cloud"],
+            {"name": "cloud", "percent": 2.5},
+            {"name": "cloud"},
+            "2.5 % of the topics of cloud go to its canary\n",
+        ),
+        (
+            ["cloud", "10"],
+            {"name": "cloud", "percent": 10.0, "before": 2.5},
+            {"name": "cloud", "percent": 10.0},
+            "10 % of the topics of cloud go to its canary, 2.5 % before; to keep it, write it into the file\n",
+        ),
+    ],
+)
+def test_bridge_canary(
+    tmp_path: Path, arguments: list[str], answer: dict[str, Any], request_: dict[str, Any], said: str
+) -> None:
+    with answering(tmp_path, answer) as asked:
+        result = run("bridge", "canary", *arguments, "--data-dir", str(tmp_path))
+    assert asked == [{"command": "bridge canary"} | request_]
+    assert result.output == said
+    with_json = tmp_path / "json"
+    with_json.mkdir()
+    with answering(with_json, answer):
+        result = run("bridge", "canary", *arguments, "--json", "--data-dir", str(with_json))
+    assert json.loads(result.output) == answer
+
+
+def test_a_share_is_a_percentage(tmp_path: Path) -> None:
+    result = run("bridge", "canary", "cloud", "101", "--data-dir", str(tmp_path))
+    assert result.exit_code == 2
+    assert "0<=x<=100" in result.output
 
 
 def test_watching_is_for_a_terminal(tmp_path: Path) -> None:

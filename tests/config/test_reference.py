@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from bridge.canary_config import CanaryConfig
 from bridge.config import BridgeConfig, RuleConfig
 from bridge.envelope import train_dictionary
 from bridge.envelopes_config import EnvelopesConfig
@@ -83,6 +84,11 @@ def test_the_full_example_has_every_key() -> None:
         ("envelopes", EnvelopesConfig),
     ):
         assert set(bridges[-1][name]) == set(struct.__struct_encode_fields__)
+    assert (
+        {"urls", "percent", "client_id"}
+        <= set(bridges[-1]["canary"])
+        <= set(CanaryConfig.__struct_encode_fields__)
+    )
 
 
 @pytest.mark.parametrize("name", ["minimal", "full"])

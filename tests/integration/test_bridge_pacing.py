@@ -108,7 +108,7 @@ async def test_a_spent_month_stops_the_line_and_a_restart_does_not_forget(
     async with running(again):
         await until(lambda: again.bridge.status().state == "month-spent", "it has forgotten")
         assert again.bridge.status().connects == 0
-        account = again.bridge._account
+        account = again.bridge.account
         assert account is not None
         account._wall = lambda: time.time() + 40 * 86_400  # the next month comes
         cloud = await (await Person().connect(upstream.url)).subscribe("a")
@@ -124,7 +124,9 @@ async def test_beyond_the_month_alarms_go_and_commands_come(tmp_path: Path, upst
         cloud = await (await Person().connect(upstream.url)).subscribe("alarms/#", "late")
         await gateway.online()
         await device.publish("a", "x" * 20_000)
-        await until(lambda: gateway.bridge._forwarder.withholds == "not urgent", "the month is not spent")
+        await until(
+            lambda: gateway.bridge._way_up.forwarders[0].withholds == "not urgent", "the month is not spent"
+        )
         await device.publish("late", "no more")
         await device.publish("alarms/fire", "now")
         await until(lambda: cloud.payloads == ["now"], "no alarm")

@@ -159,7 +159,10 @@ def test_revoked_while_connected(gateway: Gateway) -> None:
     until(lambda: "its certificate was revoked on" in gateway.serving.log, "it was not told")
     assert other.client.is_connected()
     assert not gateway.publish(one), "and it does not come back"
-    until(lambda: "the client's certificate is refused: certificate revoked" in gateway.serving.log, "it was not told")
+    until(
+        lambda: "the client's certificate is refused: certificate revoked" in gateway.serving.log,
+        "it was not told",
+    )
     assert gateway.publish(two)
     assert other.reasons == []
     other.stop()

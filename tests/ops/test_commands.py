@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from bridge import Bridge
+from bridge import Bridge, make_bridges
+from bridge.canary_config import CanaryConfig
 from bridge.config import BridgeConfig, RuleConfig
 from edge_broker import __version__
 from edge_broker.broker import Broker
@@ -22,7 +23,7 @@ from edge_broker.core.router import Router
 from edge_broker.core.traced import TracedRouter
 from edge_broker.core.tracing import Tracer
 from edge_broker.ops.trace import _follow
-from tests.ops.gateway import PUBACK, PUBLISH, Client, bridge_to, gateway, until
+from tests.ops.gateway import PUBACK, PUBLISH, Client, bridge_to, gateway, until, web_of
 from tests.ops.test_control import Peer
 
 
@@ -125,6 +126,83 @@ async def test_bridges(state_dir: Path) -> None:
         assert (upstream["url"], upstream["chosen"]) == ("mqtt://127.0.0.1:1", True)
         assert (await ask(broker, "status"))["bridges"][0]["depth"] == 2
         await publisher.leave()
+
+
+def with_priorities(url: str) -> Bridge:
+    """A bridge with a queue for each priority."""
+    rules = (
+        RuleConfig(filter="alarms/#", priority="high"),
+        RuleConfig(filter="logs/#", priority="low"),
+        RuleConfig(filter="#"),
+    )
+    return Bridge(BridgeConfig(name="cluster", urls=(url,), client_id="cluster", out=rules))
+
+
+async def test_the_share_of_a_canary(state_dir: Path) -> None:
+    canary = CanaryConfig(urls=("mqtt://127.0.0.1:1",), percent=5)
+    rules = (RuleConfig(filter="#"),)
+    config = BridgeConfig(name="cloud", urls=("mqtt://127.0.0.1:1",), out=rules, canary=canary)
+    bridges = [*make_bridges([config]), bridge_to("mqtt://127.0.0.1:1")]
+    async with gateway(state_dir, bridges) as broker, web_of(broker) as web:
+        assert await ask(broker, "bridge canary", name="cloud") == {"name": "cloud", "percent": 5}
+        answer = await ask(broker, "bridge canary", name="cloud", percent=100)
+        assert answer == {"name": "cloud", "percent": 100, "before": 5}
+        shown = (await ask(broker, "bridges"))["bridges"]
+        assert [one["name"] for one in shown] == ["cloud", "cloud!canary", "cluster"]
+        assert [one["canary_percent"] for one in shown] == [100, None, None]
+        publisher = await Client.connect(broker, "publisher")
+        async with tracing(broker, topic="t") as peer:
+            publisher.publish("t")
+            told = await steps(peer, "answered publisher")
+            assert "queued bridge:cloud!canary" in told
+            assert not any(step.endswith("bridge:cloud") for step in told)
+        scrape = await web.scrape()
+        assert scrape.of("bridge_canary_percent", "bridge") == {"cloud": 100}
+        assert scrape.get("queue_messages", queue="bridge:cloud!canary") == 1
+        assert scrape.get("queue_messages", queue="bridge:cloud") == 0
+        for wrong, why in (
+            ({"name": "cloud", "percent": 101}, "from 0 to 100"),
+            ({"name": "cloud", "percent": True}, "from 0 to 100"),
+            ({"name": "cluster"}, "has no canary"),
+            ({"name": "gone"}, "there is no bridge"),
+        ):
+            assert why in (await ask(broker, "bridge canary", **wrong))["error"]
+        assert (await ask(broker, "bridge canary", name="cloud"))["percent"] == 100
+        await publisher.leave()
+
+
+async def test_a_bridge_with_priorities(state_dir: Path) -> None:
+    async with gateway(state_dir, [with_priorities("mqtt://127.0.0.1:1")]) as broker, web_of(broker) as web:
+        publisher = await Client.connect(broker, "publisher")
+        for topic, messages in (("alarms/1", 1), ("logs/1", 3), ("up/1", 2)):
+            await publisher.publish_all(topic, messages)
+        (shown,) = (await ask(broker, "bridges"))["bridges"]
+        assert shown["depth"] == 6
+        assert {lane["priority"]: lane["depth"] for lane in shown["lanes"]} == {
+            "normal": 2,
+            "high": 1,
+            "low": 3,
+        }
+        assert sum(lane["bytes"] for lane in shown["lanes"]) == shown["bytes"]
+        assert shown["oldest_age_seconds"] == max(lane["oldest_age_seconds"] for lane in shown["lanes"])
+        scrape = await web.scrape()
+        waiting = {"bridge:cluster": 2, "bridge:cluster!high": 1, "bridge:cluster!low": 3, "other": 0}
+        assert scrape.of("queue_messages", "queue") == waiting
+        assert set(scrape.of("queue_oldest_age_seconds", "queue")) == set(waiting)
+        await publisher.leave()
+
+
+async def test_a_trace_to_a_bridge_with_priorities(tmp_path: Path) -> None:
+    async with gateway(tmp_path / "upstream") as upstream:
+        bridge = with_priorities(upstream.listening[0])
+        async with gateway(tmp_path / "gateway", [bridge]) as broker, tracing(broker, topic="#") as peer:
+            await until(lambda: bridge.status().connected, "the bridge does not connect")
+            publisher = await Client.connect(broker, "p")
+            publisher.publish("alarms/1")
+            told = await steps(peer, "acknowledged bridge:cluster")
+            assert told[:2] == ["accepted p", "queued bridge:cluster"]
+            assert "sent bridge:cluster" in told
+            await publisher.leave()
 
 
 async def test_a_trace_to_a_bridge_and_its_upstream(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from bridge import Bridge
 from bridge.config import BridgeConfig, RuleConfig
 from bridge.envelopes_config import EnvelopesConfig
 from bridge.policy_config import PacingConfig
+from bridge.priorities import NORMAL
 from edge_broker import __version__
 from edge_broker.broker import Broker
 from edge_broker.core.message import build_message
@@ -243,7 +244,7 @@ async def test_a_bridge_with_envelopes_tells_what_they_save(state_dir: Path) -> 
         gateway(state_dir, [there, bridge_to(NOBODY_LISTENS, "plain")]) as broker,
         web_of(broker) as web,
     ):
-        envelopes = there._forwarder.envelopes
+        envelopes = there._way_up.forwarders[NORMAL].envelopes
         assert envelopes is not None
         envelopes.sent, envelopes.messages, envelopes.fallen_apart = 2, 30, 1
         envelopes.bytes_before, envelopes.bytes_after = 3_000, 500

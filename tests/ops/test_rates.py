@@ -16,7 +16,7 @@ NOON = 1_750_000_000.0 // DAY_SECONDS * DAY_SECONDS + DAY_SECONDS / 2
 
 def observed() -> Any:
     counters = SimpleNamespace(received=[0, 0, 0], sent=[0, 0, 0])
-    bridge = SimpleNamespace(name="up", queue=SimpleNamespace(depth=0))
+    bridge = SimpleNamespace(name="up", queues={"normal": SimpleNamespace(depth=0)})
     return SimpleNamespace(router=SimpleNamespace(counters=counters), bridges=[bridge])
 
 
@@ -30,12 +30,12 @@ def test_nothing_is_known_before_the_second_look() -> None:
 def test_the_last_ten_seconds_count() -> None:
     broker = observed()
     rates = Rates(broker)
-    broker.bridges[0].queue.depth = 1000
+    broker.bridges[0].queues["normal"].depth = 1000
     for second in range(30):
         rates.note(float(second))
         broker.router.counters.received[1] += 2 if second < 19 else 7
         broker.router.counters.sent[0] += 3
-        broker.bridges[0].queue.depth -= 20
+        broker.bridges[0].queues["normal"].depth -= 20
     assert (rates.received, rates.sent, rates.drain("up")) == (7, 3, 20)
     assert rates.drain("another") == 0
 
@@ -44,7 +44,7 @@ def test_a_queue_that_grows() -> None:
     broker = observed()
     rates = Rates(broker)
     rates.note(0.0)
-    broker.bridges[0].queue.depth = 10
+    broker.bridges[0].queues["normal"].depth = 10
     rates.note(2.0)
     assert rates.drain("up") == -5
 
