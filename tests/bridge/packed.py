@@ -73,6 +73,7 @@ class Packed(Bridged):
         self.router.now = before.router.now
         self.pending.epoch = before.pending.epoch + 1
         self.stored, self.on_disk = before.stored, before.on_disk
+        self.stored_of[self.queue.queue_id] = self.stored
         restored = Queue.restore(before.on_disk, self.pending)
         for name in StoredQueue.__slots__:
             if name not in ("burials", "owner", "queue_id"):
