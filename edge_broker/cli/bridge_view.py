@@ -59,10 +59,13 @@ def _block(bridge: dict[str, Any], now: float) -> Iterator[str]:
     )
     if bridge.get("envelopes"):
         yield _row("envelopes", _envelopes(bridge["envelopes"]))
-    yield _row("received", f"{count(sum(bridge['received']))}")
+    late = f", {count(bridge['late'])} late" if bridge["late"] else ""
+    yield _row("received", f"{count(sum(bridge['received']))}{late}")
     for label, losses in (("dropped", bridge["dropped"]), ("given up", bridge["given_up"])):
         if losses:
             yield _row(label, ", ".join(f"{count(number)} {reason}" for reason, number in losses.items()))
+    if any(bridge["skipped"].values()):
+        yield _row("announced", _announced(bridge["skipped"]))
     acknowledged_at = bridge["last_acknowledged_at"]
     if acknowledged_at is not None:
         yield _row("last answer", f"{duration(now - acknowledged_at)} ago")
@@ -72,6 +75,14 @@ def _block(bridge: dict[str, Any], now: float) -> Iterator[str]:
         yield _row("last error", f"{printable(bridge['last_error'])}{was}")
         if bridge["last_hint"]:
             yield _row("", printable(bridge["last_hint"]))
+
+
+def _announced(skipped: dict[str, int]) -> str:
+    """What the ingester was told not to wait for."""
+    said = f"{count(skipped['announced'])} of what was dropped"
+    if skipped["refused"]:
+        said += f", the upstream refused to take it for {count(skipped['refused'])}"
+    return said + (", more is to be" if skipped["waiting"] else "")
 
 
 _LEASES: Final = {

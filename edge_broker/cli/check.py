@@ -233,6 +233,8 @@ def _describe_bridge(bridge: BridgeConfig) -> Iterator[str]:
         yield f"          up    {' -> '.join(rule.sides_up)}{_more(rule)}"
     for rule in bridge.in_:
         yield f"          down  {' -> '.join(rule.sides_down)}{_more(rule)}"
+    if bridge.envelopes.enabled:
+        yield f"          up    in envelopes, while an ingester announces itself on {bridge.envelopes.lease_topic}"
     if bridge.canary is not None:
         canary = bridge.lines[1]
         upstreams = ", ".join(str(place.where) for place in canary.places)
@@ -258,8 +260,14 @@ def _more(rule: RuleConfig) -> str:
         said.append(f", no older than {rule.max_age_seconds:g} s")
     if rule.keep_latest:
         said.append(", the latest of each topic")
+    if rule.ingested:
+        said.append(", for an ingester")
+    if not rule.envelope:
+        said.append(", in no envelope with others")
     if rule.priority == "high":
         said.append(", before all others, in a spent month too")
     if rule.priority == "low":
         said.append(", behind all others")
+    if rule.when_late != "mark":
+        said.append(f", {rule.when_late} what is late")
     return "".join(said)

@@ -182,6 +182,12 @@ class Commands:
             "connects": status.connects,
             "dropped": _losses(status.dropped, expired=status.expired, lost=status.lost),
             "given_up": dict(status.refused),
+            "skipped": {
+                "announced": status.skipped_announced,
+                "refused": status.skipped_refused,
+                "waiting": status.skipped_waiting,
+            },
+            "late": status.late,
             "last_acknowledged_at": status.last_acknowledged_wall,
             "failures": {kind: count for kind, count in status.failures.items() if count},
             "last_error": status.last_error,

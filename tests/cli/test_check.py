@@ -127,6 +127,24 @@ def test_what_rules_say_beside_topics_is_described(tmp_path: Path) -> None:
     assert f"down  {down}\n" in result.output
 
 
+def test_envelopes_and_lateness_are_described(tmp_path: Path) -> None:
+    text = """
+[[bridges]]
+name = "cloud"
+urls = ["mqtt://127.0.0.1:1"]
+envelopes = { enabled = true }
+out = [{ filter = "alarms/#", envelope = false, ingested = true }, { filter = "noise/#", priority = "low" }]
+in = [{ filter = "commands/#", when_late = "drop" }]
+"""
+    _, result = check(tmp_path, text)
+    assert result.exit_code == 0, result.output
+    said = result.output
+    assert "up    alarms/# -> alarms/#, QoS 1 at most, for an ingester, in no envelope with others\n" in said
+    assert "up    noise/# -> noise/#, QoS 1 at most, behind all others\n" in said
+    assert "up    in envelopes, while an ingester announces itself on edge/ingest/lease\n" in said
+    assert "down  commands/# -> commands/#, QoS 1 at most, drop what is late\n" in said
+
+
 def test_mistakes_are_listed_and_the_exit_code_is_2(tmp_path: Path) -> None:
     path, result = check(tmp_path, "[log]\nlevel = 'loud'\n[sessions]\nreceive_maximum = 0\n")
     assert result.exit_code == 2

@@ -34,6 +34,8 @@ BRIDGE: dict[str, Any] = {
     "connects": 2,
     "dropped": {"expired": 5},
     "given_up": {"packet_too_large": 1},
+    "skipped": {"announced": 0, "refused": 0, "waiting": 0},
+    "late": 0,
     "last_acknowledged_at": 990.0,
     "canary_percent": None,
     "lanes": [{"priority": "normal", "depth": 1200, "bytes": 120_000, "oldest_age_seconds": 60.0}],
@@ -508,3 +510,27 @@ def test_numbers() -> None:
         "1,000,000",
     ]
     assert (plural(1, "step"), plural(2, "step")) == ("1 step", "2 steps")
+
+
+@pytest.mark.parametrize(
+    ("changes", "label", "said"),
+    [
+        (
+            {"skipped": {"announced": 1200, "refused": 0, "waiting": 0}},
+            "announced",
+            "1,200 of what was dropped",
+        ),
+        (
+            {"skipped": {"announced": 5, "refused": 2, "waiting": 3}},
+            "announced",
+            "5 of what was dropped, the upstream refused to take it for 2, more is to be",
+        ),
+        ({"late": 3, "received": [3, 4, 0]}, "received", "7, 3 late"),
+    ],
+)
+def test_what_was_skipped_and_what_came_late(changes: dict[str, Any], label: str, said: str) -> None:
+    lines = [click.unstyle(line) for line in bridge_view.lines([BRIDGE | changes], now=1000.0)]
+    [line] = [line for line in lines if line.startswith(f"  {label}")]
+    assert line.split(maxsplit=1)[1] == said
+    usual = [click.unstyle(line) for line in bridge_view.lines([BRIDGE], now=1000.0)]
+    assert not any("announced" in line or "late" in line for line in usual)
