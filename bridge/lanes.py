@@ -61,7 +61,7 @@ class Lanes:
         self._normal = self.lanes[NORMAL]
         self._most = window
         self._keep_word = keep_word
-        self._is_asking = False
+        self._is_asking = self._is_kept = False
         self._turns = Turns({priority: WEIGHTS[priority] for priority in self.lanes})
         self._client: Client | None = None
         self._window = self._reserved = 0
@@ -100,28 +100,39 @@ class Lanes:
         """Whether all lanes may send."""
         return self._keep_word is None
 
-    def _begin_to_share(self, client: Client) -> bool:
-        """While identifiers are not shared yet: see to it as soon as that may be. Whether `normal` may send meanwhile."""
+    def _may_send(self, client: Client) -> set[int]:
+        """The lanes that may; while identifiers are not shared yet, see to it as soon as that may be."""
         queue = self._normal.queue
-        if self._is_asking or self._keep_word is None:
-            return False
+        if (
+            self._is_kept and not client.awaits_suback
+        ):  # else under an identifier that may be another lane's then
+            self._share()
+        if self._keep_word is None:
+            return set(self.lanes)
+        if self._is_asking:
+            return set()
         if client.session_present and queue.head < queue.sent_before:
-            return True  # what may be upstream at QoS 2 is finished under the identifiers that it has there
+            return {
+                NORMAL
+            }  # what may be upstream at QoS 2 is finished under the identifiers that it has there
         if queue.in_flight:
             self._normal.send_taken(self._room(self._normal))
-            return False
-        if client.awaits_suback:  # under an identifier that may be another lane's then
-            return False
+            return set()
         self._is_asking = True
-        self._keep_word(self._share)
-        return False
+        self._keep_word(self._on_kept)
+        return set()
+
+    def _on_kept(self) -> None:
+        """It is in the store."""
+        self._is_kept = True
+        if self._client is None:
+            self._share()
+        self._normal.pump()
 
     def _share(self) -> None:
-        """It is in the store."""
         self._keep_word = None
         for lane in self.lanes.values():
             lane.share_identifiers()
-        self._normal.pump()
 
     # ---- sending
 
@@ -131,10 +142,7 @@ class Lanes:
         if client is None or not client.writable:
             return False
         self.pause_seconds = 0.0
-        if self._keep_word is None:
-            waiting = set(self.lanes)
-        else:
-            waiting = {NORMAL} if self._begin_to_share(client) else set()
+        waiting = set(self.lanes) if self._keep_word is None else self._may_send(client)
         packets, messages, size_bytes = _TURN_PACKETS, _TURN_MESSAGES, _TURN_BYTES
         while waiting := self._with_something(waiting):
             if packets <= 0 or messages <= 0 or size_bytes <= 0:
