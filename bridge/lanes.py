@@ -92,7 +92,7 @@ class Lanes:
     def close_window(self) -> None:
         """Send nothing new but what gathers; what is on its way may still be acknowledged."""
         for lane in self.lanes.values():
-            lane.close_window_after(self._room(lane))
+            lane.close_window_after(self._room(lane, self._used()))
         self._window = 0
 
     @property
@@ -116,7 +116,7 @@ class Lanes:
                 NORMAL
             }  # what may be upstream at QoS 2 is finished under the identifiers that it has there
         if queue.in_flight:
-            self._normal.send_taken(self._room(self._normal))
+            self._normal.send_taken(self._room(self._normal, self._used()))
             return set()
         self._is_asking = True
         self._keep_word(self._on_kept)
@@ -144,11 +144,12 @@ class Lanes:
         self.pause_seconds = 0.0
         waiting = set(self.lanes) if self._keep_word is None else self._may_send(client)
         packets, messages, size_bytes = _TURN_PACKETS, _TURN_MESSAGES, _TURN_BYTES
+        used = self._used()
         while waiting := self._with_something(waiting):
             if packets <= 0 or messages <= 0 or size_bytes <= 0:
                 return True
             lane = self.lanes[self._turns.next_of(waiting)]
-            most = min(packets, self._room(lane))
+            most = min(packets, self._room(lane, used))
             if len(waiting) > 1:
                 most = min(most, _AT_ONCE[lane.priority])
             if not most:
@@ -157,6 +158,7 @@ class Lanes:
             before, written = lane.queue.cursor, len(client.output)
             has_more, sent = lane.send_some(most)
             packets -= sent
+            used[lane.priority] += sent
             messages -= lane.queue.cursor - before
             size_bytes -= sum(map(len, client.output[written:]))
             if sent > 0:
@@ -175,9 +177,12 @@ class Lanes:
             self._turns.rest(priority)
         return waiting
 
-    def _room(self, lane: Lane) -> int:
+    def _used(self) -> dict[int, int]:
+        """Packets of each lane that are in the window."""
+        return {priority: lane.packets_in_flight for priority, lane in self.lanes.items()}
+
+    def _room(self, lane: Lane, used: dict[int, int]) -> int:
         """How many packets of `lane` the window has room for."""
-        used = {priority: one.packets_in_flight for priority, one in self.lanes.items()}
         room = self._window - sum(used.values())
         if lane.priority != HIGH:
             room = min(room, self._window - self._reserved - sum(used.values()) + used.get(HIGH, 0))
@@ -232,7 +237,9 @@ class Lanes:
         """Whether a message would leave at once, whichever lane it is for."""
         lanes = self.lanes.values()
         return (
-            self.shares_identifiers and self._room(self._normal) > 0 and all(lane.has_room for lane in lanes)
+            self.shares_identifiers
+            and self._room(self._normal, self._used()) > 0
+            and all(lane.has_room for lane in lanes)
         )
 
     @property
