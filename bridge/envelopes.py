@@ -39,6 +39,16 @@ _LEASE_SECONDS: Final = 1.0
 """How long a new connection waits for the lease: what waits here shall not go plain because that came a moment later."""
 
 
+class Writers(NamedTuple):
+    """For messages that go `together`, with the dictionary where there is one, and for one that goes `alone`.
+
+    Each takes half a megabyte, so the queues of a bridge share them.
+    """
+
+    together: EnvelopeWriter
+    alone: EnvelopeWriter
+
+
 class OnItsWay(NamedTuple):
     """An envelope that is sent: the numbers in it, and the bytes of their messages."""
 
@@ -68,7 +78,7 @@ class Envelopes:
         epoch: int,
         stamp: Stamp,
         lease: Lease | None,
-        dictionary: bytes | None = None,
+        writers: Writers,
     ) -> None:
         self.config = config
         self.lease = lease
@@ -79,8 +89,7 @@ class Envelopes:
         self._gateway = gateway
         self._lane = lane
         self._epoch = epoch
-        self._writer = EnvelopeWriter(config.level, dictionary)
-        self._writer_alone = EnvelopeWriter(config.level)
+        self._writers = writers
         self.begin(None, 0.0)
 
     # ---- the connection
@@ -169,7 +178,7 @@ class Envelopes:
         columns, size_bytes = self.gathering, self.gathering_bytes
         self._begin_gathering()
         plain = columns.lay_out(self._gateway, self._lane, self.gathering_epoch)
-        return self._writer.compress(plain), columns, size_bytes
+        return self._writers.together.compress(plain), columns, size_bytes
 
     def pack_alone(
         self, message: Message, number: int, remote: RemoteTopic, now: float
@@ -180,7 +189,7 @@ class Envelopes:
         columns.add(number, remote.topic, payload, message.qos, message.retain, self._block(message, now))
         epoch = (message.source or message).epoch or self._epoch
         plain = columns.lay_out(self._gateway, self._lane, epoch)
-        return self._writer_alone.compress(plain), columns, len(message.frame)
+        return self._writers.alone.compress(plain), columns, len(message.frame)
 
     def drop_gathered(self) -> list[int]:
         """What gathered goes another way: its numbers."""

@@ -38,7 +38,8 @@ class EnvelopesConfig(Section, frozen=True):
         Meta(
             ge=0,
             le=60_000,
-            description="How long the first message in it waits for others. 0: for those of the same moment only.",
+            description="How long the first message in it waits for others. 0: for those of the same moment only, as with "
+            '`priority = "high"` in any case.',
         ),
     ] = 1_000
     level: Annotated[

@@ -13,7 +13,8 @@ import msgspec
 import zstandard
 
 from bridge.config import BridgeConfig
-from bridge.envelopes import Envelopes
+from bridge.envelope import EnvelopeWriter
+from bridge.envelopes import Envelopes, Writers
 from bridge.lease import Lease
 from bridge.lease_watch import LeaseWatch
 from bridge.mapping import InMapping
@@ -42,7 +43,8 @@ def pack_lanes(
 
     `on_refused(reason)`: called when the upstream refuses one as it would refuse them all.
     """
-    dictionary = _read_dictionary(config)
+    level = config.envelopes.level
+    writers = Writers(EnvelopeWriter(level, _read_dictionary(config)), EnvelopeWriter(level))
     for priority, forwarder in way.forwarders.items():
         stamp = forwarder.stamp
         assert stamp is not None  # without origins there are none, see `bridge.config_checks`
@@ -53,7 +55,7 @@ def pack_lanes(
             epoch,
             stamp,
             None if watch is None else watch.lease,
-            dictionary,
+            writers,
         )
         # Of an earlier run nobody knows what was sent at QoS 2.
         forwarder.envelopes.plain_below = way.queues[priority].sent_before

@@ -61,7 +61,7 @@ class Lanes:
         self._normal = self.lanes[NORMAL]
         self._most = window
         self._keep_word = keep_word
-        self._is_asking = False
+        self._is_asking = self._is_kept = False
         self._turns = Turns({priority: WEIGHTS[priority] for priority in self.lanes})
         self._client: Client | None = None
         self._window = self._reserved = 0
@@ -92,7 +92,7 @@ class Lanes:
     def close_window(self) -> None:
         """Send nothing new but what gathers; what is on its way may still be acknowledged."""
         for lane in self.lanes.values():
-            lane.close_window_after(self._room(lane))
+            lane.close_window_after(self._room(lane, self._used()))
         self._window = 0
 
     @property
@@ -100,28 +100,39 @@ class Lanes:
         """Whether all lanes may send."""
         return self._keep_word is None
 
-    def _begin_to_share(self, client: Client) -> bool:
-        """While identifiers are not shared yet: see to it as soon as that may be. Whether `normal` may send meanwhile."""
+    def _may_send(self, client: Client) -> set[int]:
+        """The lanes that may; while identifiers are not shared yet, see to it as soon as that may be."""
         queue = self._normal.queue
-        if self._is_asking or self._keep_word is None:
-            return False
+        if (
+            self._is_kept and not client.awaits_suback
+        ):  # else under an identifier that may be another lane's then
+            self._share()
+        if self._keep_word is None:
+            return set(self.lanes)
+        if self._is_asking:
+            return set()
         if client.session_present and queue.head < queue.sent_before:
-            return True  # what may be upstream at QoS 2 is finished under the identifiers that it has there
+            return {
+                NORMAL
+            }  # what may be upstream at QoS 2 is finished under the identifiers that it has there
         if queue.in_flight:
-            self._normal.send_taken(self._room(self._normal))
-            return False
-        if client.awaits_suback:  # under an identifier that may be another lane's then
-            return False
+            self._normal.send_taken(self._room(self._normal, self._used()))
+            return set()
         self._is_asking = True
-        self._keep_word(self._share)
-        return False
+        self._keep_word(self._on_kept)
+        return set()
+
+    def _on_kept(self) -> None:
+        """It is in the store."""
+        self._is_kept = True
+        if self._client is None:
+            self._share()
+        self._normal.pump()
 
     def _share(self) -> None:
-        """It is in the store."""
         self._keep_word = None
         for lane in self.lanes.values():
             lane.share_identifiers()
-        self._normal.pump()
 
     # ---- sending
 
@@ -131,16 +142,14 @@ class Lanes:
         if client is None or not client.writable:
             return False
         self.pause_seconds = 0.0
-        if self._keep_word is None:
-            waiting = set(self.lanes)
-        else:
-            waiting = {NORMAL} if self._begin_to_share(client) else set()
+        waiting = set(self.lanes) if self._keep_word is None else self._may_send(client)
         packets, messages, size_bytes = _TURN_PACKETS, _TURN_MESSAGES, _TURN_BYTES
+        used = self._used()
         while waiting := self._with_something(waiting):
             if packets <= 0 or messages <= 0 or size_bytes <= 0:
                 return True
             lane = self.lanes[self._turns.next_of(waiting)]
-            most = min(packets, self._room(lane))
+            most = min(packets, self._room(lane, used))
             if len(waiting) > 1:
                 most = min(most, _AT_ONCE[lane.priority])
             if not most:
@@ -149,6 +158,7 @@ class Lanes:
             before, written = lane.queue.cursor, len(client.output)
             has_more, sent = lane.send_some(most)
             packets -= sent
+            used[lane.priority] += sent
             messages -= lane.queue.cursor - before
             size_bytes -= sum(map(len, client.output[written:]))
             if sent > 0:
@@ -167,9 +177,12 @@ class Lanes:
             self._turns.rest(priority)
         return waiting
 
-    def _room(self, lane: Lane) -> int:
+    def _used(self) -> dict[int, int]:
+        """Packets of each lane that are in the window."""
+        return {priority: lane.packets_in_flight for priority, lane in self.lanes.items()}
+
+    def _room(self, lane: Lane, used: dict[int, int]) -> int:
         """How many packets of `lane` the window has room for."""
-        used = {priority: one.packets_in_flight for priority, one in self.lanes.items()}
         room = self._window - sum(used.values())
         if lane.priority != HIGH:
             room = min(room, self._window - self._reserved - sum(used.values()) + used.get(HIGH, 0))
@@ -224,7 +237,9 @@ class Lanes:
         """Whether a message would leave at once, whichever lane it is for."""
         lanes = self.lanes.values()
         return (
-            self.shares_identifiers and self._room(self._normal) > 0 and all(lane.has_room for lane in lanes)
+            self.shares_identifiers
+            and self._room(self._normal, self._used()) > 0
+            and all(lane.has_room for lane in lanes)
         )
 
     @property

@@ -123,8 +123,8 @@ class RuleConfig(Section, frozen=True):
     envelope: Annotated[
         bool,
         Meta(
-            description="`out`: with `envelopes.enabled`, whether its messages wait for others to share a packet. `false` "
-            "for alarms: each goes at once."
+            description="`out`: with `envelopes.enabled`, whether its messages share packets with others. `false`: each "
+            "goes plain and at once."
         ),
     ] = True
     ingested: Annotated[
@@ -138,7 +138,8 @@ class RuleConfig(Section, frozen=True):
         Literal["high", "normal", "low"],
         Meta(
             description="`out`: of what waits, `high` goes before `normal`, `low` behind it; each is a queue of its own. "
-            "What is `high` does not wait for the drain's pace, and goes on when the month's bytes are spent, see `pacing`."
+            "What is `high` waits neither for the drain's pace nor for others in an envelope, and goes on when the month's "
+            "bytes are spent, see `pacing`."
         ),
     ] = "normal"
 
