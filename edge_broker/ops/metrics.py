@@ -245,21 +245,7 @@ def _bridges(statuses: Sequence[ObservedStatus], ahead_seconds: float) -> Iterat
         "bridge",
         [(status.name, status.resent) for status in statuses],
     )
-    yield counters(
-        "bridge_connects",
-        "Connections made to the upstream.",
-        "bridge",
-        [(status.name, status.connects) for status in statuses],
-    )
-    failures = CounterMetricFamily(
-        "edge_broker_bridge_failures",
-        "Connections to the upstream that failed or were lost, by what happened.",
-        labels=["bridge", "kind"],
-    )
-    for status in statuses:
-        for kind, count in status.failures.items():
-            failures.add_metric([status.name, kind], count)
-    yield failures
+    yield from _connections(statuses)
     yield gauges(
         "bridge_in_flight",
         "Messages sent and not yet acknowledged.",
@@ -285,7 +271,11 @@ def _bridges(statuses: Sequence[ObservedStatus], ahead_seconds: float) -> Iterat
         [(status.name, status.late) for status in statuses],
     )
     yield from _skipped(statuses)
-    yield gauges(
+    yield _last_acknowledged(statuses, ahead_seconds)
+
+
+def _last_acknowledged(statuses: Sequence[ObservedStatus], ahead_seconds: float) -> Metric:
+    return gauges(
         "bridge_last_acknowledged_timestamp_seconds",
         "When the upstream last acknowledged something, Unix time.",
         "bridge",
@@ -295,6 +285,24 @@ def _bridges(statuses: Sequence[ObservedStatus], ahead_seconds: float) -> Iterat
             if status.last_acknowledged_wall is not None
         ],
     )
+
+
+def _connections(statuses: Sequence[ObservedStatus]) -> Iterator[Metric]:
+    yield counters(
+        "bridge_connects",
+        "Connections made to the upstream.",
+        "bridge",
+        [(status.name, status.connects) for status in statuses],
+    )
+    failures = CounterMetricFamily(
+        "edge_broker_bridge_failures",
+        "Connections to the upstream that failed or were lost, by what happened.",
+        labels=["bridge", "kind"],
+    )
+    for status in statuses:
+        for kind, count in status.failures.items():
+            failures.add_metric([status.name, kind], count)
+    yield failures
 
 
 def _skipped(statuses: Sequence[ObservedStatus]) -> Iterator[Metric]:

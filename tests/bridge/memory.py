@@ -79,34 +79,8 @@ class Bridged:
             self.queues[priority] = Queue(self.router.new_queue_id(), self.pending)
         self.outbox = Outbox("cloud", self.queue, mapping, self.router, quota or Quota(), self.queues)
         self.forwarder: Any  # of several queues the `Lanes`
-        if len(self.queues) == 1:
-            self.forwarder = Forwarder(
-                self.queue,
-                mapping,
-                self.router,
-                window,
-                timeout,
-                lambda *values: self.given_up.append(values),
-                pacing,
-            )
-            self.forwarders: dict[int, Forwarder] = {NORMAL: self.forwarder}
-        else:
-            config = BridgeConfig(
-                urls=("mqtt://h",), window=window, puback_timeout_seconds=timeout, pacing=pacing
-            )
-            lanes = [
-                Lane(
-                    priority,
-                    queue,
-                    mapping,
-                    self.router,
-                    config,
-                    lambda *values: self.given_up.append(values),
-                )
-                for priority, queue in self.queues.items()
-            ]
-            self.forwarder = Lanes(lanes, window, None if shares_identifiers else self._keep_word)
-            self.forwarders = {**self.forwarder.lanes}
+        self.forwarders: dict[int, Forwarder]
+        self._make_forwarders(mapping, window, timeout, pacing, shares_identifiers)
         for priority, forwarder in self.forwarders.items():
             forwarder.latest = self.outbox.latest[priority]
         self.outbox.sender = self.forwarder
@@ -126,6 +100,26 @@ class Bridged:
         self.stored: dict[int, Message] = {}
         """Of priority `normal`, by number."""
         self.stored_of: dict[int, dict[int, Message]] = {self.queue.queue_id: self.stored}
+
+    def _make_forwarders(
+        self, mapping: OutMapping, window: int, timeout: float, pacing: PacingConfig, shares_identifiers: bool
+    ) -> None:
+        def on_given_up(*values: str) -> None:
+            self.given_up.append((values[0], values[1]))
+
+        if len(self.queues) == 1:
+            self.forwarder = Forwarder(self.queue, mapping, self.router, window, timeout, on_given_up, pacing)
+            self.forwarders = {NORMAL: self.forwarder}
+            return
+        config = BridgeConfig(
+            urls=("mqtt://h",), window=window, puback_timeout_seconds=timeout, pacing=pacing
+        )
+        lanes = [
+            Lane(priority, queue, mapping, self.router, config, on_given_up)
+            for priority, queue in self.queues.items()
+        ]
+        self.forwarder = Lanes(lanes, window, None if shares_identifiers else self._keep_word)
+        self.forwarders = {**self.forwarder.lanes}
 
     def _keep_word(self, done: Callable[[], None]) -> None:
         self.pending.after_commit(done)
