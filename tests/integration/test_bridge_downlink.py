@@ -85,13 +85,11 @@ async def test_each_command_comes_once_although_the_gateway_restarts_in_the_mids
             )
             await until(lambda: upstream_filters(gateway), "not subscribed")
             device.leave()
-        restarts = 0
-        await cloud.publish("cmd/valve", *wanted, qos=2)
-        while restarts < 5:
+        for restart in range(5):
+            await cloud.publish("cmd/valve", *wanted[80 * restart :][:80], qos=2)
             gateway = Gateway(tmp_path / "data", config)
             async with running(gateway):
                 await until(lambda: gateway.bridge.status().received[2] > 10, "no progress")  # noqa: B023
-            restarts += 1
         gateway = Gateway(tmp_path / "data", config)
         async with running(gateway):
             device = await Person("device", keeps_session=True).connect(gateway.url)
