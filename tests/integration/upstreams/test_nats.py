@@ -28,6 +28,7 @@ async def test_a_node_that_is_killed(tmp_path: Path) -> None:
         nats.start()
         await ingress.start()
         sender = Sender(gateway.start().port)
+        until(lambda: bool(connections(gateway)), gateway.log)  # an attempt that fails has a node too
         until(lambda: nats.node_of("gateway") is not None, gateway.log)
         node = nats.node_of("gateway")
         assert node is not None
