@@ -178,17 +178,21 @@ def _run_steady(bench: Bench) -> Figures:
 def _run_blackhole(bench: Bench) -> Figures:
     options = bench.options
     bench.directory.mkdir(parents=True, exist_ok=True)
-    pairs = []
+    figures: Figures = {}
     with blackhole.upstream(bench.directory) as upstream:
         leads_to = Upstream(upstream.address, patience_seconds=blackhole.PATIENCE_SECONDS)
-        for pair in range(options.pairs):
-            with bench.start(f"there-{pair}", upstream=leads_to) as broker:
-                there = blackhole.measure(broker, options.version, options.seconds, None)
-            with bench.start(f"gone-{pair}", upstream=leads_to) as broker:
-                gone = blackhole.measure(broker, options.version, options.seconds, upstream.vanish)
-            upstream.return_()
-            pairs.append((there, gone))
-    return blackhole.compare(pairs)
+        for name, delay in blackhole.COMMIT_DELAYS_MS.items():
+            pairs = []
+            for pair in range(options.pairs):
+                place = f"{name}-{pair}"
+                with bench.start(f"there-{place}", upstream=leads_to, commit_delay_ms=delay) as broker:
+                    there = blackhole.measure(broker, options.version, options.seconds, None)
+                with bench.start(f"gone-{place}", upstream=leads_to, commit_delay_ms=delay) as broker:
+                    gone = blackhole.measure(broker, options.version, options.seconds, upstream.vanish)
+                upstream.return_()
+                pairs.append((there, gone))
+            figures |= {f"{name}_{figure}": value for figure, value in blackhole.compare(pairs).items()}
+    return figures
 
 
 def _run_drain(bench: Bench) -> Figures:
@@ -321,7 +325,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         family="blackhole",
         title="local clients while packets to the upstream vanish",
         run=_run_blackhole,
-        headline=("there_p99_ms", "gone_p99_ms", "p99_ratio", "gone_puback_p99_ms"),
+        headline=("usual_p99_ratio", "pi_there_p99_ms", "pi_gone_p99_ms", "pi_p99_ratio"),
         qos=1,
         most_rounds=1,  # of pairs
         only="edge-broker",

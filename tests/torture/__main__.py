@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from tests.torture.disk import LoopDisk, PlainDirectory, why_not
+from tests.torture.line import LineTorture
 from tests.torture.run import IN_MEMORY, Plan, Torture
 from tests.torture.soundness import problems_in
 
@@ -24,6 +25,11 @@ def main() -> int:
     parser.add_argument("--unsynced", action="store_true", help="the control: a broker that does not sync")
     parser.add_argument(
         "--in-memory", action="store_true", help='another control: a broker told durability = "memory"'
+    )
+    parser.add_argument(
+        "--line",
+        action="store_true",
+        help="as far as an ingester's files, and upstream and ingester are killed too",
     )
     parser.add_argument("--seed", type=int, default=int(time.time()), help="to have the same dice again")
     asked = parser.parse_args()
@@ -45,10 +51,11 @@ def main() -> int:
     place = LoopDisk(directory) if asked.fault == "power" else PlainDirectory(directory)
     started = time.monotonic()
     try:
-        verdict = asyncio.run(Torture(plan, place, directory).run())
+        torture = (LineTorture if asked.line else Torture)(plan, place, directory)
+        verdict = asyncio.run(torture.run())
     finally:
         place.close()
-    print(f"\n{time.monotonic() - started:.0f} s; the broker's log is in {directory}")
+    print(f"\n{time.monotonic() - started:.0f} s; the logs are in {directory}")
     print("\n".join(verdict.lines()))
     return 0 if verdict.kept_its_promise else 1
 

@@ -20,7 +20,7 @@ from tests.torture.account import NOTHING_YET, Reader, Stream
 
 _PAUSE_SECONDS: Final = 0.02
 _READ_BYTES: Final = 65_536
-_HEAD: Final = struct.Struct(">BI")
+HEAD: Final = struct.Struct(">BI")
 _PAYLOAD_BYTES: Final = (5, 40, 200, 200, 200, 1000, 4000)
 
 
@@ -150,7 +150,7 @@ class Publisher(Client):
     def _next(self) -> bytes:
         number = self.stream.next_number()
         packet_id = heapq.heappop(self._free)
-        payload = _HEAD.pack(self._number, number).ljust(self._dice.choice(_PAYLOAD_BYTES), b".")
+        payload = HEAD.pack(self._number, number).ljust(self._dice.choice(_PAYLOAD_BYTES), b".")
         packet = wire.publish(self._topic, payload, self.stream.qos, packet_id, self.version, self._retain)
         self._under_way[packet_id] = number, packet
         return packet
@@ -225,7 +225,7 @@ class Subscriber(Client):
 
     def _on_publish(self, qos: int, packet_id: int, payload: bytes) -> None:
         if qos != 2 or packet_id not in self._held:
-            source, number = _HEAD.unpack_from(payload)
+            source, number = HEAD.unpack_from(payload)
             self.reader.take(self._streams[source].name, number)
             self.on_progress()
         if qos == 1:
@@ -268,7 +268,7 @@ async def read_retained(port: int, topic: str, seconds: float) -> int:
             while data := await reader.read(_READ_BYTES):
                 for packet in parser.feed(data):
                     if packet.kind == wire.PUBLISH and packet.first & 1:
-                        _, number = _HEAD.unpack_from(wire.read_publish(packet, wire.V3)[2])
+                        _, number = HEAD.unpack_from(wire.read_publish(packet, wire.V3)[2])
                         return int(number)
     except TimeoutError:
         pass
