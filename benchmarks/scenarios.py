@@ -178,21 +178,20 @@ def _run_steady(bench: Bench) -> Figures:
 def _run_blackhole(bench: Bench) -> Figures:
     options = bench.options
     bench.directory.mkdir(parents=True, exist_ok=True)
-    figures: Figures = {}
+    rounds = []
     with blackhole.upstream(bench.directory) as upstream:
         leads_to = Upstream(upstream.address, patience_seconds=blackhole.PATIENCE_SECONDS)
-        for name, delay in blackhole.COMMIT_DELAYS_MS.items():
-            pairs = []
-            for pair in range(options.pairs):
-                place = f"{name}-{pair}"
-                with bench.start(f"there-{place}", upstream=leads_to, commit_delay_ms=delay) as broker:
-                    there = blackhole.measure(broker, options.version, options.seconds, None)
-                with bench.start(f"gone-{place}", upstream=leads_to, commit_delay_ms=delay) as broker:
-                    gone = blackhole.measure(broker, options.version, options.seconds, upstream.vanish)
-                upstream.return_()
-                pairs.append((there, gone))
-            figures |= {f"{name}_{figure}": value for figure, value in blackhole.compare(pairs).items()}
-    return figures
+        to_nobody = Upstream(blackhole.NOBODY, patience_seconds=blackhole.PATIENCE_SECONDS)
+        for number in range(options.pairs):
+            measured = {}
+            for state in blackhole.STATES:
+                where = to_nobody if state == "refused" else leads_to
+                vanish = upstream.vanish if state == "gone" else None
+                with bench.start(f"{state}-{number}", upstream=where) as broker:
+                    measured[state] = blackhole.measure(broker, options.version, options.seconds, vanish)
+            upstream.return_()
+            rounds.append(measured)
+    return blackhole.compare(rounds)
 
 
 def _run_drain(bench: Bench) -> Figures:
@@ -325,7 +324,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         family="blackhole",
         title="local clients while packets to the upstream vanish",
         run=_run_blackhole,
-        headline=("usual_p99_ratio", "pi_there_p99_ms", "pi_gone_p99_ms", "pi_p99_ratio"),
+        headline=("there_p99_ms", "gone_p99_ms", "p99_ratio", "p99_ratio_to_refused"),
         qos=1,
         most_rounds=1,  # of pairs
         only="edge-broker",

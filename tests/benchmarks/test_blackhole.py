@@ -35,13 +35,16 @@ def test_it_answers_nothing_until_it_is_back(upstream: blackhole.Upstream) -> No
 
 def test_a_pair(tmp_path: Path, upstream: blackhole.Upstream) -> None:
     leads_to = Upstream(upstream.address, patience_seconds=blackhole.PATIENCE_SECONDS)
-    runs = []
-    for name, vanish in (("there", None), ("gone", upstream.vanish)):
-        with running(KINDS["edge-broker"], tmp_path / name, None, upstream=leads_to) as broker:
-            runs.append(blackhole.measure(broker, 4, 0.5, vanish))
+    to_nobody = Upstream(blackhole.NOBODY, patience_seconds=blackhole.PATIENCE_SECONDS)
+    runs = {}
+    for name in blackhole.STATES:
+        where = to_nobody if name == "refused" else leads_to
+        vanish = upstream.vanish if name == "gone" else None
+        with running(KINDS["edge-broker"], tmp_path / name, None, upstream=where) as broker:
+            runs[name] = blackhole.measure(broker, 4, 0.5, vanish)
     gone = (tmp_path / "gone" / "log").read_text()
     assert "did not acknowledge" in gone, gone
-    there, gone_ = runs
-    assert all(run["messages"] >= 1_000 and 0 < run["p50_ms"] < run["p99_ms"] for run in runs)
-    figures = blackhole.compare([(there, gone_)])
-    assert figures["p99_ratio"] == gone_["p99_ms"] / there["p99_ms"]
+    assert all(run["messages"] >= 1_000 and 0 < run["p50_ms"] < run["p99_ms"] for run in runs.values())
+    figures = blackhole.compare([runs])
+    assert figures["p99_ratio"] == runs["gone"]["p99_ms"] / runs["there"]["p99_ms"]
+    assert figures["p99_ratio_to_refused"] == runs["gone"]["p99_ms"] / runs["refused"]["p99_ms"]
