@@ -20,6 +20,7 @@ from benchmarks.brokers import KINDS, USUAL, BrokerUnavailable, Kind
 from benchmarks.figures import DISTURBED_PERCENT, Outcome
 from benchmarks.live import PATTERNS
 from benchmarks.machine import Cores, Machine, raise_open_files_limit
+from benchmarks.results import Results
 from benchmarks.scenarios import FAMILIES, Bench, Options, Scenario
 from benchmarks.wire import BrokerMisbehaved
 
@@ -150,9 +151,7 @@ def main(
         plan = Plan(wanted, kinds, rounds, 0.0 if quick else patience)
         outcomes = list(run_all(plan, Path(directory), cores, options))
     command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
-    results = report.Results(
-        machine, cores, date, command, options, rounds, kinds, versions, wanted, outcomes
-    )
+    results = Results(machine, cores, date, command, options, rounds, kinds, versions, wanted, outcomes)
     print(report.as_text(results))
     if page:
         page.write_text(report.as_markdown(results))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import blackhole
-from benchmarks.brokers import KINDS, Upstream, running
+from benchmarks.brokers import KINDS, BrokerUnavailable, Upstream, running
 from benchmarks.links import Link
 from benchmarks.wire import MQTT_3_1_1
 from tests.conftest import do_without
@@ -20,7 +20,7 @@ def upstream(tmp_path: Path) -> Iterator[blackhole.Upstream]:
     try:
         with blackhole.upstream(tmp_path) as found:
             yield found
-    except blackhole.BrokerUnavailable as error:
+    except BrokerUnavailable as error:
         do_without(str(error))
 
 

@@ -9,8 +9,9 @@ from benchmarks import report, scenarios
 from benchmarks.brokers import KINDS
 from benchmarks.figures import Figures, Outcome
 from benchmarks.machine import Cores, Machine
-from benchmarks.report import Results
+from benchmarks.results import Results
 from benchmarks.scenarios import Options
+from benchmarks.tables import tables
 
 LIVE = (
     "messages_per_second",
@@ -62,7 +63,7 @@ def test_a_row_has_medians_spread_and_ratio(results: Results) -> None:
 
 
 def test_every_row_is_as_wide_as_its_header(results: Results) -> None:
-    for table in report.tables(results):
+    for table in tables(results):
         assert {len(row) for row in table.rows} == {len(table.header)}
 
 

@@ -1,10 +1,6 @@
 """Priorities with a real mosquitto: alarms overtake a backlog that drains, and a gateway that is killed loses nothing."""
 
-import os
-import re
 import signal
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +10,7 @@ import pytest
 from bridge.policy_config import PacingConfig, UpstreamConfig
 from bridge.rules import RuleConfig
 from tests.bridge.real import Gateway, Mosquitto, Person, bridge_config, rule, running, until
+from tests.integration.bridge_process import Process
 
 pytestmark = pytest.mark.needs("mosquitto")
 
@@ -107,50 +104,11 @@ async def test_at_qos_2_everything_comes_once_although_the_line_is_cut(tmp_path:
         sensor.leave()
 
 
-class Process:
-    """`edge-broker run` with a bridge of `rules` to `upstream`, to be killed."""
-
-    def __init__(self, directory: Path, upstream: str, rules: str) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
-        self._directory = directory
-        self._log = directory / "log"
-        self._upstream = upstream
-        self.configure(rules)
-        self._process: subprocess.Popen[bytes] | None = None
-        self.url = ""
-
-    def configure(self, rules: str) -> None:
-        """What counts from the next start on."""
-        (self._directory / "edge-broker.toml").write_text(
-            f'data_dir = "{self._directory}/data"\n[[listeners]]\nbind = "127.0.0.1:0"\n'
-            f'[[bridges]]\nname = "cloud"\nclient_id = "gateway"\nurls = ["{self._upstream}"]\nwindow = 50\n'
-            "backoff_initial_seconds = 0.05\nbackoff_max_seconds = 0.2\nmax_attempts_per_minute = 0\n"
-            f"pacing = {{ drain_messages_per_second = 2000 }}\nout = [{rules}]\n"
-        )
-
-    async def start(self) -> None:
-        self._log.unlink(missing_ok=True)
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "edge_broker", "run", "-c", self._directory / "edge-broker.toml"],
-                stderr=log,
-                env=os.environ | {"PYTHONUNBUFFERED": "1"},
-            )
-        await until(lambda: re.search(r"listening on (mqtt://\S+)", self.log), f"did not start: {self._log}")
-        found = re.search(r"listening on (mqtt://\S+)", self.log)
-        assert found is not None
-        self.url = found[1].rstrip(",")
-
-    @property
-    def log(self) -> str:
-        return self._log.read_text()
-
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        process, self._process = self._process, None
-        if process is None:
-            return 0
-        process.send_signal(number)
-        return process.wait(20)
+def configure(process: Process, upstream: str, rules: str) -> None:
+    process.configure(
+        f'client_id = "gateway"\nurls = ["{upstream}"]\nwindow = 50\nmax_attempts_per_minute = 0\n'
+        f"pacing = {{ drain_messages_per_second = 2000 }}\nout = [{rules}]"
+    )
 
 
 def as_toml(rules: Sequence[RuleConfig]) -> str:
@@ -163,13 +121,14 @@ def as_toml(rules: Sequence[RuleConfig]) -> str:
 async def test_a_gateway_that_is_killed_loses_nothing_of_any_lane(tmp_path: Path, qos: int) -> None:
     rules = RULES if qos == 1 else EXACT
     upstream = Mosquitto(tmp_path / "upstream", persistent=True)
-    gateway = Process(tmp_path / "gateway", upstream.url, as_toml(rules[2:]))  # one queue, as before
+    gateway = Process(tmp_path / "gateway")
+    configure(gateway, upstream.url, as_toml(rules[2:]))  # one queue, as before
     await gateway.start()
     sensor = await Person().connect(gateway.url)
     await publish_backlog(sensor, 3000)
     gateway.stop(signal.SIGKILL)
     sensor.leave()
-    gateway.configure(as_toml(rules))
+    configure(gateway, upstream.url, as_toml(rules))
     async with running(upstream):
         keeper = await (await Person("keeper", keeps_session=True).connect(upstream.url)).subscribe("#")
         for turn in range(5):
