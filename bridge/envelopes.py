@@ -15,13 +15,13 @@ Pure: it sends nothing; `packing` does.
 from __future__ import annotations
 
 from typing import Final, Literal, NamedTuple
-from urllib.parse import quote
 
 from bridge.columns import COLUMN_BYTES, Columns
 from bridge.envelope import EnvelopeWriter
 from bridge.envelopes_config import MOST_BYTES, EnvelopesConfig
 from bridge.lease import Lease
 from bridge.mapping import RemoteTopic
+from bridge.origin import topic_level
 from bridge.stamps import Stamp
 from edge_broker.core.client import Client
 from edge_broker.core.message import Message
@@ -57,8 +57,8 @@ class OnItsWay(NamedTuple):
 
 
 def topic_of(prefix: str, gateway: str) -> str:
-    """Where the envelopes of `gateway` go. Its name is one level, percent-encoded, `.` too: NATS takes none in topics."""
-    return f"{prefix}/{quote(gateway, safe='').replace('.', '%2E')}/envelopes"
+    """Where the envelopes of `gateway` go."""
+    return f"{prefix}/{topic_level(gateway)}/envelopes"
 
 
 class Envelopes:

@@ -19,6 +19,11 @@ LONGEST_NAME: Final = 250
 """Characters of a gateway's or a lane's name."""
 
 
+def topic_level(name: str) -> str:
+    """A gateway's name as one level of a topic: percent-encoded, `.` too, for NATS takes none in topics."""
+    return quote(name, safe="").replace(".", "%2E")
+
+
 class Origin(NamedTuple):
     """`epoch`: the run of the gateway's broker that took the message. `sequence`: gapless per lane."""
 

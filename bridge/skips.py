@@ -16,9 +16,9 @@ import logging
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final
-from urllib.parse import quote
 
 from bridge.answers import REFUSED_FOR_GOOD
+from bridge.origin import topic_level
 from bridge.skip_record import SkipRecord, encode, in_parts, stretches_of
 from bridge.templates import GATEWAY
 from bridge.windows import Stretch, Stretches
@@ -62,7 +62,7 @@ def announce_skips(
 
 def skipped_topic(template: str, gateway: str) -> str:
     """The topic of a gateway's announcements; its name is one level of it, whatever is in the name."""
-    return template.replace(GATEWAY, quote(gateway, safe=""))
+    return template.replace(GATEWAY, topic_level(gateway))
 
 
 def queue_name(lane: str) -> str:

@@ -414,6 +414,7 @@ def test_a_store_that_cannot_read_its_entries_is_asked_another_time() -> None:
 
 def test_a_gateways_name_is_one_level_of_the_topic() -> None:
     assert skipped_topic("edge/{gateway}/skipped", "a/b+#%") == "edge/a%2Fb%2B%23%25/skipped"
+    assert skipped_topic("edge/{gateway}/skipped", "pi.7") == "edge/pi%2E7/skipped", "NATS takes no full stop"
 
 
 def test_no_bridge_is_called_like_the_queue() -> None:
