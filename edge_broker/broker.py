@@ -243,8 +243,8 @@ class Broker(Serving):
             leisurely_delay_seconds=store.removal_delay_ms / 1000,
             early_messages=store.early_commit_messages,
             early_bytes=store.early_commit_bytes,
-            before_settle=self._read_clock,
-            after_settle=self._on_settled,
+            before_settle=self._before_settle,
+            after_settle=self._after_settle,
         )
 
     def _make_system_topics(self) -> SystemTopics | None:

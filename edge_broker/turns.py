@@ -1,8 +1,10 @@
 """The broker from one turn of the event loop to the next.
 
 Once per turn in which something happened, `_tick` tells the journal what is pending, asks the store for the pages that
-queues and new subscribers want, and flushes every connection that has output: one write each. A fault of ours ends the one
-connection that met it, and the log hears why each connection ended, though not more than a card can bear.
+queues and new subscribers want, and flushes every connection that has output: one write each. What a commit releases goes
+out over a few turns, since a hundred acknowledgements are a hundred writes, and who has a message meanwhile is not to wait
+for all of them. A fault of ours ends the one connection that met it, and the log hears why each connection ended, though
+not more than a card can bear.
 """
 
 from __future__ import annotations
@@ -10,7 +12,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from edge_broker.core.connection import Connection
@@ -23,6 +26,10 @@ log: Final = logging.getLogger("edge_broker.broker")
 
 _MOST_STRANGERS_LOGGED: Final = 5
 """Connections refused before they named themselves, per second: the log may be on an SD card."""
+
+_FEWEST_RELEASED: Final = 4
+_TURNS_OF_RELEASE: Final = 5
+"""A commit's answers go to so many connections a turn at least, and to all of them within so many turns."""
 
 
 class Turns:
@@ -38,6 +45,9 @@ class Turns:
         self.max_connections = max_connections
         self.tick_requested = False
         self._strangers_logged = 0
+        self._unreleased: list[Output] = []  # what the turn wrote before a commit was settled in it
+        self._released: deque[Output] = deque()  # who has output that a commit released
+        self._released_a_turn = 0  # of them; 0 while nobody has
 
     def request_tick(self) -> None:
         """Have `_tick` run at the end of this turn, and the core know the time of the turn."""
@@ -57,13 +67,16 @@ class Turns:
         dirty = router.dirty
         if dirty:
             router.dirty = []
-            for connection in dirty:
-                try:
-                    connection.flush()
-                except Exception:
-                    self._break(connection)
-                if connection.closing:
-                    self._log_end(connection)
+            self._flush(dirty)
+
+    def _flush(self, connections: Iterable[Output]) -> None:
+        for connection in connections:
+            try:
+                connection.flush()
+            except Exception:
+                self._break(connection)
+            if connection.closing:
+                self._log_end(connection)
 
     def _call_later(self, seconds: float, callback: Callable[[], None]) -> None:
         """Have `callback` called in `seconds`, in a turn whose output is flushed."""
@@ -74,12 +87,36 @@ class Turns:
 
         self._loop.call_later(seconds, call)
 
-    def _read_clock(self) -> None:
-        self.router.now = time.monotonic()
+    # ---- around the settling of a batch
 
-    def _on_settled(self) -> None:
-        self.router.on_settled()
-        self._tick()  # the acknowledgements have waited long enough
+    def _before_settle(self) -> None:
+        router = self.router
+        router.now = time.monotonic()
+        self._unreleased, router.dirty = router.dirty, []
+
+    def _after_settle(self) -> None:
+        """Have what the commit released go out, beginning now; what was written before it leaves as it would have."""
+        router = self.router
+        router.on_settled()
+        self._released += router.dirty
+        router.dirty, self._unreleased = self._unreleased, []
+        self._tick()
+        is_releasing = self._released_a_turn > 0
+        self._released_a_turn = max(_FEWEST_RELEASED, len(self._released) // _TURNS_OF_RELEASE)
+        if not is_releasing:
+            self._release()
+
+    def _release(self) -> None:
+        """One turn's share of the output that commits released, the oldest first."""
+        released = self._released
+        share = min(self._released_a_turn, len(released))
+        self._flush([released.popleft() for _ in range(share)])
+        if released:
+            self._loop.call_soon(self._release)
+        else:
+            self._released_a_turn = 0
+
+    # ---- what has an end
 
     def _break(self, connection: Output) -> None:
         """Called from an except block: a fault of ours ends the one connection that met it."""

@@ -51,6 +51,10 @@ T = TypeVar("T")
 _TIDY_SECONDS: Final = 1.0
 _REBUILD_SECONDS: Final = 600.0
 """Recovery while running happens at most this often: on a disk that damages everything it would not help."""
+_SMALL_BATCH: Final = 128  # messages
+_COURTESY_SECONDS: Final = 50e-6
+"""The kernel gives a core to a thread that wakes up. Where no other core is free, the event loop would stand still in the
+middle of its turn until the commit waits for the disk; so a small one lets it end that turn first."""
 
 
 class Store(Opening):
@@ -221,6 +225,8 @@ class Store(Opening):
 
     def _apply(self, connection: sqlite3.Connection, batch: Batch, times: Times, meta: MetaChanges) -> bool:
         """Write `batch`, and `meta` with it; where the disk is full, only what makes room."""
+        if sum(len(write.messages) for write in batch.queues) < _SMALL_BATCH:
+            time.sleep(_COURTESY_SECONDS)
         if self._reserve.given_up and needs_room(batch) and not self._reserve.take():
             free = connection.execute("PRAGMA freelist_count").fetchone()[0]
             if free * PAGE_BYTES < RESERVE_BYTES:

@@ -1,0 +1,168 @@
+"""From one turn of the event loop to the next: who is flushed when, and that one broken connection holds up no other."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from edge_broker.core.counters import Counters
+from edge_broker.core.pending import Pending
+from edge_broker.turns import Turns
+
+
+class Loop:
+    """As much of an event loop as turns need: what `call_soon` was given is called in the next turn."""
+
+    def __init__(self) -> None:
+        self.soon: deque[Callable[[], None]] = deque()
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        self.soon.append(callback)
+
+    def turn(self) -> None:
+        for _ in range(len(self.soon)):
+            self.soon.popleft()()
+
+
+class Client:
+    """A connection with output. `flushed` is told of it."""
+
+    def __init__(self, name: str, flushed: list[str], broken: bool = False) -> None:
+        self.client_id = name
+        self.address = "test"
+        self.closing = False
+        self.end: tuple[int, str] | None = None
+        self._flushed = flushed
+        self._broken = broken
+
+    def flush(self) -> None:
+        if self._broken:
+            raise RuntimeError("broken")
+        self._flushed.append(self.client_id)
+
+    def on_lost(self, detail: str) -> None:
+        self._flushed.append(f"{self.client_id}: {detail}")
+
+
+class Broker(Turns):
+    """The first floor alone, with nothing to commit."""
+
+    def __init__(self) -> None:
+        super().__init__(max_connections=1)
+        self.loop = Loop()
+        self._loop = cast(Any, self.loop)
+        self.flushed: list[str] = []
+        self.router = cast(
+            Any,
+            SimpleNamespace(
+                now=0.0,
+                dirty=[],
+                pending=Pending(1, 1000),
+                counters=Counters(),
+                on_settled=lambda: self.write("stalled before"),
+            ),
+        )
+
+    def write(self, *names: str, broken: bool = False) -> None:
+        """These clients have output."""
+        for name in names:
+            self.router.dirty.append(cast(Any, Client(name, self.flushed, broken)))
+
+    def settle(self, *names: str) -> None:
+        """A commit releases output for these."""
+        self._before_settle()
+        self.write(*names)
+        self._after_settle()
+
+    def take_flushed(self) -> list[str]:
+        flushed = self.flushed[:]
+        self.flushed.clear()
+        return flushed
+
+
+@pytest.fixture
+def broker() -> Broker:
+    return Broker()
+
+
+def test_output_is_flushed_at_the_end_of_the_turn(broker: Broker) -> None:
+    broker.request_tick()
+    broker.write("a", "b")
+    broker.request_tick()
+
+    broker.loop.turn()
+
+    assert broker.take_flushed() == ["a", "b"]
+    assert not broker.loop.soon
+
+
+def test_what_a_commit_releases_goes_out_over_a_few_turns_and_begins_at_once(broker: Broker) -> None:
+    broker.settle(*(f"{number}" for number in range(9)))
+
+    assert broker.take_flushed() == ["0", "1", "2", "3"]
+    broker.loop.turn()
+    assert broker.take_flushed() == ["4", "5", "6", "7"]
+    broker.loop.turn()
+    assert broker.take_flushed() == ["8", "stalled before"]
+    assert not broker.loop.soon
+
+
+def test_however_many_are_released_all_have_it_within_six_turns(broker: Broker) -> None:
+    broker.settle(*(f"{number}" for number in range(998)))
+
+    assert len(broker.take_flushed()) == 199
+    turns = 0
+    while broker.loop.soon:
+        broker.loop.turn()
+        turns += 1
+    assert turns == 5
+    assert len(broker.take_flushed()) == 800
+
+
+def test_who_has_a_message_meanwhile_waits_for_one_share(broker: Broker) -> None:
+    broker.settle(*(f"{number}" for number in range(20)))
+    broker.take_flushed()
+    broker.request_tick()
+    broker.write("live")
+
+    broker.loop.turn()
+
+    assert broker.take_flushed() == ["4", "5", "6", "7", "live"]
+
+
+def test_what_was_written_before_the_commit_was_settled_is_not_held_up_by_it(broker: Broker) -> None:
+    broker.write("live")
+
+    broker.settle(*(f"{number}" for number in range(20)))
+
+    assert broker.take_flushed()[0] == "live"
+
+
+def test_a_commit_while_another_ones_output_goes_out_keeps_the_order(broker: Broker) -> None:
+    broker.settle(*(f"{number}" for number in range(7)))
+    broker.settle("next")
+
+    assert broker.take_flushed() == ["0", "1", "2", "3"]
+    while broker.loop.soon:
+        broker.loop.turn()
+    assert broker.take_flushed() == ["4", "5", "6", "stalled before", "next", "stalled before"]
+
+    broker.settle("much later")
+    assert broker.take_flushed() == ["much later", "stalled before"]
+
+
+def test_a_connection_that_breaks_holds_up_no_other(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
+    broker.request_tick()
+    broker.write("a")
+    broker.write("b", broken=True)
+    broker.write("c")
+
+    broker.loop.turn()
+
+    assert broker.take_flushed() == ["a", "b: internal error", "c"]
+    assert "internal error on the connection of b" in caplog.text
+    assert broker.router.counters.refused["internal_error"] == 1
