@@ -104,6 +104,7 @@ def canary_of(bridge: BridgeConfig) -> BridgeConfig | None:
         "in_": (),
         "canary": None,
     } | given
+    changes["second_client_id"] = f"{changes['client_id']}-b"
     found = msgspec.structs.replace(bridge, **changes)
     msgspec.structs.force_setattr(found, "name", bridge.name + SUFFIX)
     return found

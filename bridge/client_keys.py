@@ -24,7 +24,7 @@ BackoffInitial = Annotated[
 BackoffMax = Annotated[float, Meta(ge=0.01, le=86_400, description="The longest pause between two tries.")]
 
 
-def check_client_id(client_id: str) -> None:
+def check_client_id(client_id: str, key: str = "client_id") -> None:
     """`ConfigError` where MQTT has no place for it."""
     if not client_id or "\0" in client_id or len(client_id.encode()) > 65_535:
-        raise ConfigError("client_id", "must be text of 1 to 65535 bytes", "leave it out for the default")
+        raise ConfigError(key, "must be text of 1 to 65535 bytes", "leave it out for the default")

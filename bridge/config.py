@@ -68,6 +68,15 @@ class BridgeConfig(QueueLimits, frozen=True, kw_only=True):
             extra={"default": "edge-broker-HOSTNAME-NAME"},
         ),
     ] = _SETTLED_LATER
+    second_client_id: Annotated[
+        str,
+        Meta(
+            description="For the connection that stands by when a certificate is renewed, where nothing comes down and "
+            "nothing goes up at QoS 2. The same as `client_id`: none stands by, and the new one is let in when the old one "
+            "is gone. See [Renewal](mesh.md#renewal).",
+            extra={"default": "CLIENT_ID-b"},
+        ),
+    ] = _SETTLED_LATER
     username: Username = None
     password_file: PasswordFile = None
     ca: Annotated[
@@ -255,6 +264,10 @@ class BridgeConfig(QueueLimits, frozen=True, kw_only=True):
             )
         else:
             check_client_id(self.client_id)
+        if self.second_client_id is _SETTLED_LATER:
+            msgspec.structs.force_setattr(self, "second_client_id", f"{self.client_id}-b")
+        else:
+            check_client_id(self.second_client_id, "second_client_id")
         if self.gateway is _SETTLED_LATER:
             msgspec.structs.force_setattr(self, "gateway", self.client_id)
         elif not self.gateway or "\0" in self.gateway or len(self.gateway) > LONGEST_NAME:
@@ -268,6 +281,11 @@ class BridgeConfig(QueueLimits, frozen=True, kw_only=True):
                 raise ConfigError(
                     "skipped_topic", f"is no topic: {error.detail}", 'for instance "edge/{gateway}/skipped"'
                 ) from None
+
+    @property
+    def client_ids(self) -> set[str]:
+        """All under which it may connect, at one time or another."""
+        return {self.client_id, self.second_client_id}
 
     @property
     def lines(self) -> tuple[BridgeConfig, ...]:

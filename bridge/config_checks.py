@@ -34,16 +34,21 @@ def parse_bridges(data: object, reading: Reading) -> tuple[BridgeConfig | None, 
                 "give each a name of its own",
             )
         if (
-            bridge.client_id == earlier.client_id
+            bridge.client_ids & earlier.client_ids
             and bridge.name != earlier.name
             and _urls(bridge) & _urls(earlier)
         ):
             reading.mistake(
-                f"{key}.client_id",
-                f"is the one of bridge {earlier.name!r} at the same upstream",
+                f"{key}.{_shared_id(bridge, earlier)}",
+                f"is one of bridge {earlier.name!r} at the same upstream",
                 "each would expel the other",
             )
     return tuple(bridges)
+
+
+def _shared_id(bridge: BridgeConfig, earlier: BridgeConfig) -> str:
+    """The key of the client id that both have."""
+    return "client_id" if bridge.client_id in earlier.client_ids else "second_client_id"
 
 
 def check_bridge(bridge: BridgeConfig, key: str, reading: Reading) -> None:
@@ -121,9 +126,11 @@ def _check_canary(bridge: BridgeConfig, key: str, reading: Reading) -> None:
     if not bridge.out and not reading.is_wrong(key):
         reading.mistake(key, "has no rule in out to share", "leave it out")
     _check_places(canary, key, reading)
-    if _urls(canary) & _urls(bridge) and canary.client_id == bridge.client_id:
+    if _urls(canary) & _urls(bridge) and canary.client_ids & bridge.client_ids:
         reading.mistake(
-            f"{key}.client_id", "is the bridge's own at the same upstream", "each would expel the other"
+            f"{key}.client_id",
+            "or the one that is made of it for renewals, is the bridge's own at the same upstream",
+            "each would expel the other",
         )
     if any(reading.is_wrong(f"{key}.urls[{position}]") for position in range(len(canary.urls))):
         return

@@ -1,5 +1,8 @@
 """One MQTT connection to the upstream, from CONNECT to its end: joins link, client, forwarder and downlink.
 
+One that stands by for another one stops after CONNACK; `take_over` joins it to forwarder and downlink, which the other one
+has left by then.
+
 Everything happens in callbacks of one event loop. Whatever wants to be sent calls `wake`; once per turn `_flush` lets the
 forwarder fill its window and hands everything to the link in one piece. It ends once, for one reason, and says which.
 A fault of ours ends this connection and no more.
@@ -37,7 +40,10 @@ _SHORTEST_PAUSE_SECONDS: Final = 0.01
 
 
 class Conversation(Exchange):
-    """`begin`, then await `ended`. Once the upstream accepted us, `refuse_session` may object, else `on_online` follows."""
+    """`begin`, then await `ended`. Once the upstream accepted us, `refuse_session` may object, else `on_online` follows.
+
+    `stands_by`: that waits for `take_over`. `accepted`: by the upstream; never done where it ends before.
+    """
 
     def __init__(
         self,
@@ -53,6 +59,8 @@ class Conversation(Exchange):
         on_online: Callable[[Client], None],
         on_answer: Callable[[Kind, float], None],
         lease_watch: LeaseWatch | None = None,
+        *,
+        stands_by: bool = False,
     ) -> None:
         super().__init__(config, upstream, link, request, router.topics)
         self._router = router
@@ -63,8 +71,20 @@ class Conversation(Exchange):
         self._on_online = on_online
         self._on_answer = on_answer
         self._lease_watch = lease_watch
+        self._stands_by = stands_by
         self._acknowledged_before = forwarder.acknowledged
         self._pause: asyncio.TimerHandle | None = None
+        self.accepted: asyncio.Future[None] = self._loop.create_future()
+
+    def take_over(self) -> None:
+        """Carry messages from now on, after having stood by; nothing where it has ended meanwhile."""
+        if self.ended.done():
+            return
+        self._stands_by = False
+        self._acknowledged_before = self._forwarder.acknowledged
+        self._look_at_clock()
+        self._go_online()
+        self.wake()
 
     async def finish(self, grace_seconds: float) -> None:
         """Send nothing new, give the upstream a moment to acknowledge what is on its way, then leave."""
@@ -109,14 +129,14 @@ class Conversation(Exchange):
         now = self._router.now = time.monotonic()
         more = False
         try:
-            more = self._forwarder.send_due()
+            more = not self._stands_by and self._forwarder.send_due()
         except Exception:  # noqa: BLE001 - logged by _break
             self._break()
         self._write(now)
         self._woken = False
         if more:
             self.wake()
-        elif self._forwarder.pause_seconds and not self.ended.done():
+        elif not self._stands_by and self._forwarder.pause_seconds and not self.ended.done():
             self._wake_in(max(self._forwarder.pause_seconds, _SHORTEST_PAUSE_SECONDS))
         self._request_tick()
 
@@ -166,8 +186,14 @@ class Conversation(Exchange):
             client.disconnect()
             self._end(objection, "refused")
             return
+        self._on_answer("connack", self._router.now - self._began_at)
+        self.accepted.set_result(None)
+        if not self._stands_by:
+            self._go_online()
+
+    def _go_online(self) -> None:
+        client = self._client
         self._online_at = self._router.now
-        self._on_answer("connack", self._online_at - self._began_at)
         if self._lease_watch is not None:
             self._lease_watch.attach(client, self._forwarder.spare_packet_id, self._router.now)
         self._forwarder.attach(client, self.wake, self._retreat)

@@ -1,8 +1,12 @@
 """Before our certificate expires, the live connection is followed by one with the new certificate.
 
 The new connection is made first: name, TCP, TLS and both identities are settled while the old one still carries messages.
-Only then is the old one left, in a calm moment if there is one, and CONNECT goes out on the new one. What is between is one
-round trip; where the new one cannot be made, or does not stand, the old one stays and it is tried again.
+Where nothing is remembered of us upstream, MQTT is too: the new one stands by under another client id, accepted, and takes
+over as soon as the old one has its last acknowledgement. Where a session is, only its own id can take it over: CONNECT goes
+out on the new connection when the old one is left, and what is between is one round trip.
+
+The old one is left in a calm moment if there is one; where the new one cannot be made, or does not stand, the old one stays
+and it is tried again.
 
 How early: a quarter of the certificate's life before its end, an hour at most, and somewhere in the first part of that, so
 that gateways whose certificates were issued together do not come together. When half of it is over, no calm moment is
@@ -15,12 +19,15 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from bridge.background import call_in_background
 from bridge.identity import Credentials, Identity
 from bridge.link import Link
 from edge_broker.errors import UpstreamError
+
+if TYPE_CHECKING:
+    from bridge.conversation import Conversation
 
 log: Final = logging.getLogger("bridge")
 
@@ -40,6 +47,13 @@ class Opened(NamedTuple):
 
     link: Link
     credentials: Credentials
+
+
+class Successor(NamedTuple):
+    """A connection for the one before it. `standby`: who stands by on it; without one, nothing of MQTT was sent there."""
+
+    opened: Opened
+    standby: Conversation | None = None
 
 
 class Moments(NamedTuple):
@@ -69,7 +83,7 @@ class Handover:
         self,
         name: str,
         identity: Identity,
-        open_anew: Callable[[], Awaitable[Opened]],
+        open_anew: Callable[[], Awaitable[Successor]],
         is_calm: Callable[[], bool],
         random: Callable[[], float],
         wall: Callable[[], float] = time.time,
@@ -82,18 +96,18 @@ class Handover:
         self._wall = wall
         self._said = ""
 
-    async def successor(self, holds: tuple[float, float]) -> Opened:
+    async def successor(self, holds: tuple[float, float]) -> Successor:
         """The connection that follows one whose certificate `holds` so long; returns when it is time to change over."""
         moments = Moments.of(holds, self._random)
         while (left := moments.begins_at - self._wall()) > 0:  # noqa: ASYNC110 - time is all that it waits for
             await asyncio.sleep(min(left, _LONGEST_LOOK_SECONDS))  # the wall clock may be set meanwhile
         while True:
-            opened = await self._try(moments)
-            if opened is not None:
-                return opened
+            successor = await self._try(moments)
+            if successor is not None:
+                return successor
             await asyncio.sleep(moments.look_seconds)
 
-    async def _try(self, moments: Moments) -> Opened | None:
+    async def _try(self, moments: Moments) -> Successor | None:
         ends_at = await call_in_background(self._identity.ends_at, f"bridge {self._name} identity")
         if ends_at is None or ends_at <= moments.ends_at:
             if self._wall() >= moments.hurries_at:
@@ -104,23 +118,24 @@ class Handover:
         if not self._is_calm() and self._wall() < moments.hurries_at:
             return None
         try:
-            opened = await self._open_anew()
+            successor = await self._open_anew()
         except UpstreamError as error:
             self._say(f"no connection with the new certificate yet: {error}")
             return None
+        link = successor.opened.link
         try:
             await asyncio.sleep(_PROBATION_SECONDS)
             if self._wall() < moments.hurries_at:
                 await self._calm_down()
         except asyncio.CancelledError:
-            opened.link.abort()
+            link.abort()
             raise
-        if opened.link.ended:
+        if link.ended:
             self._say(
-                f"the new certificate may be refused: the connection made with it ended at once ({opened.link.ended})"
+                f"the new certificate may be refused: the connection made with it ended at once ({link.ended})"
             )
             return None
-        return opened
+        return successor
 
     async def _calm_down(self) -> None:
         """A moment without messages on their way, or not: what is unacknowledged is sent again."""

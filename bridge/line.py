@@ -19,12 +19,13 @@ from bridge.config import BridgeConfig
 from bridge.conversation import Conversation
 from bridge.downlink import Downlink
 from bridge.exchange import Ending
-from bridge.handover import Handover, Opened
+from bridge.handover import Handover, Opened, Successor
 from bridge.identity import Credentials, identity_of
 from bridge.opening import Opener
 from bridge.places import Service, Upstream
 from bridge.policy import Attempt
 from bridge.roaming import Roaming
+from bridge.standby import ClientIds, Succession
 from bridge.status import State
 from bridge.uplink import Uplink
 from bridge.upstreams import Kind, Member
@@ -73,6 +74,7 @@ class Line:
         self.connects = 0
         self.last_error: UpstreamError | None = None
         self.failures = dict.fromkeys(failures.KINDS, 0)
+        self._client_ids = ClientIds(config.client_id, config.second_client_id)
         self._left_at: float | None = None  # a connection, for the one that follows it
         self._logged: dict[Upstream | Service, deque[str]] = {}
         self._conversation: Conversation | None = None
@@ -113,7 +115,8 @@ class Line:
         """
         self._router, self._request_tick = router, request_tick
         self._forwarder, self._downlink, self._lease_watch = forwarder, downlink, lease_watch
-        self._keeps_session, self._is_fresh, self._echoes = keeps_session, is_fresh, echoes
+        self._keeps_session = keeps_session and self.config.session_expiry_seconds > 0
+        self._is_fresh, self._echoes = is_fresh, echoes
         self._identity.start()
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"bridge {self.config.name}")
 
@@ -171,17 +174,17 @@ class Line:
 
         `UpstreamError` where it does not come to MQTT.
         """
-        opened = await self._opener.prepare(attempt.upstream, self._set_state)
+        one = Successor(await self._opener.prepare(attempt.upstream, self._set_state))
         while True:
             self.state = "connecting-mqtt"
-            conversation = self._conversation = self._converse(attempt, opened)
+            conversation = self._conversation = one.standby or self._converse(attempt, one.opened)
             looking = asyncio.get_running_loop().create_task(
                 self._look_around(attempt.upstream, conversation)
             )
             looking.add_done_callback(self._note_end_of_looking)
             try:
-                conversation.begin()
-                successor = await self._successor(attempt.upstream, conversation, opened.credentials)
+                self._begin(conversation, one.standby is not None)
+                successor = await self._successor(attempt, conversation, one.opened.credentials)
                 if successor is None:
                     return await conversation.ended
                 await self._leave(conversation, successor)
@@ -189,14 +192,22 @@ class Line:
                 looking.cancel()
                 self._conversation = None
                 self.version = ""
-            opened = successor
+            one = successor
 
-    def _converse(self, attempt: Attempt, opened: Opened) -> Conversation:
+    def _begin(self, conversation: Conversation, stood_by: bool) -> None:
+        if stood_by:
+            self._client_ids.swap()
+            conversation.take_over()
+        else:
+            conversation.begin()
+
+    def _converse(self, attempt: Attempt, opened: Opened, stands_by: bool = False) -> Conversation:
+        client_id = self._client_ids.spare if stands_by else self._client_ids.live
         return Conversation(
             self.config,
             attempt.upstream,
             opened.link,
-            self._request(attempt.version, opened.credentials),
+            self._request(attempt.version, client_id, opened.credentials),
             self._router,
             self._request_tick,
             self._forwarder,
@@ -205,19 +216,27 @@ class Line:
             partial(self._on_online, attempt),
             self.note_answer,
             self._lease_watch,
+            stands_by=stands_by,
         )
 
     async def _successor(
-        self, upstream: Upstream, conversation: Conversation, credentials: Credentials
-    ) -> Opened | None:
+        self, attempt: Attempt, conversation: Conversation, credentials: Credentials
+    ) -> Successor | None:
         """The connection that is to follow this one; None where this one ended first."""
         if credentials.holds is None:
             await asyncio.wait((conversation.ended,))
             return None
+        ids, may_stand_by = self._client_ids, not self._keeps_session
+        succession = Succession(
+            lambda: self._opener.prepare(attempt.upstream),
+            partial(self._converse, attempt, stands_by=True)
+            if may_stand_by and ids.live != ids.spare
+            else None,
+        )
         handover = Handover(
             self.config.name,
             self._identity,
-            lambda: self._opener.prepare(upstream),
+            succession.open,
             lambda: not self._forwarder.in_flight and not self._downlink.waiting,
             self._random,
         )
@@ -229,16 +248,16 @@ class Line:
         finally:
             await _end(search)
         if search.done() and not search.cancelled() and search.exception() is None:
-            search.result().link.abort()
+            search.result().opened.link.abort()
         return None
 
-    async def _leave(self, conversation: Conversation, successor: Opened) -> None:
+    async def _leave(self, conversation: Conversation, successor: Successor) -> None:
         """Make room for the successor, which stands already."""
         self._left_at = time.monotonic()
         try:
             await conversation.finish(_GRACE_SECONDS)
         except asyncio.CancelledError:
-            successor.link.abort()
+            successor.opened.link.abort()
             raise
 
     # ---- while connected
@@ -262,7 +281,7 @@ class Line:
         if isinstance(self.upstream, Upstream):
             self.policy.on_answer(self.upstream, kind, seconds)
 
-    def _request(self, version: int, credentials: Credentials) -> Connect:
+    def _request(self, version: int, client_id: str, credentials: Credentials) -> Connect:
         config = self.config
         settings = self._router.settings
         properties: Properties = {
@@ -270,13 +289,12 @@ class Line:
             const.MAXIMUM_PACKET_SIZE: settings.max_packet_bytes,
             const.TOPIC_ALIAS_MAXIMUM: settings.topic_alias_maximum,
         }
-        keeps_session = self._keeps_session and config.session_expiry_seconds > 0
-        if keeps_session:
+        if self._keeps_session:
             properties[const.SESSION_EXPIRY_INTERVAL] = config.session_expiry_seconds
         return Connect(
             version,
-            config.client_id,
-            clean_start=not keeps_session or self._wipes_session,
+            client_id,
+            clean_start=not self._keeps_session or self._wipes_session,
             keep_alive=config.keep_alive_seconds,
             username=credentials.username,
             password=credentials.password,
@@ -362,7 +380,7 @@ class Line:
             log.warning("bridge %s: %s", self.config.name, text)
 
 
-async def _end(task: asyncio.Future[Opened]) -> None:
+async def _end(task: asyncio.Future[Successor]) -> None:
     """Have it stop, if it has not."""
     task.cancel()
     await asyncio.wait((task,))

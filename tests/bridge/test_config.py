@@ -46,6 +46,7 @@ def test_the_promised_defaults(folder: Path) -> None:
     bridge = read_right(folder, {"urls": ["mqtts://up.example.com"], "out": [RULE]})
     assert bridge.name == "upstream"
     assert bridge.client_id == f"edge-broker-{socket.gethostname()}-upstream"
+    assert bridge.second_client_id == f"{bridge.client_id}-b"
     assert bridge.upstreams == (Upstream("up.example.com", 8883, True),)
     assert (bridge.version, bridge.window, bridge.keep_alive_seconds) == ("auto", 500, 60)
     assert (bridge.connect_timeout_seconds, bridge.connack_timeout_seconds) == (10.0, 10.0)
@@ -227,6 +228,13 @@ WRONG: list[tuple[dict[str, object], str, str, str]] = [
     ({"canary": {"percent": 5}}, "canary.urls", "is empty", "mqtts://"),
     ({"canary": {"urls": ["h:1883"]}}, "canary.urls[0]", "must begin with", "mqtts://"),
     ({"canary": {"urls": ["mqtts://n"], "percent": 101}}, "canary.percent", "out of range", "0 to 100"),
+    ({"second_client_id": ""}, "second_client_id", "1 to 65535 bytes", "leave it out"),
+    (
+        {"client_id": "me", "second_client_id": "me-canary", "canary": {"urls": ["mqtts://h"]}},
+        "canary.client_id",
+        "made of it for renewals",
+        "expel",
+    ),
     (
         {"client_id": "me", "canary": {"urls": ["mqtts://h"], "client_id": "me"}},
         "canary.client_id",
@@ -388,6 +396,8 @@ def test_two_bridges_to_one_upstream_need_two_client_ids(folder: Path) -> None:
     _, (mistake,) = read(folder, one, other)
     assert (mistake.key, "bridge 'a'" in mistake.problem) == ("bridges[1].client_id", True)
     assert read(folder, one, other | {"urls": ["mqtts://elsewhere"]})[1] == []
+    _, (mistake,) = read(folder, one, other | {"client_id": "y", "second_client_id": "x-b"})
+    assert (mistake.key, "bridge 'a'" in mistake.problem) == ("bridges[1].second_client_id", True)
 
 
 def test_a_single_table_is_no_list(folder: Path) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from bridge.handover import Moments
+from bridge.conversation import Conversation
+from bridge.handover import Handover, Moments, Successor
 from tests.bridge.real import Gateway, Log, Person, rule, running, until
 from tests.bridge.svids import Svid, TrustDomain
 from tests.integration.test_bridge_spiffe import MeshBroker, meshed
@@ -192,7 +194,7 @@ async def test_a_new_certificate_that_the_upstream_refuses_changes_nothing(
 ) -> None:
     """With TLS 1.3 that shows after the handshake; the old connection is not left for such a one."""
     upstream = MeshBroker(tmp_path / "upstream", cluster.issue(), cluster)
-    config = meshed(upstream.mesh_url, tmp_path, short_lived(cluster), cluster)
+    config = meshed(upstream.mesh_url, tmp_path, short_lived(cluster), cluster, in_=(rule("cmd"),))
     gateway = Gateway(tmp_path / "data", config)
     with Log() as log:
         async with running(upstream, gateway):
@@ -231,6 +233,144 @@ async def test_a_cut_while_a_successor_is_looked_for_is_a_cut_like_others(
         await until(lambda: gateway.bridge.status().failures["lost"] == 1, "not noticed")
         await upstream.start()
         await until(lambda: gateway.bridge.status().connects == 2, "it did not come back")
+
+
+# ---- one that stands by, where nothing is remembered upstream
+
+
+def connections(upstream: MeshBroker) -> list[str]:
+    """Who came to the port with TLS and who went, as in ``+gateway``, ``-gateway``."""
+    found = []
+    for line in upstream.log.splitlines():
+        came = re.search(r"New client connected from .* as (gateway\S*)", line)
+        went = re.search(r"Client (gateway\S*) (?:disconnected|closed its connection)", line)
+        if came is not None:
+            found.append(f"+{came[1]}")
+        elif went is not None:
+            found.append(f"-{went[1].rstrip('.')}")
+    return found
+
+
+@pytest.mark.needs("mosquitto")
+async def test_where_nothing_comes_down_the_successor_is_let_in_before_the_old_one_leaves(
+    tmp_path: Path, cluster: TrustDomain, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Twice, on a line that is never calm, with 200 ms there and back; in order, and nothing twice."""
+    caplog.set_level(logging.INFO, "bridge")
+    upstream = MeshBroker(tmp_path / "upstream", cluster.issue(), cluster)
+    async with running(upstream), slow_line(upstream.tls_port, 0.1) as port:
+        us = cluster.issue("ns/edge/sa/gateway", lifetime_seconds=6, begins_seconds_ago=14)
+        gateway = Gateway(
+            tmp_path / "data", meshed(f"mqtts://127.0.0.1:{port}", tmp_path, us, cluster, out=(rule("s"),))
+        )
+        with Log() as log:
+            async with running(gateway):
+                await gateway.online()
+                cloud = await (await Person().connect(upstream.url)).subscribe("s")
+                sensor = await Person().connect(gateway.url)
+                sent = 0
+                for connects, lifetime_seconds in ((2, 9), (3, 3600)):
+                    renew(cluster, tmp_path, lifetime_seconds=lifetime_seconds, begins_seconds_ago=14)
+                    until_then = time.time() + 15
+                    while gateway.bridge.status().connects < connects:
+                        assert time.time() < until_then, "nothing took over"
+                        await sensor.publish("s", str(sent))
+                        sent += 1
+                wanted = [str(number) for number in range(sent)]
+                await until(lambda: len(cloud.payloads) >= sent, "readings are missing")
+                assert cloud.payloads == wanted
+                sensor.leave()
+                cloud.leave()
+                assert connections(upstream) == [
+                    "+gateway",
+                    "+gateway-b",
+                    "-gateway",
+                    "+gateway",
+                    "-gateway-b",
+                ]
+    away = [
+        int(line.rpartition(" for ")[2].removesuffix(" ms"))
+        for line in log.of("INFO")
+        if "went over to a new connection" in line
+    ]
+    assert len(away) == 2
+    assert max(away) < 1000
+    assert log.of("WARNING") == []
+
+
+@pytest.mark.needs("mosquitto")
+async def test_an_upstream_that_takes_one_client_id_alone_is_gone_over_to_as_before(
+    tmp_path: Path, cluster: TrustDomain
+) -> None:
+    upstream = MeshBroker(tmp_path / "upstream", cluster.issue(), cluster)
+    config = upstream._config
+    config.write_text(f"clientid_prefixes gateway\n{config.read_text()}")
+    us = meshed(upstream.mesh_url, tmp_path, short_lived(cluster), cluster, second_client_id="other")
+    gateway = Gateway(tmp_path / "data", us)
+    with Log() as log:
+        async with running(upstream, gateway):
+            await gateway.online()
+            renew(cluster, tmp_path)
+            await until(lambda: gateway.bridge.status().connects == 2, "the new one was not taken")
+            await gateway.online()
+            assert connections(upstream)[:1] == ["+gateway"]
+            assert connections(upstream)[-1] == "+gateway"
+    (warning,) = log.of("WARNING")
+    assert "no connection with the new certificate yet" in warning
+    assert "refused us" in warning
+
+
+@pytest.mark.needs("mosquitto")
+async def test_none_stands_by_where_that_is_not_wished_for(tmp_path: Path, cluster: TrustDomain) -> None:
+    upstream = MeshBroker(tmp_path / "upstream", cluster.issue(), cluster)
+    us = meshed(upstream.mesh_url, tmp_path, short_lived(cluster), cluster, second_client_id="gateway")
+    gateway = Gateway(tmp_path / "data", us)
+    async with running(upstream, gateway):
+        await gateway.online()
+        renew(cluster, tmp_path)
+        await until(lambda: gateway.bridge.status().connects == 2, "the new one was not taken")
+        await gateway.online()
+        assert connections(upstream) == ["+gateway", "-gateway", "+gateway"]
+
+
+@pytest.mark.needs("mosquitto")
+async def test_one_that_stood_by_and_is_gone_when_it_is_to_take_over_is_a_connection_lost(
+    tmp_path: Path, cluster: TrustDomain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upstream = MeshBroker(tmp_path / "upstream", cluster.issue(), cluster)
+    gateway = Gateway(
+        tmp_path / "data",
+        meshed(upstream.mesh_url, tmp_path, short_lived(cluster), cluster, out=(rule("s"),)),
+    )
+    finish = Conversation.finish
+    stood_by: list[Successor] = []
+    successor = Handover.successor
+
+    async def find(self: Handover, holds: tuple[float, float]) -> Successor:
+        stood_by.append(await successor(self, holds))
+        return stood_by[-1]
+
+    async def finish_late(self: Conversation, grace_seconds: float) -> None:
+        """The upstream drops the one that stands by while the other one takes its leave."""
+        if len(stood_by) == 1 and stood_by[0].standby is not None:
+            stood_by[0].opened.link.abort()
+            await asyncio.wait((stood_by[0].standby.ended,))
+        await finish(self, grace_seconds)
+
+    monkeypatch.setattr(Handover, "successor", find)
+    monkeypatch.setattr(Conversation, "finish", finish_late)
+    async with running(upstream, gateway):
+        await gateway.online()
+        renew(cluster, tmp_path)
+        await until(lambda: bool(stood_by), "none stood by")
+        await until(lambda: gateway.bridge.status().connects == 2, "it did not connect again")
+        await gateway.online()
+        cloud = await (await Person().connect(upstream.url)).subscribe("s")
+        sensor = await Person().connect(gateway.url)
+        await sensor.publish("s", "21.5")
+        await until(lambda: cloud.payloads == ["21.5"], "it did not come up")
+        sensor.leave()
+        cloud.leave()
 
 
 # ---- when
