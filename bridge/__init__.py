@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from bridge.bridge import Bridge
-from bridge.canary import make_bridges
+from bridge.making import make_bridges
 from bridge.status import Status
 
 __all__ = ["Bridge", "Status", "make_bridges"]

@@ -106,7 +106,7 @@ class Bridge:
         outbox = self._outbox = Outbox(
             config.name, queue, self._out, router, _quota(config, router), way.queues
         )
-        as_bridge = config.name.removesuffix(SUFFIX)  # a canary may do what its bridge may
+        as_bridge = config.name.partition("!")[0]  # a canary may do what its bridge may, and commands too
         router.admit_companion(outbox, Principal(f"bridge:{config.name}", "", bridge=as_bridge))
         for priority, forwarder in way.forwarders.items():
             forwarder.latest = outbox.latest[priority]

@@ -2,7 +2,7 @@
 
 It is a bridge of its own in all but one thing: it subscribes to nothing. What is its share, the bridge's outbox hands it,
 message by message. So it has queues, a window, a policy and an identity of its own, and a canary that is away or full
-costs the bridge nothing. Nothing comes down from it. The month's bytes are one account for both: they go over one modem.
+costs the bridge nothing. Nothing comes down from it.
 
 When the share changes, what is queued stays where it is. A topic that moves has its older messages at the one upstream and
 its newer ones at the other; between two upstreams there is no order.
@@ -10,34 +10,17 @@ its newer ones at the other; between two upstreams there is no order.
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bridge.bridge import Bridge
-from bridge.config import BridgeConfig
-from edge_broker.config.tracing import TracingConfig
+from bridge.beside import Beside
 
 if TYPE_CHECKING:
     from edge_broker.core.ops import Snapshot
     from edge_broker.core.ports import Host
 
 
-class Canary(Bridge):
-    """Of `bridge`, which is started before it. `config`: its own, as `BridgeConfig.lines` has it."""
-
-    def __init__(
-        self, bridge: Bridge, config: BridgeConfig, tracing: TracingConfig | None, random: Callable[[], float]
-    ) -> None:
-        super().__init__(config, tracing, account=bridge.account, random=random)
-        self._of = bridge
-        bridge.meter(self._line)
-
-    @property
-    def carried_bytes(self) -> int:
-        """What the bridge and its canary have carried."""
-        return self._of.carried_bytes
+class Canary(Beside):
+    """Of a bridge, which hands it its share."""
 
     def start(self, broker: Host, snapshot: Snapshot) -> None:
         """Take over what the store kept, take the share of the topics, and begin to connect."""
@@ -46,18 +29,3 @@ class Canary(Bridge):
 
     def _subscribe(self, snapshot: Snapshot) -> None:
         """The bridge does, and knows what is retained: it went there before there was a canary."""
-
-
-def make_bridges(
-    configs: Sequence[BridgeConfig],
-    tracing: TracingConfig | None = None,
-    *,
-    data_dir: Path | None = None,
-    random: Callable[[], float] = random.random,
-) -> list[Bridge]:
-    """A bridge for each of `configs`, with its canary behind it."""
-    bridges: list[Bridge] = []
-    for config in configs:
-        bridge = Bridge(config, tracing, data_dir=data_dir, random=random)
-        bridges += (bridge, *(Canary(bridge, line, tracing, random) for line in config.lines[1:]))
-    return bridges

@@ -28,6 +28,7 @@ from bridge.origin import LONGEST_NAME
 from bridge.places import Place, Upstream, parse_place
 from bridge.policy_config import FailoverConfig, PacingConfig, UpstreamConfig
 from bridge.rules import RuleConfig
+from bridge.separate import commands_of, uplink_id, uplink_of
 from edge_broker.config.bind import Bind
 from edge_broker.config.queues import QueueLimits
 from edge_broker.config.section import DAY_SECONDS
@@ -77,6 +78,13 @@ class BridgeConfig(QueueLimits, frozen=True, kw_only=True):
             extra={"default": "CLIENT_ID-b"},
         ),
     ] = _SETTLED_LATER
+    separate_uplink: Annotated[
+        bool,
+        Meta(
+            description="What goes up has a connection of its own, as CLIENT_ID-up; what comes down keeps the `client_id` "
+            "and its session. See [Renewal](mesh.md#renewal)."
+        ),
+    ] = False
     username: Username = None
     password_file: PasswordFile = None
     ca: Annotated[
@@ -285,13 +293,30 @@ class BridgeConfig(QueueLimits, frozen=True, kw_only=True):
     @property
     def client_ids(self) -> set[str]:
         """All under which it may connect, at one time or another."""
-        return {self.client_id, self.second_client_id}
+        return {self.client_id, self.second_client_id} | (
+            {uplink_id(self)} if self.separate_uplink else set()
+        )
 
     @property
-    def lines(self) -> tuple[BridgeConfig, ...]:
-        """Itself, and its canary where it has one: each is a connection."""
-        canary = canary_of(self)
-        return (self,) if canary is None else (self, canary)
+    def main_line(self) -> BridgeConfig:
+        """What goes up, and what comes down unless that has a connection of its own."""
+        return uplink_of(self) if self.separate_uplink else self
+
+    @property
+    def commands_line(self) -> BridgeConfig | None:
+        """What comes down, where it has one."""
+        return commands_of(self) if self.separate_uplink else None
+
+    @property
+    def canary_line(self) -> BridgeConfig | None:
+        """What goes to the canary, where there is one."""
+        return canary_of(self)
+
+    @property
+    def lines(self) -> list[BridgeConfig]:
+        """All of these, each a connection."""
+        found = (self.main_line, self.commands_line, self.canary_line)
+        return [line for line in found if line is not None]
 
     @property
     def places(self) -> tuple[Place, ...]:

@@ -9,6 +9,7 @@ from itertools import combinations
 
 from bridge.config import BridgeConfig
 from bridge.identity_checks import check_identity
+from bridge.mapping import InMapping, OutMapping, may_echo
 from bridge.origin import LONGEST_NAME
 from bridge.places import URL_HINT, parse_place
 from bridge.rules import LATE_AFTER_SECONDS
@@ -47,8 +48,10 @@ def parse_bridges(data: object, reading: Reading) -> tuple[BridgeConfig | None, 
 
 
 def _shared_id(bridge: BridgeConfig, earlier: BridgeConfig) -> str:
-    """The key of the client id that both have."""
-    return "client_id" if bridge.client_id in earlier.client_ids else "second_client_id"
+    """The key that makes the client id that both have."""
+    if bridge.client_id in earlier.client_ids:
+        return "client_id"
+    return "second_client_id" if bridge.second_client_id in earlier.client_ids else "separate_uplink"
 
 
 def check_bridge(bridge: BridgeConfig, key: str, reading: Reading) -> None:
@@ -93,6 +96,8 @@ def check_bridge(bridge: BridgeConfig, key: str, reading: Reading) -> None:
     _check_envelopes(bridge, key, reading)
     _check_gateway(bridge, key, reading)
     check_identity(bridge, key, reading)
+    if bridge.separate_uplink:
+        _check_separation(bridge, key, reading)
     if bridge.canary is not None:
         _check_canary(bridge, key, reading)
     _check_password(bridge, key, reading)
@@ -119,9 +124,24 @@ def _check_places(bridge: BridgeConfig, key: str, reading: Reading) -> None:
             )
 
 
+def _check_separation(bridge: BridgeConfig, key: str, reading: Reading) -> None:
+    """Two connections for two directions; the upstream does not know that they are one client."""
+    if not (bridge.out and bridge.in_):
+        reading.mistake(
+            f"{key}.separate_uplink", "has nothing to separate: one direction has no rule", "leave it out"
+        )
+    elif may_echo(OutMapping(bridge.out, bridge.gateway), InMapping(bridge.in_, bridge.gateway)):
+        reading.mistake(
+            f"{key}.separate_uplink",
+            "would bring down again what goes up: out and in overlap, and upstream these are two clients",
+            "give the two directions different remote_prefix",
+        )
+
+
 def _check_canary(bridge: BridgeConfig, key: str, reading: Reading) -> None:
     """What it does not say is as the bridge has it, and was looked at there."""
-    canary = bridge.lines[1]
+    canary = bridge.canary_line
+    assert canary is not None
     key = f"{key}.canary"
     if not bridge.out and not reading.is_wrong(key):
         reading.mistake(key, "has no rule in out to share", "leave it out")

@@ -228,7 +228,8 @@ def _certified(listener: ListenerConfig) -> str:
 
 def _describe_bridge(bridge: BridgeConfig) -> Iterator[str]:
     upstreams = ", ".join(str(place.where) for place in bridge.places)
-    yield f"bridge  {bridge.name}: {upstreams} as {bridge.client_id}"
+    uplink = f", and as {bridge.main_line.client_id} for what goes up" if bridge.separate_uplink else ""
+    yield f"bridge  {bridge.name}: {upstreams} as {bridge.client_id}{uplink}"
     for rule in bridge.out:
         yield f"          up    {' -> '.join(rule.sides_up)}{_more(rule)}"
     for rule in bridge.in_:
@@ -236,7 +237,8 @@ def _describe_bridge(bridge: BridgeConfig) -> Iterator[str]:
     if bridge.envelopes.enabled:
         yield f"          up    in envelopes, while an ingester announces itself on {bridge.envelopes.lease_topic}"
     if bridge.canary is not None:
-        canary = bridge.lines[1]
+        canary = bridge.canary_line
+        assert canary is not None
         upstreams = ", ".join(str(place.where) for place in canary.places)
         yield f"          {bridge.canary.percent:g} % of the topics go to {upstreams} as {canary.client_id}"
     if any(line.exposes_password for line in bridge.lines):

@@ -47,6 +47,8 @@ def test_the_promised_defaults(folder: Path) -> None:
     assert bridge.name == "upstream"
     assert bridge.client_id == f"edge-broker-{socket.gethostname()}-upstream"
     assert bridge.second_client_id == f"{bridge.client_id}-b"
+    assert bridge.separate_uplink is False
+    assert bridge.lines == [bridge]
     assert bridge.upstreams == (Upstream("up.example.com", 8883, True),)
     assert (bridge.version, bridge.window, bridge.keep_alive_seconds) == ("auto", 500, 60)
     assert (bridge.connect_timeout_seconds, bridge.connack_timeout_seconds) == (10.0, 10.0)
@@ -228,6 +230,13 @@ WRONG: list[tuple[dict[str, object], str, str, str]] = [
     ({"canary": {"percent": 5}}, "canary.urls", "is empty", "mqtts://"),
     ({"canary": {"urls": ["h:1883"]}}, "canary.urls[0]", "must begin with", "mqtts://"),
     ({"canary": {"urls": ["mqtts://n"], "percent": 101}}, "canary.percent", "out of range", "0 to 100"),
+    ({"separate_uplink": True}, "separate_uplink", "nothing to separate", "leave it out"),
+    (
+        {"separate_uplink": True, "in": [{"filter": "+/x"}]},
+        "separate_uplink",
+        "two clients",
+        "different remote_prefix",
+    ),
     ({"second_client_id": ""}, "second_client_id", "1 to 65535 bytes", "leave it out"),
     (
         {"client_id": "me", "second_client_id": "me-canary", "canary": {"urls": ["mqtts://h"]}},
@@ -398,6 +407,34 @@ def test_two_bridges_to_one_upstream_need_two_client_ids(folder: Path) -> None:
     assert read(folder, one, other | {"urls": ["mqtts://elsewhere"]})[1] == []
     _, (mistake,) = read(folder, one, other | {"client_id": "y", "second_client_id": "x-b"})
     assert (mistake.key, "bridge 'a'" in mistake.problem) == ("bridges[1].second_client_id", True)
+
+
+def test_a_separate_uplink_is_a_bridge_without_commands_and_one_without_anything_else(folder: Path) -> None:
+    table = GOOD | {
+        "name": "cloud",
+        "client_id": "pi",
+        "separate_uplink": True,
+        "in": [{"filter": "commands/#"}],
+        "canary": {"urls": ["mqtts://next"]},
+        "envelopes": {"enabled": True},
+    }
+    bridge = read_right(folder, table)
+    up, down, canary = bridge.lines
+    assert (up.name, down.name, canary.name) == ("cloud", "cloud!commands", "cloud!canary")
+    assert (up.client_id, down.client_id, canary.client_id) == ("pi-up", "pi", "pi-canary")
+    assert (up.second_client_id, canary.second_client_id) == ("pi-b", "pi-canary-b")
+    assert {up.gateway, down.gateway, canary.gateway} == {"pi"}
+    assert (up.out, up.in_) == (bridge.out, ())
+    assert (down.out, down.in_) == ((), bridge.in_)
+    assert (up.envelopes.enabled, down.envelopes.enabled, down.skipped_topic) == (True, False, "")
+    assert (up.canary, down.canary) == (bridge.canary, None)
+
+
+def test_the_client_id_of_a_separate_uplink_is_nobody_elses(folder: Path) -> None:
+    one = GOOD | {"name": "a", "client_id": "x-up"}
+    other = GOOD | {"name": "b", "client_id": "x", "separate_uplink": True, "in": [{"filter": "commands/#"}]}
+    _, (mistake,) = read(folder, one, other)
+    assert (mistake.key, "bridge 'a'" in mistake.problem) == ("bridges[1].separate_uplink", True)
 
 
 def test_a_single_table_is_no_list(folder: Path) -> None:
