@@ -115,7 +115,7 @@ class Bridge:
         outbox.wake = way.uplink.pump
         self._downlink = Downlink(
             router,
-            outbox,
+            self._publisher(),
             self._in,
             Sessions(config.name, config.places[0].where, queue.queue_id, router, snapshot),
             self._on_subscription_refused,
@@ -135,6 +135,10 @@ class Bridge:
             echoes=may_echo(self._out, self._in),
         )
         broker.request_tick()
+
+    def _publisher(self) -> Outbox:
+        """As whom it publishes what comes down: so that does not go up again."""
+        return self._outbox
 
     def _subscribe(self, snapshot: Snapshot) -> None:
         self._outbox.subscribe()

@@ -104,7 +104,8 @@ def canary_of(bridge: BridgeConfig) -> BridgeConfig | None:
         "in_": (),
         "canary": None,
     } | given
-    changes["second_client_id"] = f"{changes['client_id']}-b"
+    stands_by = bridge.second_client_id != bridge.client_id
+    changes["second_client_id"] = f"{changes['client_id']}-b" if stands_by else changes["client_id"]
     found = msgspec.structs.replace(bridge, **changes)
     msgspec.structs.force_setattr(found, "name", bridge.name + SUFFIX)
     return found

@@ -83,17 +83,22 @@ class Conversation(Exchange):
         self._stands_by = False
         self._acknowledged_before = self._forwarder.acknowledged
         self._look_at_clock()
-        self._go_online()
+        try:
+            self._go_online()
+        except Exception:  # noqa: BLE001 - logged by _break
+            self._break()
         self.wake()
 
-    async def finish(self, grace_seconds: float) -> None:
-        """Send nothing new, give the upstream a moment to acknowledge what is on its way, then leave."""
+    async def finish(self, grace_seconds: float) -> bool:
+        """Send nothing new, give the upstream a moment to acknowledge what is on its way, then leave; whether it did."""
         self._forwarder.close_window()
         deadline = self._loop.time() + grace_seconds
         while not self.ended.done() and self._forwarder.in_flight and self._loop.time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.01)  # rare and short: no event is worth its upkeep per acknowledgement
+        is_clear = not self._forwarder.in_flight
         self._client.disconnect()
         self._end(None, None)
+        return is_clear
 
     # ---- input
 
@@ -203,6 +208,10 @@ class Conversation(Exchange):
 
     def on_message(self, message: Message) -> None:
         """A message came down."""
+        if self._stands_by:
+            self._client.disconnect()
+            self._end(failures.lost(self._upstream, "it sends messages that nobody asked for"), None)
+            return
         watch = self._lease_watch
         if watch is not None and watch.on_message(message, self._router.now):
             return
@@ -243,6 +252,10 @@ class Conversation(Exchange):
             self._pause.cancel()
         super()._end(error, sign, sent_away)
         self._request_tick()
+
+    @property
+    def _has_stood(self) -> bool:
+        return self.accepted.done()
 
     @property
     def _has_progressed(self) -> bool:

@@ -92,6 +92,11 @@ class Exchange(ClientHandler):
         raise NotImplementedError
 
     @property
+    def _has_stood(self) -> bool:
+        """Whether the broker had accepted us."""
+        return self._online_at is not None
+
+    @property
     def _has_progressed(self) -> bool:
         """Whether the connection was good for something."""
         return False
@@ -176,7 +181,7 @@ class Exchange(ClientHandler):
     def on_closed(self, reason_code: int, detail: str) -> None:
         """The connection ended."""
         upstream = self._upstream
-        if self._online_at is not None:
+        if self._has_stood:
             if self._client.sent_away:
                 self._end(failures.sent_away(upstream, reason_code, detail), None)
             else:

@@ -187,12 +187,14 @@ class Line:
                 successor = await self._successor(attempt, conversation, one.opened.credentials)
                 if successor is None:
                     return await conversation.ended
-                await self._leave(conversation, successor)
+                one = await self._leave(attempt.upstream, conversation, successor)
+                if self._task is None:  # a stop, meanwhile, has ended the one that it found
+                    one.opened.link.abort()
+                    return await conversation.ended
             finally:
                 looking.cancel()
                 self._conversation = None
                 self.version = ""
-            one = successor
 
     def _begin(self, conversation: Conversation, stood_by: bool) -> None:
         if stood_by:
@@ -251,14 +253,21 @@ class Line:
             search.result().opened.link.abort()
         return None
 
-    async def _leave(self, conversation: Conversation, successor: Successor) -> None:
-        """Make room for the successor, which stands already."""
+    async def _leave(self, upstream: Upstream, conversation: Conversation, successor: Successor) -> Successor:
+        """Make room for the successor, which stands already; another one, where that could overtake what is unanswered.
+
+        What was sent on the old connection may still be on its way. Only a CONNECT under the same client id ends it.
+        """
         self._left_at = time.monotonic()
         try:
-            await conversation.finish(_GRACE_SECONDS)
+            is_clear = await conversation.finish(_GRACE_SECONDS)
         except asyncio.CancelledError:
             successor.opened.link.abort()
             raise
+        if is_clear or successor.standby is None:
+            return successor
+        successor.opened.link.abort()
+        return Successor(await self._opener.prepare(upstream))
 
     # ---- while connected
 

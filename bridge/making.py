@@ -6,9 +6,9 @@ import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bridge.beside import Beside
 from bridge.bridge import Bridge
 from bridge.canary import Canary
+from bridge.commands import Commands
 from bridge.config import BridgeConfig
 from edge_broker.config.tracing import TracingConfig
 
@@ -26,7 +26,7 @@ def make_bridges(
         bridge = Bridge(config.main_line, tracing, data_dir=data_dir, random=random)
         bridges.append(bridge)
         if config.commands_line is not None:
-            bridges.append(Beside(bridge, config.commands_line, tracing, random))
+            bridges.append(Commands(bridge, config.commands_line, tracing, random))
         if config.canary_line is not None:
             bridges.append(Canary(bridge, config.canary_line, tracing, random))
     return bridges

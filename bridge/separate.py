@@ -27,13 +27,26 @@ def uplink_id(bridge: BridgeConfig) -> str:
 
 def uplink_of(bridge: BridgeConfig) -> BridgeConfig:
     """What goes up, under the bridge's name."""
-    return msgspec.structs.replace(bridge, client_id=uplink_id(bridge), in_=(), separate_uplink=False)
+    stands_by = bridge.second_client_id != bridge.client_id
+    return msgspec.structs.replace(
+        bridge,
+        client_id=uplink_id(bridge),
+        second_client_id=bridge.second_client_id if stands_by else uplink_id(bridge),
+        in_=(),
+        separate_uplink=False,
+    )
 
 
 def commands_of(bridge: BridgeConfig) -> BridgeConfig:
-    """What comes down, under its client id."""
+    """What comes down, under its one client id."""
     found = msgspec.structs.replace(
-        bridge, out=(), canary=None, envelopes=EnvelopesConfig(), skipped_topic="", separate_uplink=False
+        bridge,
+        second_client_id=bridge.client_id,
+        out=(),
+        canary=None,
+        envelopes=EnvelopesConfig(),
+        skipped_topic="",
+        separate_uplink=False,
     )
     msgspec.structs.force_setattr(found, "name", bridge.name + SUFFIX)
     return found

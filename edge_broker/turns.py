@@ -97,24 +97,25 @@ class Turns:
     def _after_settle(self) -> None:
         """Have what the commit released go out, beginning now; what was written before it leaves as it would have."""
         router = self.router
-        router.on_settled()
-        self._released += router.dirty
+        released = self._released
+        released += router.dirty
         router.dirty, self._unreleased = self._unreleased, []
-        self._tick()
         is_releasing = self._released_a_turn > 0
-        self._released_a_turn = max(_FEWEST_RELEASED, len(self._released) // _TURNS_OF_RELEASE)
+        self._released_a_turn = max(_FEWEST_RELEASED, -(-len(released) // _TURNS_OF_RELEASE))
         if not is_releasing:
-            self._release()
+            self._loop.call_soon(self._release)
+        router.on_settled()
+        self._tick()
 
     def _release(self) -> None:
         """One turn's share of the output that commits released, the oldest first."""
         released = self._released
-        share = min(self._released_a_turn, len(released))
-        self._flush([released.popleft() for _ in range(share)])
+        share = [released.popleft() for _ in range(min(self._released_a_turn, len(released)))]
         if released:
             self._loop.call_soon(self._release)
         else:
             self._released_a_turn = 0
+        self._flush(share)
 
     # ---- what has an end
 

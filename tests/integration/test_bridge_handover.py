@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -350,12 +350,12 @@ async def test_one_that_stood_by_and_is_gone_when_it_is_to_take_over_is_a_connec
         stood_by.append(await successor(self, holds))
         return stood_by[-1]
 
-    async def finish_late(self: Conversation, grace_seconds: float) -> None:
+    async def finish_late(self: Conversation, grace_seconds: float) -> bool:
         """The upstream drops the one that stands by while the other one takes its leave."""
         if len(stood_by) == 1 and stood_by[0].standby is not None:
             stood_by[0].opened.link.abort()
             await asyncio.wait((stood_by[0].standby.ended,))
-        await finish(self, grace_seconds)
+        return await finish(self, grace_seconds)
 
     monkeypatch.setattr(Handover, "successor", find)
     monkeypatch.setattr(Conversation, "finish", finish_late)
@@ -371,6 +371,88 @@ async def test_one_that_stood_by_and_is_gone_when_it_is_to_take_over_is_a_connec
         await until(lambda: cloud.payloads == ["21.5"], "it did not come up")
         sensor.leave()
         cloud.leave()
+
+
+def held_up(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """From the call on no acknowledgement reaches the forwarder of a bridge that stood by for nobody."""
+    holding: list[Conversation] = []
+    on_puback = Conversation.on_puback
+    began: list[Conversation] = []
+    begin = Conversation.begin
+
+    def note(self: Conversation) -> None:
+        began.append(self)
+        begin(self)
+
+    def drop(self: Conversation, packet_id: int, reason_code: int) -> None:
+        if self not in holding:
+            on_puback(self, packet_id, reason_code)
+
+    monkeypatch.setattr(Conversation, "begin", note)
+    monkeypatch.setattr(Conversation, "on_puback", drop)
+    return lambda: holding.append(began[0])
+
+
+@pytest.mark.needs("mosquitto")
+async def test_one_that_stands_by_does_not_overtake_what_is_unanswered(
+    tmp_path: Path, cluster: TrustDomain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then the next one comes under the client id of the one before, which ends that."""
+    upstream = MeshBroker(tmp_path / "upstream", cluster.issue(), cluster)
+    config = meshed(upstream.mesh_url, tmp_path, short_lived(cluster), cluster, out=(rule("s"),))
+    gateway = Gateway(tmp_path / "data", config)
+    hold = held_up(monkeypatch)
+    async with running(upstream, gateway):
+        await gateway.online()
+        hold()
+        renew(cluster, tmp_path)
+        cloud = await (await Person().connect(upstream.url)).subscribe("s")
+        sensor = await Person().connect(gateway.url)
+        await sensor.publish("s", "1")
+        await until(lambda: gateway.bridge.status().connects == 2, "nothing took over")
+        await sensor.publish("s", "2")
+        await until(lambda: cloud.payloads[-1:] == ["2"], "it did not come up")
+        assert cloud.payloads == ["1", "1", "2"]
+        steps = connections(upstream)
+        assert steps[:2] == ["+gateway", "+gateway-b"]
+        assert steps[-1] == "+gateway"
+        sensor.leave()
+        cloud.leave()
+
+
+@pytest.mark.needs("mosquitto")
+@pytest.mark.parametrize("second_client_id", ["gateway", "gateway-b"])
+async def test_a_stop_while_the_old_connection_takes_its_leave_leaves_no_new_one(
+    tmp_path: Path, cluster: TrustDomain, monkeypatch: pytest.MonkeyPatch, second_client_id: str
+) -> None:
+    upstream = MeshBroker(tmp_path / "upstream", cluster.issue(), cluster)
+    ways = {"out": (rule("s"),), "second_client_id": second_client_id}
+    gateway = Gateway(
+        tmp_path / "data", meshed(upstream.mesh_url, tmp_path, short_lived(cluster), cluster, **ways)
+    )
+    hold = held_up(monkeypatch)
+    finishing: list[Conversation] = []
+    finish = Conversation.finish
+
+    async def note(self: Conversation, grace_seconds: float) -> bool:
+        finishing.append(self)
+        return await finish(self, grace_seconds)
+
+    monkeypatch.setattr(Conversation, "finish", note)
+    async with running(upstream):
+        async with running(gateway):
+            await gateway.online()
+            hold()
+            renew(cluster, tmp_path)
+            sensor = await Person().connect(gateway.url)
+            await sensor.publish("s", "1")
+            await until(lambda: bool(finishing), "the old one is not left")
+            sensor.leave()
+        assert gateway.bridge.status().connects == 1
+        assert gateway.bridge.status().in_flight == 0
+        await until(
+            lambda: sum(1 if step[0] == "+" else -1 for step in connections(upstream)) == 0, "one is left"
+        )
 
 
 # ---- when

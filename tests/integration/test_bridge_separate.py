@@ -112,6 +112,53 @@ async def test_the_months_bytes_are_one_account(tmp_path: Path) -> None:
         cloud.leave()
 
 
+async def test_what_came_down_does_not_go_up_again_whatever_the_filters(tmp_path: Path) -> None:
+    """As where both directions share a connection. What went up here and comes round is known again, too."""
+    upstream = Mosquitto(tmp_path / "upstream")
+    config = bridge_config(
+        upstream.url,
+        out=(rule("#", remote="sites/7/"),),
+        in_=(rule("cmd/#", local="down/"), rule("round/#")),
+        separate_uplink=True,
+    )
+    gateway = Gateway(tmp_path / "data", config)
+    async with running(upstream, gateway):
+        await gateway.online()
+        up, down = gateway.bridges
+        await until(lambda: down._downlink.is_subscribed, "it has not subscribed")
+        cloud = await (await Person().connect(upstream.url)).subscribe("sites/#")
+        sensor = await (await Person().connect(gateway.url)).subscribe("down/#", "round/#")
+        await cloud.publish("cmd/x", "on")
+        await until(lambda: sensor.payloads == ["on"], "the command did not come")
+        await sensor.publish("s", "21.5")
+        await until(lambda: cloud.payloads == ["21.5"], "it went up again")
+        await cloud.publish("round/x", "21.5", properties=cloud.messages[0].properties)
+        await until(lambda: down.status().dropped == {"loop": 1}, "it is not known again")
+        assert (cloud.topics, sensor.payloads) == (["sites/7/s"], ["on"])
+        assert up.status().dropped == {}
+        sensor.leave()
+        cloud.leave()
+
+
+@pytest.mark.parametrize("settings", [{"second_client_id": "gateway"}, {"session_expiry_seconds": 0}])
+async def test_the_two_never_expel_each_other(tmp_path: Path, settings: dict[str, object]) -> None:
+    cluster = TrustDomain("cluster.example")
+    upstream = MeshBroker(tmp_path / "upstream", cluster.issue(), cluster)
+    ways = {"out": (rule("s"),), "in_": (rule("cmd"),), "separate_uplink": True} | settings
+    us = short_lived(cluster)
+    gateway = Gateway(tmp_path / "data", meshed(upstream.mesh_url, tmp_path, us, cluster, **ways))
+    with Log() as log:
+        async with running(upstream, gateway):
+            await gateway.online()
+            renew(cluster, tmp_path)
+            await until(
+                lambda: min(bridge.status().connects for bridge in gateway.bridges) == 2, "none took over"
+            )
+            await gateway.online()
+            assert all(sum(bridge.status().failures.values()) == 0 for bridge in gateway.bridges)
+    assert log.of("WARNING") == []
+
+
 async def test_the_acl_knows_both_connections_as_the_bridge(tmp_path: Path) -> None:
     acl = tmp_path / "acl.toml"
     acl.write_text(
