@@ -98,8 +98,8 @@ class Paho:
         self.losses += 1
         self._connected.clear()
 
-    def connected(self) -> Paho:
-        assert self._connected.wait(WAIT_SECONDS), "not connected"
+    def connected(self, patience_seconds: float = WAIT_SECONDS) -> Paho:
+        assert self._connected.wait(patience_seconds), "not connected"
         return self
 
     def subscribe(self, topic_filter: str, qos: int = 0, **options: Any) -> Paho:
