@@ -6,10 +6,9 @@ away in the middle of a connection. Patience with the upstream is set to a secon
 follows: acknowledgements that do not come, the connection given up, further ones that get no answer.
 
 Runs one behind the other, each on a fresh broker: with the upstream there, and with it gone. What counts is the ratio of
-their p99 from publish to receipt. With nobody to take messages over they are written: a commit is 0.1 ms or two of the
-event loop's time, and at fifty a second one message in a hundred meets one. So there is a third run in between, in which
-the upstream refuses at once: what is written is the same, and the black hole alone makes the difference. PUBACKs are
-another matter, and reported beside it: they wait for the disk then.
+their p99 from publish to receipt. With nobody to take messages over they are written, fifty commits a second. So there is a
+third run in between, in which the upstream refuses at once: what is written is the same, and the black hole alone makes the
+difference. PUBACKs are another matter, and reported beside it: they wait for the disk then.
 """
 
 import os

@@ -67,7 +67,9 @@ class Reader:
         self.order: list[int] = []
         expiry = {"expiry": 3600} if version == V5 else {"clean": False}
         self._paho = Paho(port, "reader", version, heard=self._count, **expiry)  # type: ignore[arg-type]
-        self._paho.connected(PATIENCE_SECONDS)  # a cluster that has just begun may have nobody yet who decides
+        self._paho.connected(
+            PATIENCE_SECONDS
+        )  # a cluster that has just begun may have nobody yet who decides
         self._paho.subscribe(topic_filter, qos=1)
 
     def _count(self, message: paho.MQTTMessage) -> None:
