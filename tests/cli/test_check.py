@@ -112,6 +112,13 @@ def test_bridges_are_described(tmp_path: Path) -> None:
     assert "secret" not in result.output
 
 
+def test_a_separate_uplink_is_described(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("secret")
+    _, result = check(tmp_path, BRIDGE.replace("[[bridges]]", "[[bridges]]\nseparate_uplink = true", 1))
+    assert result.exit_code == 0, result.output
+    assert "mqtt://b.example.com:1883 as pi-1, and as pi-1-up for what goes up\n" in result.output
+
+
 def test_what_rules_say_beside_topics_is_described(tmp_path: Path) -> None:
     _, result = check(tmp_path, RULES)
     assert result.exit_code == 0, result.output

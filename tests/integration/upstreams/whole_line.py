@@ -59,7 +59,7 @@ class WholeLine:
         self.nats = NatsCluster(directory / "nats")
         ports = self.nats.mqtt_ports
         self.ingress = ClusterIngress(directory / "ingress", domain.issue(BROKER_PATH), domain, ports)
-        keys = meshed_keys(directory / "svid", domain) + '\nversion = "3.1.1"'
+        keys = meshed_keys(directory / "svid", domain) + '\nversion = "3.1.1"\nseparate_uplink = true'
         self.gateway = BrokerProcess(
             directory / "gateway", bridge_table([self.ingress.url], keys, _RULE) + _COMMANDS + _ENVELOPES
         )
@@ -99,8 +99,8 @@ class WholeLine:
 
     @property
     def renewals(self) -> int:
-        """How often the bridge took a new certificate while connected, since the gateway was started."""
-        return self.gateway.log.count("went over to a new connection")
+        """How often what goes up took a new certificate while connected, since the gateway was started."""
+        return self.gateway.log.count("bridge cloud: went over to a new connection")
 
     @property
     def logs(self) -> str:
