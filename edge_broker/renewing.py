@@ -168,10 +168,10 @@ class Renewing:
         self._http.access.tokens = tokens
         log.info("%d tokens of HTTP", len(tokens.tokens))
 
-    def _reload_http_certificate(self) -> None:
+    async def _reload_http_certificate(self) -> None:
         if self._http is None:
             return
-        self._http.load_certificate()
+        await self._http.load_certificate()
         for kind, owner, paths in _expiring("http", self._config.http.certificate, None):
             self.expiring.put(kind, owner, paths)
         log.info("%s: certificate taken anew", self._http.url)

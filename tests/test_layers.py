@@ -20,19 +20,21 @@ PACKAGES: Final = ("edge_broker", "bridge", "devices", "benchmarks")
 
 VERSION: Final = "edge_broker"  # the package itself, where `__version__` is
 ERRORS: Final = "edge_broker.errors"
+KEY_PAIR: Final = "edge_broker.key_pair"
 WIRE: Final = "edge_broker.wire.*"
 CORE: Final = "edge_broker.core.*"
 
 LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "edge_broker": (),
     "edge_broker.errors": (),
+    "edge_broker.key_pair": (),
     "edge_broker.wire.*": (ERRORS,),
     "edge_broker.core.*": (ERRORS, WIRE),
-    "edge_broker.config.*": (VERSION, ERRORS, WIRE, CORE),
+    "edge_broker.config.*": (VERSION, ERRORS, WIRE, CORE, KEY_PAIR),
     "edge_broker.security.*": (VERSION, ERRORS, WIRE, CORE),
     "edge_broker.ops.*": (VERSION, ERRORS, WIRE, CORE),
     "edge_broker.store.*": (VERSION, ERRORS, WIRE, "edge_broker.core.ops", "edge_broker.core.message"),
-    "edge_broker.net.*": (VERSION, ERRORS, WIRE, CORE),
+    "edge_broker.net.*": (VERSION, ERRORS, WIRE, CORE, KEY_PAIR),
     "edge_broker.wiring": (
         ERRORS,
         CORE,

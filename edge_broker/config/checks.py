@@ -40,7 +40,6 @@ _TRANSPORTS_OF: Final = {
 """The keys that not every transport has."""
 _MODE: Final = re.compile(r"0?[0-7]{3}")
 _ORIGIN: Final = re.compile(r"https?://[^/\s]+")
-_NO_PASSPHRASE: Final = "write a copy without one: openssl pkey -in KEY -out NEW-KEY"  # noqa: S105 - a hint
 
 
 def check_listeners(
@@ -184,6 +183,8 @@ def check_certificate(certificate: Path, private_key: Path, key: str, reading: R
     """That both files can be read and belong together; `key` is the table that has `certificate` and `key`."""
     import ssl
 
+    from edge_broker.key_pair import NO_PASSPHRASE, PassphraseWanted, is_mismatch, load_key_pair
+
     readable = [
         check_file(path, f"{key}.{name}", reading)
         for name, path in (("certificate", certificate), ("key", private_key))
@@ -199,11 +200,11 @@ def check_certificate(certificate: Path, private_key: Path, key: str, reading: R
         )
         return
     try:
-        context.load_cert_chain(certificate, private_key, password=_refuse_passphrase)
-    except _PassphraseWanted:
-        reading.mistake(f"{key}.key", f"{private_key} is protected by a passphrase", _NO_PASSPHRASE)
+        load_key_pair(context, certificate, private_key)
+    except PassphraseWanted:
+        reading.mistake(f"{key}.key", f"{private_key} is protected by a passphrase", NO_PASSPHRASE)
     except ssl.SSLError as error:
-        if error.reason == "KEY_VALUES_MISMATCH":
+        if is_mismatch(error):
             reading.mistake(
                 f"{key}.key",
                 f"{private_key} is not the key of {certificate}",
@@ -242,14 +243,6 @@ def check_file(path: Path, key: str, reading: Reading) -> bool:
         reading.mistake(key, f"{path} cannot be read: {error.strerror}", hint)
         return False
     return True
-
-
-class _PassphraseWanted(Exception):
-    """The key is encrypted, and nobody is there to type."""
-
-
-def _refuse_passphrase() -> str:
-    raise _PassphraseWanted
 
 
 def check_http(http: HttpConfig, reading: Reading) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from edge_broker.core.ports import Vetting
 from edge_broker.errors import ConfigError
+from edge_broker.key_pair import NO_PASSPHRASE, PassphraseWanted, is_mismatch
 from edge_broker.net.endpoints import Endpoint, UnixEndpoint
 from edge_broker.net.gate import Gate
 from edge_broker.net.pipes import LayeredPipe, Pipe
@@ -132,7 +133,8 @@ class Listener:
 
         Where the address is only not there yet, it is tried again until `stop_accepting`.
         """
-        self.load_certificates()
+        if self._files[0] is not None:
+            self.take_certificates(await asyncio.to_thread(self.read_certificates))
         try:
             await self._listen()
         except OSError as error:
@@ -232,8 +234,10 @@ def context_of_files(
             raise ConfigError(path, f"cannot be read: {error.strerror}", hint) from None
     try:
         return server_context(certificate, key, client_ca, require, crls)
+    except PassphraseWanted:
+        raise ConfigError(key, "is protected by a passphrase", NO_PASSPHRASE) from None
     except ssl.SSLError as error:
-        if error.reason == "KEY_VALUES_MISMATCH":
+        if is_mismatch(error):
             problem, hint = f"is not the key of {certificate}", "give the two that were made together"
             raise ConfigError(key, problem, hint) from None
         why = (error.reason or str(error)).lower().replace("_", " ")

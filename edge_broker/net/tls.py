@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Final, cast
 
 from edge_broker.core.ports import PeerCertificate
+from edge_broker.key_pair import load_key_pair
 
 _READ_BYTES: Final = 64 << 10
 _CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -164,7 +165,7 @@ def server_context(
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
     context.set_ciphers(_CIPHERS)
-    context.load_cert_chain(certificate, key, password=_refuse_passphrase)
+    load_key_pair(context, certificate, key)
     if client_ca is not None:
         context.load_verify_locations(client_ca)
         for crl in crls:
@@ -198,8 +199,3 @@ def client_context(
     if certificate is not None:
         context.load_cert_chain(certificate, key)
     return context
-
-
-def _refuse_passphrase() -> str:
-    """OpenSSL would ask for it on the terminal."""
-    raise ssl.SSLError("the key is protected by a passphrase")

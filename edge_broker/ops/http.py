@@ -106,17 +106,17 @@ class HttpServer:
         `OSError` if that cannot be had, `ConfigError` for the certificate; `stop` is due then too.
         """
         await self._runner.setup()
-        self.load_certificate()
+        await self.load_certificate()
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(self._accept, host or None, port, backlog=_BACKLOG)
         host, port = self._server.sockets[0].getsockname()[:2]
         scheme = "http" if self._new_pipe is None else "https"
         self.url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
-    def load_certificate(self) -> None:
+    async def load_certificate(self) -> None:
         """Read the TLS files; what was read last stays in force if they cannot be (`ConfigError`)."""
         if self._load_tls is not None:
-            self._new_pipe = self._load_tls()
+            self._new_pipe = await asyncio.to_thread(self._load_tls)
 
     async def stop(self) -> None:
         """Stop serving."""
