@@ -69,7 +69,16 @@ class LoopDisk:
 
     def restore(self) -> None:
         self._detach()
+        if _is_attached(self._image):
+            self._go_on_with_a_copy()
         self._attach()
+
+    def _go_on_with_a_copy(self) -> None:
+        """Whoever made a mount namespace meanwhile still has the disk, and the kernel would give us that one, shut down."""
+        copy = self._image.with_name(f"{self._image.name}+")
+        _run("cp", "--sparse=always", str(self._image), str(copy))
+        self._image.unlink()
+        self._image = copy
 
     def close(self) -> None:
         if self._mounted:
@@ -116,6 +125,12 @@ def why_not() -> str:
         return "needs root, to mount a file system of its own"
     missing = [name for name in PROGRAMS if find_program(name) is None]
     return f"needs {', '.join(missing)}" if missing else ""
+
+
+def _is_attached(image: Path) -> bool:
+    """Whether a loop device still has `image`."""
+    attached = [file.read_text().strip() for file in Path("/sys/block").glob("loop*/loop/backing_file")]
+    return str(image.resolve()) in attached
 
 
 def _run(program: str, *arguments: str) -> None:
