@@ -61,9 +61,8 @@ async def test_a_broker_that_keeps_all_in_memory_is_found_out(
     directory: PlainDirectory, tmp_path: Path
 ) -> None:
     """Another control, by configuration alone."""
-    verdict = await Torture(
-        Plan(rounds=1, settings=IN_MEMORY, patience_seconds=20.0), directory, tmp_path
-    ).run()
+    plan = Plan(rounds=3, settings=IN_MEMORY, patience_seconds=10.0)  # one kill may meet next to nothing
+    verdict = await Torture(plan, directory, tmp_path).run()
     print(report(verdict))
     assert not verdict.kept_its_promise
     assert verdict.lost_messages > 10
