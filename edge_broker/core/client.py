@@ -198,7 +198,7 @@ class Client:
                 packet = decoder.next_packet()
                 if packet is None:
                     return False
-                if packet.__class__ is Ack and self.connected:
+                if type(packet) is Ack and self.connected:
                     kind = packet.packet_type
                     if kind == const.PUBACK:
                         handler.on_puback(packet.packet_id, packet.reason_code)
@@ -208,7 +208,7 @@ class Client:
                         handler.on_pubcomp(packet.packet_id, packet.reason_code)
                     else:
                         handler.on_pubrel(packet.packet_id)
-                elif packet.__class__ is Message and self.connected:
+                elif type(packet) is Message and self.connected:
                     handler.on_message(packet)
                 else:
                     self._handle(packet)

@@ -120,10 +120,11 @@ class Connection(Publishing):
             if packet is not None:
                 self.last_received_at = now
                 try:
-                    if packet.__class__ is Message:
+                    if type(packet) is Message:
                         self._handle_publish(packet)
-                    elif packet.__class__ is tuple:
-                        self._handle_pubacks(*packet)
+                    elif type(packet) is tuple:
+                        packet_id, count = packet
+                        self._handle_pubacks(packet_id, count)
                 except MqttError as error:
                     self.fail(error.reason_code, error.detail)
                 return False
@@ -150,9 +151,9 @@ class Connection(Publishing):
                             "the first packet is not a CONNECT"
                         )  # no need to wait for all of it
                     return False
-                if packet.__class__ is Message:
+                if type(packet) is Message:
                     deliveries += self._handle_publish(packet)
-                elif packet.__class__ is Ack:
+                elif type(packet) is Ack:
                     self._handle_ack(packet)
                 else:
                     self._handle(packet)

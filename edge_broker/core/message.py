@@ -27,7 +27,7 @@ class Publisher(Protocol):
         """The last durable recipient has `message` safe: its acknowledgement may leave."""
 
 
-class Message(Publish):
+class Message(Publish, eq=False):
     """A PUBLISH that the router carries. `unsafe`: durable recipients that have it neither on disk nor acknowledged.
 
     `sequence` (with `epoch`, the broker's run) is given when the first durable queue takes it; 0 before.

@@ -194,17 +194,19 @@ class Queue(SheddingQueue):
     def complete_run(self, packet_id: int, count: int) -> bool:
         """`count` packet identifiers from `packet_id` on are acknowledged for good. False if none was in flight."""
         head = self.head
-        first = head + (packet_id - head) % MAX_PACKET_ID
-        end = first + count
+        end = head + count
         if (
-            first == head
+            self.pending is None
+            and (packet_id - head) % MAX_PACKET_ID == 0
             and end <= self.cursor
-            and self.pending is None
             and not (self.acknowledged or self.released or self.large_in_flight_bytes)
         ):  # the oldest ones, in order, and nothing to be told of them: what most acknowledgements are
             messages = self.messages
-            for number in range(first, end):
-                del messages[number]
+            if count == 1:
+                del messages[head]
+            else:
+                for number in range(head, end):
+                    del messages[number]
             self.in_flight -= count
             self.head = end
             return True

@@ -16,7 +16,6 @@ from edge_broker.core.queue import LARGE_FRAME_BYTES, Queue
 from edge_broker.core.quota import KEEP_LATEST, REJECT, Numbers
 from edge_broker.core.shedding import QUEUE_FULL
 from edge_broker.wire import const
-from edge_broker.wire.const import MAX_PACKET_ID
 from edge_broker.wire.topics import split_share
 
 if TYPE_CHECKING:
@@ -239,10 +238,9 @@ class Session:
             self._deliver_with_care(message)
         elif (
             number == queue.cursor
-            and queue.in_flight < connection.send_window
+            and number - queue.head < connection.send_window
             and connection.writable
             and len(message.frame) <= LARGE_FRAME_BYTES
-            and number - queue.head < MAX_PACKET_ID
         ):  # nothing of it outlives the connection and nothing is in its way: what most deliveries are
             queue.next_number = queue.cursor = number + 1
             queue.in_flight += 1

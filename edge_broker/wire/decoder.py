@@ -44,6 +44,7 @@ class Decoder:
         "_aliases",
         "_buffer",
         "_from_server",
+        "_like",
         "_likenesses",
         "_max_user_properties",
         "_names",
@@ -79,12 +80,13 @@ class Decoder:
         self._topics = topics
         self._names = topics.names
         self._likenesses = self._choose_likenesses()
+        self._like: Likeness | None = None  # of the plain PUBLISH before: who has one topic asks no table
         self._aliases: dict[int, str] | None = None
         self._valid_block = b"\0"
         self._puback = Ack(const.PUBACK, 0)
         self._buffer = b""
         self.at = 0  # how far `_buffer` is handled; read by whoever works within a budget
-        self.more = False  # whether anything was left behind the packet handed out last
+        self.more = False  # whether `_buffer` has bytes that were not handed out
         self._needed = 0  # bytes that the packet at `at` is known to take, while it is incomplete
         self._tail = bytearray()  # what came behind `_buffer`, joined to it once that packet is complete
 
@@ -96,6 +98,7 @@ class Decoder:
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the stream."""
+        self.more = True
         buffer = self._buffer
         at = self.at
         if at == len(buffer):
@@ -119,18 +122,21 @@ class Decoder:
 
         None for anything else, and while earlier bytes wait: then `data` was not taken, and `feed` is for it.
         """
+        if self.more:
+            return None
         size = len(data)
-        if size < 4 or self.at != len(self._buffer):
-            return None
-        if data[0] == 0x40:
-            return take_pubacks(data)
-        if size < 5:
-            return None
-        topic_at = 4 if data[1] < 0x80 else 5
-        like = self._likenesses.get(data[: topic_at + (data[topic_at - 2] << 8 | data[topic_at - 1])])
-        if like is None:
-            return None
-        known_size, topic, packet_id_at, payload_at, qos, retain = like
+        like = self._like
+        if like is None or not data.startswith(like[0]):
+            if size < 4:
+                return None
+            if data[0] == 0x40:
+                return take_pubacks(data)
+            if size == 4:
+                return None
+            like = self._find_like(data, 0)
+            if like is None:
+                return None
+        _, known_size, topic, packet_id_at, payload_at, qos, retain = like
         version = self.version
         if known_size != size or (version >= const.MQTT_5 and data[payload_at - 1]):
             return None
@@ -140,6 +146,14 @@ class Decoder:
             if not packet_id:
                 return None
         return self._publish_type(data, version, topic, packet_id_at, payload_at, qos, retain, packet_id)
+
+    def _find_like(self, data: bytes, at: int) -> Likeness | None:
+        """What is known of packets that begin like the PUBLISH at `at`, of which five bytes are there at least."""
+        topic_at = at + 4 if data[at + 1] < 0x80 else at + 5
+        like = self._likenesses.get(data[at : topic_at + (data[topic_at - 2] << 8 | data[topic_at - 1])])
+        if like is not None:
+            self._like = like
+        return like
 
     @property
     def waiting_for(self) -> int:
@@ -160,6 +174,7 @@ class Decoder:
         at = self.at
         have = len(buffer)
         if have - at < 2:
+            self.more = at < have
             if at > _LONGEST_KEPT_BYTES:
                 self._buffer = buffer[at:]
                 self.at = 0
@@ -167,14 +182,13 @@ class Decoder:
         first = buffer[at]
         if first < 0x40 and have - at > 4:
             # A PUBLISH, by all likelihood: one that begins just like a sound one before it is as sound.
-            topic_at = at + 4 if buffer[at + 1] < 0x80 else at + 5
-            like = self._likenesses.get(
-                buffer[at : topic_at + (buffer[topic_at - 2] << 8 | buffer[topic_at - 1])]
-            )
-            if like is not None and at + like[0] <= have:
+            like = self._like
+            if like is None or not buffer.startswith(like[0], at):
+                like = self._find_like(buffer, at)
+            if like is not None and at + like[1] <= have:
                 publish = self._decode_alike(buffer, at, like)
                 if publish is not None:
-                    self.at = end = at + like[0]
+                    self.at = end = at + like[1]
                     self.more = end < have
                     return publish
         length = buffer[at + 1]
@@ -207,14 +221,15 @@ class Decoder:
         if first >> 4 == const.CONNECT and not self.version:
             self.version = connect_level(buffer[body:end])  # also of one that turns out to be malformed
         packet = decode_body(first, buffer[body:end], self.version, self._max_user_properties)
-        if packet.__class__ is Connect:
+        if type(packet) is Connect:
             self.version = packet.version
             self._likenesses = self._choose_likenesses()
+            self._like = None
         return packet
 
     def _decode_alike(self, buffer: bytes, at: int, like: Likeness) -> Publish | None:
         """The whole PUBLISH at `at`, whose beginning is known; None where what follows is not as plain."""
-        size, topic, packet_id_at, payload_at, qos, retain = like
+        _, size, topic, packet_id_at, payload_at, qos, retain = like
         packet_id = 0
         if qos:
             packet_id = buffer[at + packet_id_at] << 8 | buffer[at + packet_id_at + 1]
@@ -266,8 +281,9 @@ class Decoder:
         if first & const.FLAG_DUP:
             _clear_dup(publish)
         elif body - at <= 3:
-            like = Likeness(end - at, topic, topic_end - at, payload_at - at, qos, retain)
-            self._topics.remember(self._likenesses, buffer[at:topic_end], like)
+            head = buffer[at:topic_end]
+            like = (head, end - at, topic, topic_end - at, payload_at - at, qos, retain)
+            self._topics.remember(self._likenesses, like)
         return publish
 
     def _decode_publish_with_properties(

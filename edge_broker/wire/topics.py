@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
 from edge_broker.errors import MalformedPacket, MqttError
 from edge_broker.wire.const import TOPIC_FILTER_INVALID, TOPIC_NAME_INVALID
@@ -91,15 +91,9 @@ def match(topic_filter: str, topic: str) -> bool:
     return len(wanted) == len(have)
 
 
-class Likeness(NamedTuple):
-    """What two PUBLISH packets that begin alike share: size in bytes, topic, offsets in the frame, QoS, retain flag."""
-
-    size: int
-    topic: str
-    packet_id_at: int
-    payload_at: int
-    qos: int
-    retain: bool
+Likeness = tuple[bytes, int, str, int, int, int, bool]
+"""What PUBLISH packets share that begin alike: that beginning, size in bytes, topic, offsets of packet identifier and
+payload in the frame, QoS, retain flag. A plain tuple is taken apart in half the time of a named one."""
 
 
 class TopicCache:
@@ -133,8 +127,9 @@ class TopicCache:
                 names[raw] = topic
         return topic
 
-    def remember(self, likenesses: dict[bytes, Likeness], head: bytes, likeness: Likeness) -> None:
-        """A plain PUBLISH that begins with `head` was found to be sound; `likenesses` as bounded as the shared ones."""
+    def remember(self, likenesses: dict[bytes, Likeness], likeness: Likeness) -> None:
+        """A plain PUBLISH like that was found to be sound; `likenesses` as bounded as the shared ones."""
+        head = likeness[0]
         if len(head) <= self.LONGEST_BYTES:
             if len(likenesses) >= self._capacity:
                 likenesses.clear()

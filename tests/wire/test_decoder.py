@@ -125,6 +125,19 @@ def test_a_subclass_of_publish_is_built_directly() -> None:
         assert (packet.stamp, packet.payload) == (7, b"hi")
 
 
+def test_whole_packets_are_taken_without_the_buffer_again_once_it_is_empty() -> None:
+    stream = decoder(4)
+    puback = bytes_of("40 02 00 07")
+    stream.feed(puback[:2])
+    assert stream.take_whole(puback) is None, "a packet has begun"
+    stream.feed(puback[2:])
+    assert stream.next_packet() is not None
+    assert stream.take_whole(puback) == (7, 1)
+    stream.feed(b"")
+    assert stream.next_packet() is None
+    assert stream.take_whole(puback) == (7, 1)
+
+
 # ---- limits
 
 
