@@ -123,8 +123,15 @@ class Connection(Publishing):
                     if type(packet) is Message:
                         self._handle_publish(packet)
                     elif type(packet) is tuple:
+                        session = self.session
+                        if session is None:
+                            raise ProtocolError("the first packet is not a CONNECT")
+                        queue = session.queue
                         packet_id, count = packet
-                        self._handle_pubacks(packet_id, count)
+                        if queue.complete_run(packet_id, count) and (
+                            queue.cursor < queue.next_number or self._retained is not None
+                        ):
+                            self._on_completed(session)
                 except MqttError as error:
                     self.fail(error.reason_code, error.detail)
                 return False
@@ -256,16 +263,6 @@ class Connection(Publishing):
             self._handle_pubrec(session, queue.number_of(ack.packet_id), ack.packet_id)
         else:
             self._handle_pubrel(session, ack.packet_id)
-
-    def _handle_pubacks(self, packet_id: int, count: int) -> None:
-        session = self.session
-        if session is None:
-            raise ProtocolError("the first packet is not a CONNECT")
-        queue = session.queue
-        if queue.complete_run(packet_id, count) and (
-            queue.cursor < queue.next_number or self._retained is not None
-        ):
-            self._on_completed(session)
 
     def _on_completed(self, session: Session) -> None:
         """The client's window has room again."""

@@ -161,8 +161,11 @@ class Output:
         """Hand the output to the transport, in one write."""
         output = self.output
         if output:
-            data = output[0] if len(output) == 1 else b"".join(output)
-            output.clear()
-            self.write_out(data)
+            if len(output) == 1:
+                self.write_out(output.pop())
+            else:
+                data = b"".join(output)
+                output.clear()
+                self.write_out(data)
         if self.closing:
             self._outlet.close()

@@ -17,7 +17,7 @@ from edge_broker.wire.bodies import connect_level, decode_body
 from edge_broker.wire.encoder import encode_publish
 from edge_broker.wire.packets import Ack, Connect, Packet, Publish
 from edge_broker.wire.properties import ANY_NUMBER, Properties, decode_properties, encode_properties
-from edge_broker.wire.pubacks import PubackRun, take_pubacks
+from edge_broker.wire.pubacks import PUBACK_BYTES, PUBACKS, PubackRun, take_pubacks
 from edge_broker.wire.topics import Likeness, TopicCache, check_topic_name
 
 _OWN_TO_THE_HOP: Final = frozenset(
@@ -127,12 +127,13 @@ class Decoder:
         size = len(data)
         like = self._like
         if like is None or not data.startswith(like[0]):
-            if size < 4:
+            if size == PUBACK_BYTES:
+                packet_id = data[2] << 8 | data[3]
+                return (packet_id, 1) if packet_id and data == PUBACKS[packet_id] else None
+            if size < PUBACK_BYTES:
                 return None
             if data[0] == 0x40:
                 return take_pubacks(data)
-            if size == 4:
-                return None
             like = self._find_like(data, 0)
             if like is None:
                 return None

@@ -26,8 +26,6 @@ def take_pubacks(data: bytes) -> PubackRun | None:
     """The run that `data`, at least 4 bytes, is; None if it is anything but plain PUBACKs, whole and in order."""
     packet_id = data[2] << 8 | data[3]
     size = len(data)
-    if size == PUBACK_BYTES:
-        return (packet_id, 1) if packet_id and data == PUBACKS[packet_id] else None
     at = (packet_id - 1) * PUBACK_BYTES
     if at < 0 or size % PUBACK_BYTES or data != PUBACKS_IN_ORDER[at : at + size]:
         return None
