@@ -21,6 +21,7 @@ from bridge.memory_keys import load_pair
 from bridge.trust import IdPattern, PeerJudge
 from bridge.workload_api import WorkloadApi
 from edge_broker.errors import UpstreamUnavailable
+from edge_broker.key_pair import is_mismatch
 from edge_broker.net.tls import client_context
 from edge_broker.security.der import pem_blocks, validity
 
@@ -150,7 +151,7 @@ class FileIdentity:
         try:
             context.load_cert_chain(certificate, key, password=_no_passphrase)
         except ssl.SSLError as error:
-            if error.reason == "KEY_VALUES_MISMATCH":
+            if is_mismatch(error):
                 problem = f"key: {key} does not belong to certificate {certificate}"
                 hint = "were both replaced? It is tried again"
             else:

@@ -114,7 +114,7 @@ class Renewing:
         self.watching.start()
 
     async def _reload_certificates(self, config: ListenerConfig, listener: Listener) -> None:
-        ended = listener.take_certificates(await asyncio.to_thread(listener.read_certificates))
+        ended = await listener.load_certificates()
         self._note_expiry(config)
         self._request_tick()
         log.info("%s: certificates taken anew; %d connections of refused ones ended", listener.url, ended)

@@ -93,6 +93,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
         "edge_broker.security.spiffe",  # reading of names and of DER, which decides nothing
         "edge_broker.security.der",
         "edge_broker.config.*",
+        KEY_PAIR,
     ),
     "devices.*": (),
     "benchmarks.*": (),

@@ -241,7 +241,8 @@ class Session:
             and number - queue.head < connection.send_window
             and connection.writable
             and len(message.frame) <= LARGE_FRAME_BYTES
-        ):  # nothing of it outlives the connection and nothing is in its way: what most deliveries are
+        ):  # nothing of it outlives the connection and nothing is in its way: what most deliveries are; no more than
+            # what lies between head and number is in flight, so the window has room
             queue.next_number = queue.cursor = number + 1
             queue.in_flight += 1
             queue.messages[number] = message

@@ -95,15 +95,16 @@ class Listener:
         """Whether clients can connect."""
         return self._server is not None and self._server.is_serving()
 
-    def load_certificates(self) -> int:
-        """Read the TLS files and take them, all or none; returns how many connections ended because of it.
+    async def load_certificates(self) -> int:
+        """Read the TLS files, in a thread, and take them, all or none; returns how many connections ended because of it.
 
         `ConfigError` where they cannot be: what was taken last stays in force.
         """
-        return self.take_certificates(self.read_certificates())
+        if self._files[0] is None:
+            return 0
+        return self._take_certificates(*await asyncio.to_thread(self._read_certificates))
 
-    def read_certificates(self) -> tuple[ssl.SSLContext | None, Vetting | None]:
-        """The slow half of `load_certificates`, for any thread."""
+    def _read_certificates(self) -> tuple[ssl.SSLContext | None, Vetting | None]:
         certificate, key, client_ca, require, crls = self._files
         if certificate is None or key is None:
             return None, None
@@ -112,9 +113,9 @@ class Listener:
         )  # it names what is wrong better
         return context_of_files(certificate, key, client_ca, require, crls), vetting
 
-    def take_certificates(self, read: tuple[ssl.SSLContext | None, Vetting | None]) -> int:
+    def _take_certificates(self, context: ssl.SSLContext | None, vetting: Vetting | None) -> int:
         """From the next accept on; who is connected and would not be let in any more is ended: returns how many."""
-        self._context, vetting = read
+        self._context = context
         if vetting is None:
             return 0
         if self._clients is None:
@@ -133,8 +134,7 @@ class Listener:
 
         Where the address is only not there yet, it is tried again until `stop_accepting`.
         """
-        if self._files[0] is not None:
-            self.take_certificates(await asyncio.to_thread(self.read_certificates))
+        await self.load_certificates()
         try:
             await self._listen()
         except OSError as error:

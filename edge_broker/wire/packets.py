@@ -25,7 +25,7 @@ class Publish(msgspec.Struct, eq=False):
     `version`: the protocol level of `frame`. `packet_id_at`: offset after the topic; `payload_at`: of the payload.
     `expiry_interval`: seconds to live as received, None for ever.
 
-    A struct, since one is made for each message: that takes less than half of what a class with `__init__` takes.
+    A struct, since one is made for each message: that takes two thirds of the time that a class with `__init__` takes.
     """
 
     frame: bytes

@@ -121,7 +121,7 @@ def test_let_in_through_a_ca_in_between(run: Run, folder: Path) -> None:
         hub = LocalHub()
         listener = await listen(hub, folder)
         peer = await enter(listener, folder, MIDDLE.issue())
-        assert listener.load_certificates() == 0, "what its certificate leads to is trusted as before"
+        assert await listener.load_certificates() == 0, "what its certificate leads to is trusted as before"
         peer.writer.write(PINGREQ)
         assert isinstance(await peer.receive(), Ping)
         peer.close()
@@ -243,7 +243,7 @@ def test_who_is_revoked_is_ended_and_the_others_stay(run: Run, folder: Path) -> 
         listener = await listen(hub, folder, crl_files=(folder / "crl.pem",))
         one, two = await enter(listener, folder, bad, "one"), await enter(listener, folder, good, "two")
         (folder / "crl.pem").write_bytes(OURS.crl(bad.certificate))
-        assert listener.load_certificates() == 1
+        assert await listener.load_certificates() == 1
         hub.request_tick()
         goodbye = await one.receive()
         assert isinstance(goodbye, Disconnect)
@@ -265,7 +265,7 @@ def test_who_showed_a_certificate_and_has_said_nothing_yet_is_ended_too(run: Run
         peer = await Peer.open(listener, trusting(folder, bad))
         await until(lambda: any(connection.certificate_names for connection in hub.connections))
         (folder / "crl.pem").write_bytes(OURS.crl(bad.certificate))
-        assert listener.load_certificates() == 1
+        assert await listener.load_certificates() == 1
         hub.request_tick()
         await peer.ended()
 
@@ -281,7 +281,7 @@ def test_a_ca_that_is_taken_out(run: Run, folder: Path) -> None:
         one = await enter(listener, folder, OTHERS.issue(), "one")
         two = await enter(listener, folder, OURS.issue("sensor-2"), "two")
         (folder / "ca.pem").write_bytes(OURS.pem)
-        assert listener.load_certificates() == 1
+        assert await listener.load_certificates() == 1
         hub.request_tick()
         await one.ended()
         two.writer.write(PINGREQ)
@@ -308,7 +308,7 @@ def test_a_handshake_that_began_before_a_ca_was_taken_out(run: Run, folder: Path
         client.receive(await reader.read(1 << 16))
         assert client.established
         (folder / "ca.pem").write_bytes(OURS.pem)
-        assert listener.load_certificates() == 0
+        assert await listener.load_certificates() == 0
         writer.write(client.take_output())
         await until(lambda: not hub.connections)
         assert hub.refused == {"certificate": 1}
@@ -349,7 +349,7 @@ def test_what_will_not_do_changes_nothing(run: Run, folder: Path) -> None:
         OURS.issue("renewed", dns=["localhost"], usages=(SERVER,)).write(folder, "server")
         (folder / "crl.pem").write_bytes(OTHERS.crl())
         with pytest.raises(ConfigError, match="no CA of client_ca signed"):
-            listener.load_certificates()
+            await listener.load_certificates()
         another = await enter(listener, folder, pair, "comes")
         certificate = another.writer.get_extra_info("peercert")
         assert dict(found for names in certificate["subject"] for found in names)["commonName"] == "gateway"

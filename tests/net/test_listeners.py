@@ -174,17 +174,17 @@ def test_renewed_certificates_are_for_the_next_connection(run: Run, pki: Path, t
         assert await server_name() == "gateway"
         (tmp_path / "server.crt").write_text("torn")
         with pytest.raises(ConfigError, match=r"server\.crt.*cannot be used"):
-            listener.load_certificates()
+            await listener.load_certificates()
         shutil.copy(pki / "renewed.crt", tmp_path / "server.crt")
         with pytest.raises(ConfigError, match=r"server\.key: is not the key of .*server\.crt"):
-            listener.load_certificates()
+            await listener.load_certificates()
         (tmp_path / "server.key").unlink()
         with pytest.raises(ConfigError, match=r"server\.key: cannot be read: No such file"):
-            listener.load_certificates()
+            await listener.load_certificates()
         assert await server_name() == "gateway", "what was read last stays in force"
         for suffix in ("crt", "key"):
             shutil.copy(pki / f"renewed.{suffix}", tmp_path / f"server.{suffix}")
-        listener.load_certificates()
+        await listener.load_certificates()
         assert await server_name() == "gateway-2"
         await old.connect("old")
         old.close()

@@ -362,7 +362,7 @@ def test_renewed_certificates_are_for_the_next_connection(run: Run, pki: Path, t
         assert await server_name() == "gateway"
         for suffix in ("crt", "key"):
             shutil.copy(pki / f"renewed.{suffix}", tmp_path / f"server.{suffix}")
-        listener.load_certificates()
+        await listener.load_certificates()
         assert await server_name() == "gateway-2"
 
     run(scenario())

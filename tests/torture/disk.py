@@ -13,6 +13,7 @@ that claims to have written what it has not.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -129,7 +130,10 @@ def why_not() -> str:
 
 def _is_attached(image: Path) -> bool:
     """Whether a loop device still has `image`."""
-    attached = [file.read_text().strip() for file in Path("/sys/block").glob("loop*/loop/backing_file")]
+    attached = set()
+    for file in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with contextlib.suppress(OSError):  # another one's, given back just now
+            attached.add(file.read_text().strip())
     return str(image.resolve()) in attached
 
 
